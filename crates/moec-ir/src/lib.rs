@@ -1,0 +1,11 @@
+//! The model IR: tokens, experts and routing in SSA form over named axes.
+//!
+//! Layers are a loop over a few layer kinds, experts a region applied to every member of a bank, so the size of a module
+//! depends neither on the number of layers nor of experts. A module prints, parses back, and is verified after every pass.
+
+mod module;
+pub mod ops;
+
+pub use module::{Input, Module, Node, Output, Param, Region, RouteType, ValueType};
+pub use module::{OpId, ParamId, RegionId, ValueId};
+pub use ops::{Op, OpDef, TypeError};

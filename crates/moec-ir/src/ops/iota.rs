@@ -1,0 +1,13 @@
+//! Positions along an axis.
+
+use moec_types::Dim;
+
+/// `iota S`: i32 positions along an axis.
+///
+/// *Types.*   -> `i32[dim]`.
+/// *Meaning.* For a fixed size, `past` and `slots` axes: 0, 1, 2, … For an input axis: the position in the sequence, so the
+/// first position of a pass after 7 earlier ones is 7. (`T <= S` is the causal mask.)
+#[derive(Clone, Debug, PartialEq)]
+pub struct Iota {
+    pub dim: Dim,
+}

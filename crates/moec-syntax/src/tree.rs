@@ -1,0 +1,298 @@
+//! The tree of a `.moe` file: what was written, with spans, before anything is known of its meaning.
+
+use moec_diag::Span;
+
+/// A word of the text with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub text: String,
+    pub at: Span,
+}
+
+/// A string literal, unescaped, with the place of its content and quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    pub text: String,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct File {
+    /// The `//!` lines at the head, without the marks.
+    pub doc: Vec<String>,
+    /// `serves "Qwen3MoeForCausalLM"`: architecture names in `config.json` that this file is for.
+    pub serves: Vec<Text>,
+    pub uses: Vec<Use>,
+    pub items: Vec<Item>,
+}
+
+/// `use std::attention::{causal_attention, rope_half}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Use {
+    pub path: Vec<Name>,
+    /// What is taken from the file at `path`.
+    pub names: Vec<Name>,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    Config(Config),
+    Definition(Definition),
+    Model(Model),
+    Weights(Weights),
+}
+
+/// `config { D = 2048 from "hidden_size" … }`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub entries: Vec<ConfigEntry>,
+    pub requires: Vec<Require>,
+    pub at: Span,
+}
+
+/// `Hd = D / H from "head_dim" | "attention.head_dim"`: the first key present and not null wins, else the default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigEntry {
+    pub doc: Vec<String>,
+    pub name: Name,
+    pub default: Expr,
+    pub keys: Vec<Text>,
+}
+
+/// `require "hidden_act" == "silu"`: a key that, where present, must have this value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Require {
+    pub key: Text,
+    pub value: Expr,
+    pub at: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefinitionKind {
+    /// Expressions only; no parameters of its own.
+    Fn,
+    /// Has parameters; takes `x`; gives its `out`.
+    Block,
+    /// A block that may stand in a bank.
+    Expert,
+    /// Ends in a `route`.
+    Gate,
+}
+
+/// `gate name(k, renormalise = true over A) { … }`, and `fn f(x) = expr` as a body of one `out`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    pub doc: Vec<String>,
+    pub kind: DefinitionKind,
+    pub name: Name,
+    pub params: Vec<FormalParam>,
+    /// Axes that the caller names: `over A`.
+    pub axes: Vec<Name>,
+    pub body: Vec<Statement>,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FormalParam {
+    pub name: Name,
+    pub default: Option<Expr>,
+}
+
+/// `model qwen3_moe(ids: i32[S]) { … }`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    pub doc: Vec<String>,
+    pub name: Name,
+    pub inputs: Vec<ModelInput>,
+    pub body: Vec<Statement>,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInput {
+    pub name: Name,
+    pub ty: TypeExpr,
+}
+
+/// `f32[S, V]`, `i32[S]`, `f32[C = 3, Y, X]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TypeExpr {
+    pub dtype: Name,
+    pub axes: Vec<AxisExpr>,
+    pub at: Span,
+}
+
+/// `Head = heads`, or `D`, whose size is the configuration value (or symbolic input axis) of that name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AxisExpr {
+    pub name: Name,
+    pub size: Option<Expr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    pub kind: StatementKind,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum StatementKind {
+    /// `param W[E, D]`; `param head[V, D] = if tied { table }` shares where the expression gives a parameter.
+    Param { name: Name, axes: Vec<AxisExpr>, shared: Option<Expr> },
+    /// `part attn = attention(8)`: an instance of a block, whose parameters live under `attn`.
+    Part { name: Name, value: Expr },
+    /// `let (v, i) = top_k(…)`
+    Let { pattern: Pattern, value: Expr },
+    /// `h = h + attn(h)`: a new value for a name that a `let` introduced.
+    Assign { name: Name, value: Expr },
+    /// `route tokens(i, w)`
+    Route { value: Expr },
+    /// `out expr`, and in a model `out logits: f32[S, V] = expr`.
+    Out { name: Option<Name>, ty: Option<TypeExpr>, value: Expr },
+    /// `layers l in 0..L { … }`
+    Layers { index: Name, from: Expr, to: Expr, body: Vec<Statement> },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pattern {
+    Name(Name),
+    /// `(v, _)`: `None` for the underscore.
+    Tuple(Vec<Option<Name>>, Span),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expr {
+    pub kind: Box<ExprKind>,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExprKind {
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+    Text(String),
+    List(Vec<Expr>),
+    Tuple(Vec<Expr>),
+    /// A value, a configuration entry, a definition, an axis (its positions, as i32), or `inf`.
+    Name(String),
+    Unary(Unary, Expr),
+    Binary(Binary, Expr, Expr),
+    /// `a · b`, `a · b over (X, Y)`; no axes written means the one shared axis.
+    Contract { left: Expr, right: Expr, over: Vec<Name> },
+    /// `f(x, k = 2 over E)`.
+    Call { function: Name, arguments: Vec<Argument>, over: Vec<Name> },
+    /// `.values`, or a part's parameter.
+    Field { of: Expr, field: Name },
+    /// `x[Half = 0]` drops the axis; `x[Half = 0..2]` keeps it.
+    Index { of: Expr, axis: Name, from: Expr, to: Option<Expr> },
+    If { condition: Expr, yes: Expr, no: Option<Expr> },
+    /// `moe { gate g(…); experts a × 8, b × 1; always c }`
+    Moe(Moe),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unary {
+    Negate,
+    Not,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    Pow,
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    And,
+    Or,
+    /// `l in dense`: membership in a list.
+    In,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Argument {
+    Value(Expr),
+    Named(Name, Expr),
+    /// `Head as (KV, Rep = 4)`, `(KV, Rep) as Head`, `S as T`.
+    Regroup { from: Vec<Name>, to: Vec<AxisExpr>, at: Span },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moe {
+    pub gate: Expr,
+    pub experts: Vec<BankMember>,
+    pub always: Vec<Expr>,
+}
+
+/// `swiglu(F) × 8`; no count means one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BankMember {
+    pub expert: Expr,
+    pub count: Option<Expr>,
+}
+
+/// `weights hf { table = "model.embed_tokens.weight" as [V, D] … }`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    pub name: Name,
+    pub rules: Vec<WeightRule>,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum WeightRule {
+    Bind(Binding),
+    /// `ignore "model.layers.{l}.rotary_emb.inv_freq"`
+    Ignore(TensorPattern),
+}
+
+/// `layers[l].attn.{q,k}_norm.w = "model.layers.{l}.self_attn.{q,k}_norm.weight" as [Dh]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binding {
+    pub target: ParamPattern,
+    pub tensor: TensorPattern,
+    /// One entry for each axis of the checkpoint's tensor: the parameter's axes that it runs over, slowest first.
+    pub layout: Option<Vec<Vec<Name>>>,
+    pub at: Span,
+}
+
+/// `layers[l].ffn.experts[e].{gate,up}`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamPattern {
+    pub segments: Vec<ParamSegment>,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamSegment {
+    /// Text and alternatives only.
+    pub pieces: Vec<PatternPiece>,
+    pub index: Option<Name>,
+}
+
+/// A checkpoint tensor's name with holes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorPattern {
+    pub pieces: Vec<PatternPiece>,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PatternPiece {
+    Text(String),
+    /// `{l}`: the number that the parameter's path has at `[l]`.
+    Index(String),
+    /// `{gate,up}`: the n-th alternative on one side goes with the n-th on the other.
+    Alternatives(Vec<String>),
+    /// `{any}`, in `ignore` only.
+    Any,
+}

@@ -1,1 +1,78 @@
+//! The plan: buffers, packed parameters and a small closed set of steps. Backends see nothing else.
+//!
+//! A plan describes one *pass*: `tokens` new positions of one sequence after `past` earlier ones. Every size in it is a
+//! number or a number times one of the row counts below, so code made from it depends neither on layer nor expert counts.
 
+mod buffer;
+mod param;
+mod row_program;
+mod step;
+
+pub use buffer::{Buffer, BufferId, Home, Port, Rows};
+pub use param::{Layout, PackSource, PackedParam, ParamId, PANEL};
+pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View};
+pub use step::{Attention, Bin, Gemm, Group, Layers, Node, Step, StepKind, Store};
+
+/// Constant data that steps read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Literal {
+    pub dtype: moec_types::DType,
+    /// Integers and bools (0, 1) are exact.
+    pub data: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LiteralId(pub u32);
+
+/// A model, ready for a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub name: String,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    pub params: Vec<PackedParam>,
+    pub literals: Vec<Literal>,
+    pub buffers: Vec<Buffer>,
+    pub body: Vec<Node>,
+}
+
+impl Plan {
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.0 as usize]
+    }
+
+    pub fn param(&self, id: ParamId) -> &PackedParam {
+        &self.params[id.0 as usize]
+    }
+
+    pub fn literal(&self, id: LiteralId) -> &Literal {
+        &self.literals[id.0 as usize]
+    }
+
+    /// Bytes of all packed parameters: the size of the weights' data.
+    pub fn weight_bytes(&self) -> u64 {
+        self.params.iter().map(|param| param.offset + param.bytes()).max().unwrap_or(0)
+    }
+
+    /// Workspace of a pass of up to `tokens` positions: `(bytes for each position, fixed bytes)`.
+    pub fn workspace_bytes(&self) -> (u64, u64) {
+        let ends = self.buffers.iter().filter_map(|buffer| match buffer.home {
+            Home::Workspace { per_token, fixed } => {
+                let (row, more) = buffer.bytes();
+                Some((per_token + row, fixed + more))
+            }
+            Home::Input(_) | Home::Output(_) | Home::Cache { .. } => None,
+        });
+        ends.fold((0, 0), |most, end| (most.0.max(end.0), most.1.max(end.1)))
+    }
+
+    /// Cache bytes for each position of context that a session holds, all layers together. The context is rounded up to a
+    /// multiple of [`PANEL`] positions.
+    pub fn cache_bytes_per_position(&self) -> u64 {
+        let of = |buffer: &Buffer| match buffer.home {
+            Home::Cache { instances, .. } => buffer.row_bytes() * u64::from(instances),
+            Home::Input(_) | Home::Output(_) | Home::Workspace { .. } => 0,
+        };
+        self.buffers.iter().map(of).sum()
+    }
+}

@@ -1,0 +1,133 @@
+//! The steps.
+
+use moec_diag::Span;
+use moec_types::Expr;
+
+use crate::{BufferId, ParamId, RowProgram, Rows, View};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    Step(Step),
+    Layers(Layers),
+}
+
+/// The stack of layers. The n-th execution of a kind has *rank* n: it selects the instance of per-layer parameters and of
+/// caches within that kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layers {
+    pub kinds: Vec<Vec<Node>>,
+    /// The kind of each layer.
+    pub order: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub kind: StepKind,
+    /// All threads must have finished what stands before. (A step whose inputs are older needs none.) The first step of a
+    /// layer kind always has it.
+    pub barrier: bool,
+    /// The `.moe` text behind it, and a word for reports (`layers[l].attn.q`).
+    pub at: Span,
+    pub label: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum StepKind {
+    /// A program run for each row.
+    Rows {
+        rows: Rows,
+        program: RowProgram,
+    },
+    Gemm(Gemm),
+    Bin(Bin),
+    Attention(Attention),
+}
+
+/// `out[r, n] = epilogue(sum over k of a[r, k] * w_b[n, k] for each branch b, extras[r, n])`, in f32.
+///
+/// Expression: `Arg(0 .. branches)` are the sums, the rest the extras. Extras have one stride, along n; `Source::Row` is the
+/// row `r` of `out`. `out` may be one of the extras (in place).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gemm {
+    pub rows: Rows,
+    /// f32, `k` elements a row.
+    pub a: BufferId,
+    /// `Panels`.
+    pub weights: ParamId,
+    pub epilogue: Expr,
+    pub extras: Vec<View>,
+    /// f32, `n` elements a row; may be a cache.
+    pub out: BufferId,
+    /// Each row with the weights of its expert.
+    pub group: Option<Group>,
+}
+
+/// A ragged GEMM over the slots of a routing: `rows` is `Slots`. Rows of experts outside `first .. first + weights.experts`
+/// are left alone. Extras may be `Param` with an instance for each expert, or `Literal`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// `i32[experts + 1]`: expert e has the slots `offsets[e] .. offsets[e + 1]`.
+    pub offsets: BufferId,
+    /// `i32[slots]`: the (position * choices + choice) of a slot.
+    pub order: BufferId,
+    pub choices: u64,
+    /// The expert that instance 0 of the weights belongs to.
+    pub first: u32,
+    /// Row `s` of `a` is row `order[s] / choices` of the buffer.
+    pub gather: bool,
+    pub store: Store,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Store {
+    /// Row s of `out`.
+    Slots,
+    /// Row `order[s]` of `out` seen as `choices` rows for each token (`n` elements each), times `weights[order[s]]` (f32).
+    Choices { weights: BufferId },
+}
+
+/// Sorts the choices of all tokens by expert, stably: a histogram, its prefix sum, and the places.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bin {
+    /// `i32[tokens, choices]`; an index outside `0 .. experts` is no choice and gets no slot.
+    pub indices: BufferId,
+    /// `f32[tokens, choices]`, for the trace.
+    pub weights: BufferId,
+    pub experts: u64,
+    pub choices: u64,
+    /// `i32[experts + 1]`, one row.
+    pub offsets: BufferId,
+    /// `i32`, one a slot.
+    pub order: BufferId,
+    /// Also, where asked for, the inverse: `i32[tokens, choices]`, the slot of each choice or -1.
+    pub slot_of: Option<BufferId>,
+    /// The route's number in the model, for the trace.
+    pub route: u32,
+}
+
+/// `out[t, g, r, :] = sum over keys of softmax(score(q[t, g, r] · k[key, g])) * v[key, g, :]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    pub rows: Rows,
+    /// f32 rows `[groups, queries, width]`.
+    pub q: BufferId,
+    /// A cache in panels, rows `[groups, width]`.
+    pub k: BufferId,
+    /// A cache in rows `[groups, values]`.
+    pub v: BufferId,
+    /// f32 rows `[groups, queries, values]`.
+    pub out: BufferId,
+    pub groups: u64,
+    pub queries: u64,
+    pub width: u64,
+    pub values: u64,
+    /// `Arg(0)` the dot product (f32), `Arg(1)` the query's position (i32), `Arg(2)` the key's position (i32); from 3 on the
+    /// extras.
+    pub score: Expr,
+    /// Per head: strides for (groups, queries). `Param` or `Literal`.
+    pub extras: Vec<View>,
+    /// `score` is -inf wherever key > query: such keys may be skipped.
+    pub causal: bool,
+    /// `score` is -inf wherever query - key >= window: such keys may be skipped.
+    pub window: Option<u64>,
+}

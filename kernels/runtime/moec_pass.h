@@ -1,0 +1,39 @@
+/* What generated code and the run time say to each other: one pass over new positions of one sequence.
+ *
+ * A pass function is entered by every thread of a team at once and runs the plan's steps in order (single program, many
+ * threads): each thread takes its share of a step from `thread` and `threads` alone, and meets the others at
+ * `moec_barrier` where the plan says so. Results do not depend on the number of threads. */
+#ifndef MOEC_PASS_H
+#define MOEC_PASS_H
+
+#include <stdint.h>
+
+struct moec_team;
+
+/* Field order and sizes are known to the code generator (crates/moec-cpu): change both together. */
+typedef struct moec_pass {
+    int64_t tokens;       /* new positions in this pass, at least 1 */
+    int64_t past;         /* positions before them */
+    int64_t first_output; /* outputs are wanted for rows first_output .. tokens */
+    int64_t chunk;        /* the most tokens a pass of this session may have: workspace offsets scale with it */
+    int64_t capacity;     /* positions that the caches hold, a multiple of 16 */
+    char *workspace;      /* 64-byte aligned; Plan::workspace_bytes */
+    char *cache;          /* 64-byte aligned; Plan::cache_bytes_per_position times capacity */
+    const char *weights;  /* 64-byte aligned; the data of the weight file */
+    void *const *inputs;  /* row 0 of each input */
+    void *const *outputs; /* where row 0 of each output is or would be: rows before first_output are never touched */
+    char *scratch;        /* 64-byte aligned; thread t owns scratch_bytes from scratch + t * scratch_bytes */
+    int64_t scratch_bytes;
+    struct moec_team *team;
+    /* Null, or called by thread 0 at every bin: indices and weights are [tokens, choices]. */
+    void (*trace)(void *user, int32_t route, int32_t rank, const int32_t *indices, const float *weights, int64_t tokens,
+                  int64_t choices);
+    void *trace_user;
+} moec_pass;
+
+typedef void moec_pass_function(const moec_pass *pass, int32_t thread, int32_t threads);
+
+/* All threads of the team have come here. A no-op for a team of one. */
+void moec_barrier(struct moec_team *team);
+
+#endif

@@ -1,5 +1,7 @@
 //! The module: arenas of nodes, values and regions, and the questions that passes ask of them.
 
+use std::fmt;
+
 use moec_diag::Span;
 use moec_types::{DType, Dim, TensorType};
 
@@ -65,6 +67,16 @@ impl ValueType {
         match self {
             ValueType::Tensor(_) => None,
             ValueType::Route(ty) => Some(ty),
+        }
+    }
+}
+
+/// `f32[S, D=64]`; `route[S, K=2] of 8`.
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ValueType::Tensor(ty) => ty.fmt(f),
+            ValueType::Route(ty) => write!(f, "route[{}, {}] of {}", ty.tokens, ty.choices, ty.experts),
         }
     }
 }
@@ -235,8 +247,7 @@ impl Module {
         self.regions
             .iter()
             .map(|region| {
-                read(&region.results)
-                    + region.nodes.iter().map(|at| read(&self.node(*at).operands)).sum::<usize>()
+                read(&region.results) + region.nodes.iter().map(|at| read(&self.node(*at).operands)).sum::<usize>()
             })
             .sum()
     }

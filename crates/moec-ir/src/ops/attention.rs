@@ -1,12 +1,15 @@
 //! Scores, softmax and weighted sum over all keys, without the scores ever being stored.
 
-use moec_types::{Axis, Expr};
+use moec_types::{Axis, DType, Expr, TensorType};
+
+use super::{OpDef, TypeError, map, operands};
+use crate::{Module, ValueId, ValueType};
 
 /// `attention %q, %k, %v, extras… over (Dh) keys T {score}`: what `fuse-attention` makes of a contraction, element-wise
 /// arithmetic, a softmax over the keys and a second contraction.
 ///
 /// *Types.*   q `f32[S, heads.., Dh]`, k `f32[T, some of the heads.., Dh]`, v `f32[T, some of the heads.., values..]`; extras
-///            with any of the axes S, T, heads -> `f32[q's axes without over, then v's axes that q lacks, without T]`.
+///            with any of the axes S, T, heads -> `f32[q's axes without over, then v's axes that those lack, without T]`.
 /// *Meaning.* `p = softmax(score(q · k over Dh, extras) over T)`, result `p · v over T`. In `score`, `Arg(0)` is the dot
 ///            product and `Arg(1 ..)` are the extras.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,4 +17,56 @@ pub struct Attention {
     pub over: Vec<Axis>,
     pub keys: Axis,
     pub score: Expr,
+}
+
+impl OpDef for Attention {
+    const MNEMONIC: &'static str = "attention";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        operands::at_least(Self::MNEMONIC, operands, 3)?;
+        operands::distinct(&self.over)?;
+        let [q, k, v] = [0, 1, 2].map(|at| operands::tensor(module, operands, at));
+        let (q, k, v) = (q?, k?, v?);
+        for (at, ty) in [q, k, v].into_iter().enumerate() {
+            operands::dtype(ty, DType::F32, "attention", at)?;
+        }
+        for axis in &self.over {
+            operands::axis(q, axis, 0)?;
+            operands::axis(k, axis, 1)?;
+        }
+        operands::axis(k, &self.keys, 1)?;
+        operands::axis(v, &self.keys, 2)?;
+        operands::absent(q, &self.keys, 0)?;
+        operands::agree((q, 0), (k, 1))?;
+        let queries: Vec<_> = q.dims.iter().filter(|dim| !self.over.contains(&dim.axis)).cloned().collect();
+        let queries = TensorType::new(DType::F32, queries);
+        if let Some(axis) = k.axes().find(|axis| !q.has(axis) && **axis != self.keys) {
+            return Err(TypeError::new(format!("the keys' axis `{axis}` is not one of the queries'"))
+                .label(0, format!("this is {q}"))
+                .label(1, format!("this is {k}")));
+        }
+        operands::agree((&queries, 0), (v, 2))?;
+        let keys = TensorType::new(DType::F32, k.dim(&self.keys).cloned().into_iter().collect());
+        operands::agree((&keys, 1), (v, 2))?;
+
+        let mut dtypes = vec![DType::F32];
+        for at in 3..operands.len() {
+            let extra = operands::tensor(module, operands, at)?;
+            map::arithmetic(extra, at)?;
+            operands::agree((&queries, 0), (extra, at))?;
+            operands::agree((&keys, 1), (extra, at))?;
+            if let Some(axis) = extra.axes().find(|axis| !queries.has(axis) && **axis != self.keys) {
+                return Err(TypeError::new(format!("the score's {extra} has an axis `{axis}` that no score has"))
+                    .label(at, format!("this is {extra}")));
+            }
+            dtypes.push(extra.dtype);
+        }
+        let score = map::scalar(&self.score, &dtypes, "the score")?;
+        if score != DType::F32 {
+            return Err(TypeError::new(format!("the score gives {score}, not f32")));
+        }
+        let values = v.dims.iter().filter(|dim| !queries.has(&dim.axis) && dim.axis != self.keys);
+        let dims = queries.dims.iter().chain(values).cloned().collect();
+        Ok(vec![TensorType::new(DType::F32, dims).into()])
+    }
 }

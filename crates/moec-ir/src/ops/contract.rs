@@ -1,6 +1,9 @@
 //! A product of two tensors, summed over shared axes.
 
-use moec_types::Axis;
+use moec_types::{Axis, DType, TensorType};
+
+use super::{OpDef, TypeError, operands};
+use crate::{Module, ValueId, ValueType};
 
 /// `contract %a, %b over (D)`.
 ///
@@ -9,4 +12,29 @@ use moec_types::Axis;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contract {
     pub over: Vec<Axis>,
+}
+
+impl OpDef for Contract {
+    const MNEMONIC: &'static str = "contract";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;
+        let (a, b) = (operands::tensor(module, operands, 0)?, operands::tensor(module, operands, 1)?);
+        operands::distinct(&self.over)?;
+        operands::dtype(a, DType::F32, "a product", 0)?;
+        operands::dtype(b, DType::F32, "a product", 1)?;
+        for axis in &self.over {
+            operands::axis(a, axis, 0)?;
+            operands::axis(b, axis, 1)?;
+        }
+        operands::agree((a, 0), (b, 1))?;
+        Ok(vec![product(a, b, &self.over).into()])
+    }
+}
+
+/// `a`'s axes without `over`, then `b`'s that `a` lacks.
+pub(super) fn product(a: &TensorType, b: &TensorType, over: &[Axis]) -> TensorType {
+    let kept = a.dims.iter().filter(|dim| !over.contains(&dim.axis));
+    let added = b.dims.iter().filter(|dim| !a.has(&dim.axis) && !over.contains(&dim.axis));
+    TensorType::new(DType::F32, kept.chain(added).cloned().collect())
 }

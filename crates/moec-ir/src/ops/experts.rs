@@ -1,8 +1,9 @@
 //! A bank of experts applied to the rows of a route.
 
-use moec_types::Axis;
+use moec_types::{Axis, DType, TensorType};
 
-use crate::RegionId;
+use super::{OpDef, TypeError, dispatch, operands};
+use crate::{Module, RegionId, ValueId, ValueType};
 
 /// `experts %rows, %route {bank}`.
 ///
@@ -39,4 +40,92 @@ pub enum ExpertsInput {
 pub enum ExpertsOutput {
     PerSlot,
     WeighedPerChoice,
+}
+
+impl OpDef for Experts {
+    const MNEMONIC: &'static str = "experts";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;
+        let (rows, route) = (operands::tensor(module, operands, 0)?, operands::route(module, operands, 1)?);
+        let slot = dispatch::slots(route, &self.slots)?;
+        let takes = match self.input {
+            ExpertsInput::Packed => rows.clone(),
+            ExpertsInput::FromTokens => dispatch::packed(rows, route, &self.slots)?,
+        };
+        let found = operands::axis(&takes, &self.slots, 0)?;
+        if *found != slot {
+            return Err(operands::disagreement((found, 0), (&slot, 1)));
+        }
+        self.covers(route.experts)?;
+        let mut gives: Option<&TensorType> = None;
+        for (number, member) in self.bank.iter().enumerate() {
+            let result = self.member(module, number, member, &takes)?;
+            if result.dtype != DType::F32 || result.dim(&self.slots) != Some(&slot) {
+                return Err(TypeError::new(format!("member {number} of the bank gives {result}, not rows of `{slot}`"))
+                    .label(0, format!("this is {rows}")));
+            }
+            if let Some(first) = gives.filter(|first| *first != result) {
+                return Err(TypeError::new(format!("the bank's members give {first} and {result}"))
+                    .help("all experts of a bank must give the same type"));
+            }
+            gives = Some(result);
+        }
+        let Some(gives) = gives else { return Err(TypeError::new("a bank without experts")) };
+        let result = match self.output {
+            ExpertsOutput::PerSlot => gives.clone(),
+            ExpertsOutput::WeighedPerChoice => {
+                operands::absent(gives, &route.tokens.axis, 0)?;
+                operands::absent(gives, &route.choices.axis, 0)?;
+                let rest = gives.dims.iter().filter(|dim| dim.axis != self.slots);
+                let dims = [&route.tokens, &route.choices].into_iter().chain(rest).cloned().collect();
+                TensorType::new(DType::F32, dims)
+            }
+        };
+        Ok(vec![result.into()])
+    }
+}
+
+impl Experts {
+    /// The members' ranges follow each other and hold every expert of the route.
+    fn covers(&self, experts: u64) -> Result<(), TypeError> {
+        let mut next = 0u64;
+        for (number, member) in self.bank.iter().enumerate() {
+            if u64::from(member.first) != next {
+                let first = member.first;
+                return Err(TypeError::new(format!("member {number} of the bank starts at expert {first}, not {next}")));
+            }
+            next += u64::from(member.count);
+        }
+        if next != experts {
+            return Err(TypeError::new(format!("the gate chooses among {experts} experts, the bank holds {next}"))
+                .label(1, format!("chooses among {experts}"))
+                .help(format!("let the bank hold {experts}, or let the gate choose among {next}")));
+        }
+        Ok(())
+    }
+
+    /// What a member's region gives, when it takes `takes`.
+    fn member<'m>(
+        &self,
+        module: &'m Module,
+        number: usize,
+        member: &Member,
+        takes: &TensorType,
+    ) -> Result<&'m TensorType, TypeError> {
+        let region = module.region(member.region);
+        let ([arg], [result]) = (&region.args[..], &region.results[..]) else {
+            let (args, results) = (region.args.len(), region.results.len());
+            return Err(TypeError::new(format!(
+                "a member of a bank takes one value and gives one; number {number} takes {args} and gives {results}"
+            )));
+        };
+        let arg = module.ty(*arg);
+        if arg.tensor() != Some(takes) {
+            return Err(TypeError::new(format!("member {number} of the bank takes {arg}, the rows are {takes}"))
+                .label(0, format!("the rows are {takes}")));
+        }
+        let result = module.ty(*result);
+        result.tensor().ok_or_else(|| TypeError::new(format!("member {number} of the bank gives {result}")))
+    }
 }

@@ -1,6 +1,9 @@
 //! Look-up by index.
 
-use moec_types::Axis;
+use moec_types::{Axis, DType, TensorType};
+
+use super::{OpDef, TypeError, operands};
+use crate::{Module, ValueId, ValueType};
 
 /// `gather %x, %i over E`.
 ///
@@ -10,4 +13,20 @@ use moec_types::Axis;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gather {
     pub over: Axis,
+}
+
+impl OpDef for Gather {
+    const MNEMONIC: &'static str = "gather";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;
+        let (x, index) = (operands::tensor(module, operands, 0)?, operands::tensor(module, operands, 1)?);
+        operands::axis(x, &self.over, 0)?;
+        operands::dtype(index, DType::I32, "an index", 1)?;
+        operands::absent(index, &self.over, 1)?;
+        operands::agree((x, 0), (index, 1))?;
+        let added = x.dims.iter().filter(|dim| !index.has(&dim.axis) && dim.axis != self.over);
+        let dims = index.dims.iter().chain(added).cloned().collect();
+        Ok(vec![TensorType::new(x.dtype, dims).into()])
+    }
 }

@@ -1,6 +1,9 @@
 //! Positions along an axis.
 
-use moec_types::Dim;
+use moec_types::{DType, Dim, TensorType};
+
+use super::{OpDef, TypeError, operands};
+use crate::{Module, ValueId, ValueType};
 
 /// `iota S`: i32 positions along an axis.
 ///
@@ -10,4 +13,13 @@ use moec_types::Dim;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Iota {
     pub dim: Dim,
+}
+
+impl OpDef for Iota {
+    const MNEMONIC: &'static str = "iota";
+
+    fn infer(&self, _: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [] = operands::exactly(Self::MNEMONIC, operands)?;
+        Ok(vec![TensorType::new(DType::I32, vec![self.dim.clone()]).into()])
+    }
 }

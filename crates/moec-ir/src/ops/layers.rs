@@ -1,6 +1,7 @@
 //! The stack: a loop over layers of a few kinds.
 
-use crate::RegionId;
+use super::{OpDef, TypeError};
+use crate::{Module, RegionId, ValueId, ValueType};
 
 /// `layers %h {order [0, 1, 1, 1]}`.
 ///
@@ -10,4 +11,38 @@ use crate::RegionId;
 pub struct Layers {
     pub kinds: Vec<RegionId>,
     pub order: Vec<u32>,
+}
+
+impl OpDef for Layers {
+    const MNEMONIC: &'static str = "layers";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        if let Some(kind) = self.order.iter().find(|kind| **kind as usize >= self.kinds.len()) {
+            return Err(TypeError::new(format!("layer kind {kind} of {}", self.kinds.len())));
+        }
+        for (number, kind) in self.kinds.iter().enumerate() {
+            let region = module.region(*kind);
+            if region.args.len() != operands.len() || region.results.len() != operands.len() {
+                let (args, results) = (region.args.len(), region.results.len());
+                return Err(TypeError::new(format!(
+                    "{} values go through the layers; kind {number} takes {args} and gives {results}",
+                    operands.len()
+                )));
+            }
+            for (at, operand) in operands.iter().enumerate() {
+                let (enters, arg) = (module.ty(*operand), module.ty(region.args[at]));
+                if enters != arg {
+                    return Err(TypeError::new(format!("the layers take {arg}, found {enters}"))
+                        .label(at, format!("this is {enters}")));
+                }
+                let leaves = module.ty(region.results[at]);
+                if leaves != arg {
+                    return Err(TypeError::new(format!("a layer takes {arg} and gives {leaves}"))
+                        .label(at, format!("enters as {enters}"))
+                        .help("what goes from layer to layer keeps its type, the order of its axes included"));
+                }
+            }
+        }
+        Ok(operands.iter().map(|operand| module.ty(*operand).clone()).collect())
+    }
 }

@@ -1,6 +1,9 @@
 //! A constant tensor.
 
-use moec_types::TensorType;
+use moec_types::{DType, TensorType};
+
+use super::{OpDef, TypeError, operands};
+use crate::{Module, ValueId, ValueType};
 
 /// `literal f32[Pair=2] [1.0, 0.5]`: values in the order of the type's axes. Integers and bools (0, 1) are held exactly.
 ///
@@ -9,4 +12,23 @@ use moec_types::TensorType;
 pub struct Literal {
     pub ty: TensorType,
     pub data: Vec<f64>,
+}
+
+impl OpDef for Literal {
+    const MNEMONIC: &'static str = "literal";
+
+    fn infer(&self, _: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [] = operands::exactly(Self::MNEMONIC, operands)?;
+        operands::distinct(self.ty.axes())?;
+        if !matches!(self.ty.dtype, DType::F32 | DType::I32 | DType::Bool) {
+            return Err(TypeError::new(format!("a constant of type {}", self.ty)).help("constants are f32, i32 or bool"));
+        }
+        let Some(elements) = self.ty.elements() else {
+            return Err(TypeError::new(format!("a constant needs sizes that are known, found {}", self.ty)));
+        };
+        if elements != self.data.len() as u64 {
+            return Err(TypeError::new(format!("{} values for {}, which has {elements}", self.data.len(), self.ty)));
+        }
+        Ok(vec![self.ty.clone().into()])
+    }
 }

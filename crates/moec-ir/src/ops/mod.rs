@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use moec_types::{Axis, TensorType};
-
 use crate::{Module, RegionId, ValueId, ValueType};
 
 /// What every op says of itself.
@@ -47,6 +45,8 @@ impl fmt::Display for TypeError {
         f.write_str(&self.message)
     }
 }
+
+mod operands;
 
 /// Declares the modules and the sum of all ops: the one list of them.
 macro_rules! ops {

@@ -1,6 +1,9 @@
 //! A parameter's value.
 
-use crate::ParamId;
+use moec_types::{DType, TensorType};
+
+use super::{OpDef, TypeError, operands};
+use crate::{Module, ParamId, ValueId, ValueType};
 
 /// `param @table`: the instance that belongs to the layer and the expert in which it stands.
 ///
@@ -8,4 +11,17 @@ use crate::ParamId;
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamRef {
     pub param: ParamId,
+}
+
+impl OpDef for ParamRef {
+    const MNEMONIC: &'static str = "param";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [] = operands::exactly(Self::MNEMONIC, operands)?;
+        let Some(param) = module.params.get(self.param.index()) else {
+            return Err(TypeError::new(format!("no parameter number {}", self.param.0)));
+        };
+        let dtype = if param.ty.dtype.is_float() { DType::F32 } else { param.ty.dtype };
+        Ok(vec![TensorType::new(dtype, param.ty.dims.clone()).into()])
+    }
 }

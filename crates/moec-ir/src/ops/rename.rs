@@ -1,6 +1,9 @@
 //! An axis under another name.
 
-use moec_types::Axis;
+use moec_types::{Axis, Dim, TensorType};
+
+use super::{OpDef, TypeError, operands};
+use crate::{Module, ValueId, ValueType};
 
 /// `rename %x K as K2`.
 ///
@@ -9,4 +12,20 @@ use moec_types::Axis;
 pub struct Rename {
     pub from: Axis,
     pub to: Axis,
+}
+
+impl OpDef for Rename {
+    const MNEMONIC: &'static str = "rename";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [_] = operands::exactly(Self::MNEMONIC, operands)?;
+        let x = operands::tensor(module, operands, 0)?;
+        operands::axis(x, &self.from, 0)?;
+        operands::absent(x, &self.to, 0)?;
+        let renamed = |dim: &Dim| match dim.axis == self.from {
+            true => Dim::new(self.to.clone(), dim.size.clone()),
+            false => dim.clone(),
+        };
+        Ok(vec![TensorType::new(x.dtype, x.dims.iter().map(renamed).collect()).into()])
+    }
 }

@@ -1,6 +1,7 @@
 //! Ops that work on each position by itself, as one program over a row.
 
-use crate::RegionId;
+use super::{OpDef, TypeError};
+use crate::{Module, RegionId, ValueId, ValueType};
 
 /// `rows %a, %b {region}`: what `fuse-rows` and `fuse-router` make of ops that do not look across positions.
 ///
@@ -9,4 +10,32 @@ use crate::RegionId;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
     pub region: RegionId,
+}
+
+impl OpDef for Rows {
+    const MNEMONIC: &'static str = "rows";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let region = module.region(self.region);
+        if region.args.len() != operands.len() {
+            return Err(TypeError::new(format!("`rows` takes {} operands, found {}", region.args.len(), operands.len())));
+        }
+        for (at, (arg, operand)) in region.args.iter().zip(operands).enumerate() {
+            let (arg, operand) = (module.ty(*arg), module.ty(*operand));
+            if arg != operand {
+                return Err(TypeError::new(format!("`rows` takes {arg}, found {operand}"))
+                    .label(at, format!("this is {operand}")));
+            }
+        }
+        let mut row = None;
+        for value in region.args.iter().chain(&region.results) {
+            let Some(ty) = module.ty(*value).tensor() else { return Err(TypeError::new("`rows` with a route")) };
+            for dim in ty.dims.iter().filter(|dim| dim.size.fixed().is_none()) {
+                if *row.get_or_insert(&dim.axis) != &dim.axis {
+                    return Err(TypeError::new(format!("`rows` over two symbolic axes, of which one is in {ty}")));
+                }
+            }
+        }
+        Ok(region.results.iter().map(|value| module.ty(*value).clone()).collect())
+    }
 }

@@ -1,6 +1,9 @@
 //! One axis seen as several.
 
-use moec_types::{Axis, Dim};
+use moec_types::{Axis, Dim, TensorType};
+
+use super::{OpDef, TypeError, operands};
+use crate::{Module, ValueId, ValueType};
 
 /// `split %x E as (Group=4, Member=8)`: the last of the new axes runs fastest.
 ///
@@ -9,4 +12,26 @@ use moec_types::{Axis, Dim};
 pub struct Split {
     pub axis: Axis,
     pub into: Vec<Dim>,
+}
+
+impl OpDef for Split {
+    const MNEMONIC: &'static str = "split";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [_] = operands::exactly(Self::MNEMONIC, operands)?;
+        let x = operands::tensor(module, operands, 0)?;
+        let size = operands::fixed(operands::axis(x, &self.axis, 0)?, "`split`", 0)?;
+        operands::distinct(self.into.iter().map(|dim| &dim.axis))?;
+        for dim in self.into.iter().filter(|dim| dim.axis != self.axis) {
+            operands::absent(x, &dim.axis, 0)?;
+        }
+        if TensorType::new(x.dtype, self.into.clone()).elements() != Some(size) {
+            let parts = self.into.iter().map(Dim::to_string).collect::<Vec<_>>().join(", ");
+            return Err(TypeError::new(format!("`{}` has {size} and cannot be split as ({parts})", self.axis))
+                .label(0, format!("this is {x}"))
+                .help(format!("the sizes must multiply to {size}")));
+        }
+        let into = |dim: &Dim| if dim.axis == self.axis { self.into.clone() } else { vec![dim.clone()] };
+        Ok(vec![TensorType::new(x.dtype, x.dims.iter().flat_map(into).collect()).into()])
+    }
 }

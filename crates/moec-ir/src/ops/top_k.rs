@@ -1,6 +1,9 @@
 //! The largest few along an axis.
 
-use moec_types::{Axis, Dim};
+use moec_types::{Axis, DType, Dim, TensorType};
+
+use super::{OpDef, TypeError, operands};
+use crate::{Module, ValueId, ValueType};
 
 /// `(values, indices) = top_k(x, k over axis)`: the k largest along an axis, largest first.
 ///
@@ -11,4 +14,27 @@ use moec_types::{Axis, Dim};
 pub struct TopK {
     pub over: Axis,
     pub choices: Dim,
+}
+
+impl OpDef for TopK {
+    const MNEMONIC: &'static str = "top_k";
+
+    fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
+        let [_] = operands::exactly(Self::MNEMONIC, operands)?;
+        let x = operands::tensor(module, operands, 0)?;
+        operands::dtype(x, DType::F32, "`top_k`", 0)?;
+        let from = operands::axis(x, &self.over, 0)?;
+        operands::absent(x, &self.choices.axis, 0)?;
+        let k = operands::fixed(&self.choices, "`top_k`", 0)?;
+        if let Some(size) = from.size.fixed()
+            && k > size
+        {
+            return Err(TypeError::new(format!("top-{k} over `{}`, which has {size}", self.over))
+                .label(0, format!("`{}` has {size}", self.over))
+                .help(format!("choose at most {size}")));
+        }
+        let replaced = |dim: &Dim| if dim.axis == self.over { self.choices.clone() } else { dim.clone() };
+        let dims: Vec<Dim> = x.dims.iter().map(replaced).collect();
+        Ok(vec![TensorType::new(DType::F32, dims.clone()).into(), TensorType::new(DType::I32, dims).into()])
+    }
 }

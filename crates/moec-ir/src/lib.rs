@@ -6,6 +6,6 @@
 mod module;
 pub mod ops;
 
-pub use module::{Experts, Input, Module, Node, Output, Param, Region, RouteType, ValueType};
+pub use module::{Experts, Input, Mark, Module, Node, Output, Param, Region, RouteType, ValueType};
 pub use module::{OpId, ParamId, RegionId, ValueId};
 pub use ops::{Op, OpDef, TypeError};

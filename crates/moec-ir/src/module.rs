@@ -159,6 +159,15 @@ impl Param {
     }
 }
 
+/// How full a module was at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    nodes: usize,
+    values: usize,
+    regions: usize,
+    params: usize,
+}
+
 /// A whole model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Module {
@@ -310,6 +319,25 @@ impl Module {
         let results = self.append(region, op, operands, at)?;
         let [result] = results[..] else { panic!("append1 is for ops with one result") };
         Ok(result)
+    }
+
+    /// How full the module is now, for [`Module::forget_since`].
+    pub fn mark(&self) -> Mark {
+        Mark {
+            nodes: self.nodes.len(),
+            values: self.values.len(),
+            regions: self.regions.len(),
+            params: self.params.len(),
+        }
+    }
+
+    /// Forgets every node, value, region and parameter added since the mark. For a builder that made something to compare
+    /// it with what it has: nothing that stays may speak of what goes.
+    pub fn forget_since(&mut self, mark: Mark) {
+        self.nodes.truncate(mark.nodes);
+        self.values.truncate(mark.values);
+        self.regions.truncate(mark.regions);
+        self.params.truncate(mark.params);
     }
 
     /// Makes every reader of `from` read `to`.

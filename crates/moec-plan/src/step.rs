@@ -83,13 +83,14 @@ pub enum Store {
     /// Row s of `out`.
     Slots,
     /// Row `order[s]` of `out` seen as `choices` rows for each token (`n` elements each), times `weights[order[s]]` (f32).
+    /// The rows of choices without an expert become zero.
     Choices { weights: BufferId },
 }
 
 /// Sorts the choices of all tokens by expert, stably: a histogram, its prefix sum, and the places.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bin {
-    /// `i32[tokens, choices]`; an index outside `0 .. experts` is no choice and gets no slot.
+    /// `i32[tokens, choices]`; an index outside `0 .. experts` is no choice: its slot comes after those of all experts.
     pub indices: BufferId,
     /// `f32[tokens, choices]`, for the trace.
     pub weights: BufferId,
@@ -97,9 +98,10 @@ pub struct Bin {
     pub choices: u64,
     /// `i32[experts + 1]`, one row.
     pub offsets: BufferId,
-    /// `i32`, one a slot.
+    /// `i32`, one a slot: a permutation of all (position * choices + choice), by expert, then in ascending order; choices
+    /// without an expert stand from `offsets[experts]` on.
     pub order: BufferId,
-    /// Also, where asked for, the inverse: `i32[tokens, choices]`, the slot of each choice or -1.
+    /// Also, where asked for, the inverse: `i32[tokens, choices]`, the slot of each choice, or -1 without an expert.
     pub slot_of: Option<BufferId>,
     /// The route's number in the model, for the trace.
     pub route: u32,

@@ -1,0 +1,33 @@
+//! A parameter's value: the instance of the layer and the expert in which it stands.
+
+use std::sync::Arc;
+
+use moec_ir::ParamId;
+
+use super::Pass;
+use crate::error::EvalError;
+use crate::session::fits;
+use crate::tensor::Tensor;
+
+impl Pass<'_> {
+    pub(super) fn param(&self, id: ParamId) -> Result<Arc<Tensor>, EvalError> {
+        let param = self.module.param(id);
+        let layer = param.layers.as_ref().and(self.layers.last()).map_or(0, |layer| layer.execution);
+        let expert = param.experts.and(self.expert).map_or(0, |(rank, _)| rank);
+        let path = || instance_path(&param.path, self.layers.last().map(|layer| layer.number), expert);
+        let Some(value) = self.weights.instance(id, layer, expert) else {
+            return Err(EvalError::MissingWeights { path: path() });
+        };
+        if !fits(&value, &param.ty) {
+            let (found, wants) = (value.to_string(), param.ty.to_string());
+            return Err(EvalError::WeightsType { path: path(), found, wants });
+        }
+        Ok(value)
+    }
+}
+
+/// `layers[l].ffn.experts[e].up` with its indices filled in.
+fn instance_path(path: &str, layer: Option<u32>, expert: u32) -> String {
+    let path = layer.map_or(path.to_string(), |layer| path.replace("[l]", &format!("[{layer}]")));
+    path.replace("[e]", &format!("[{expert}]"))
+}

@@ -43,7 +43,10 @@ pub enum EvalError {
     TooFewToChooseFrom { axis: String, size: usize, choices: usize },
 
     #[error("axis `{axis}` has {now} positions in this pass and had {before} in the one before")]
-    #[diagnostic(code(moec::run::size_changed), help("what a session keeps of earlier passes must go on with the same sizes"))]
+    #[diagnostic(
+        code(moec::run::size_changed),
+        help("what a session keeps of earlier passes must go on with the same sizes")
+    )]
     SizeChanged { axis: String, before: usize, now: usize },
 
     #[error("a value of {elements} elements is too large to evaluate")]

@@ -274,8 +274,13 @@ mod tests {
     #[test]
     fn erf_is_the_tabled_function() {
         // Abramowitz and Stegun, table 7.1, and scipy beyond it.
-        let table =
-            [(0.0, 0.0), (0.5, 0.5204998778130465), (1.0, 0.8427007929497149), (2.0, 0.9953222650189527), (3.0, 0.9999779095030014)];
+        let table = [
+            (0.0, 0.0),
+            (0.5, 0.5204998778130465),
+            (1.0, 0.8427007929497149),
+            (2.0, 0.9953222650189527),
+            (3.0, 0.9999779095030014),
+        ];
         for (x, wanted) in table {
             assert!((erf(x) - wanted).abs() < 1e-15, "erf({x}) = {}", erf(x));
             assert_eq!(erf(-x), -erf(x));
@@ -310,7 +315,8 @@ mod tests {
     #[test]
     fn runs_are_joined_in_order() {
         let x: Vec<f32> = (0..2500).map(|n| n as f32).collect();
-        let doubled = evaluate(&Expr::binary(BinaryOp::Add, Expr::Arg(0), Expr::Arg(0)), &[&Data::F32(x.clone())], 2500);
+        let doubled =
+            evaluate(&Expr::binary(BinaryOp::Add, Expr::Arg(0), Expr::Arg(0)), &[&Data::F32(x.clone())], 2500);
         assert_eq!(doubled, Data::F32(x.iter().map(|x| 2.0 * x).collect()));
         assert_eq!(evaluate(&Expr::Bool(true), &[], 0), Data::Bool(vec![]));
     }

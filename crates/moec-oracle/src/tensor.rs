@@ -149,9 +149,7 @@ impl Tensor {
     /// How to walk this tensor along the given axes; it stands still along those it lacks.
     pub(crate) fn walk(&self, axes: &[(Axis, usize)]) -> Vec<Step> {
         let strides = strided::strides(&self.sizes());
-        let stride = |axis: &Axis| {
-            self.axes.iter().position(|(own, _)| own == axis).map_or(0, |at| strides[at])
-        };
+        let stride = |axis: &Axis| self.axes.iter().position(|(own, _)| own == axis).map_or(0, |at| strides[at]);
         axes.iter().map(|(axis, count)| Step { count: *count, stride: stride(axis) }).collect()
     }
 

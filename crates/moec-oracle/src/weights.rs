@@ -53,17 +53,22 @@ impl RandomWeights {
 impl Weights for RandomWeights {
     fn instance(&self, param: ParamId, layer: u32, expert: u32) -> Option<Arc<Tensor>> {
         let param = self.params.get(param.index())?;
-        let axes: Option<Vec<(Axis, usize)>> =
-            param.ty.dims.iter().map(|dim| Some((dim.axis.clone(), usize::try_from(dim.size.fixed()?).ok()?))).collect();
+        let axes: Option<Vec<(Axis, usize)>> = param
+            .ty
+            .dims
+            .iter()
+            .map(|dim| Some((dim.axis.clone(), usize::try_from(dim.size.fixed()?).ok()?)))
+            .collect();
         let axes = axes?;
         let count = usize::try_from(param.ty.elements()?).ok()?;
         let (middle, reach) = match axes.as_slice() {
             [] | [_] => (1.0, 0.5),
             [.., (_, last)] => (0.0, (3.0 / (*last).max(1) as f64).sqrt()),
         };
-        let mut state = [&self.seed.to_le_bytes()[..], param.path.as_bytes(), &layer.to_le_bytes(), &expert.to_le_bytes()]
-            .iter()
-            .fold(FNV_OFFSET, |hash, bytes| fnv1a(hash, bytes));
+        let mut state =
+            [&self.seed.to_le_bytes()[..], param.path.as_bytes(), &layer.to_le_bytes(), &expert.to_le_bytes()]
+                .iter()
+                .fold(FNV_OFFSET, |hash, bytes| fnv1a(hash, bytes));
         let mut next = || (middle + reach * uniform(&mut state)) as f32;
         let data = match param.ty.dtype {
             DType::F32 | DType::Bf16 | DType::F16 => Data::F32((0..count).map(|_| next()).collect()),

@@ -19,12 +19,7 @@ impl Pass<'_> {
     }
 }
 
-fn eval_gather(
-    over: &Axis,
-    x: &Tensor,
-    indices: &Tensor,
-    name: &dyn Fn() -> String,
-) -> Result<Tensor, EvalError> {
+fn eval_gather(over: &Axis, x: &Tensor, indices: &Tensor, name: &dyn Fn() -> String) -> Result<Tensor, EvalError> {
     let limit = x.expect_size(over);
     let kept: Vec<_> =
         x.axes().iter().filter(|(axis, _)| axis != over && indices.size(axis).is_none()).cloned().collect();
@@ -39,7 +34,13 @@ fn eval_gather(
     for (at, (index, base)) in indices.i32().iter().zip(bases).enumerate() {
         let Some(index) = usize::try_from(*index).ok().filter(|index| *index < limit) else {
             let (source_name, position) = (name(), position(indices, at));
-            return Err(EvalError::IndexOutOfRange { source_name, position, value: *index, axis: over.to_string(), limit });
+            return Err(EvalError::IndexOutOfRange {
+                source_name,
+                position,
+                value: *index,
+                axis: over.to_string(),
+                limit,
+            });
         };
         starts.push(base + index * stride);
     }

@@ -186,7 +186,9 @@ impl<'a> Pass<'a> {
             Op::Literal(op) => one(literal::eval_literal(op)),
             Op::Iota(op) => one(self.iota(op)),
             Op::Map(op) => one(map::eval_map(&op.expr, &self.tensors(&node.operands))?),
-            Op::Contract(op) => one(contract::eval_contract(self.tensor(operand(0)), self.tensor(operand(1)), &op.over)?),
+            Op::Contract(op) => {
+                one(contract::eval_contract(self.tensor(operand(0)), self.tensor(operand(1)), &op.over)?)
+            }
             Op::Linear(op) => one(linear::eval_linear(op, &self.tensors(&node.operands))?),
             Op::Reduce(op) => one(reduce::eval_reduce(op.op, self.tensor(operand(0)), &op.over)),
             Op::TopK(op) => {
@@ -202,7 +204,9 @@ impl<'a> Pass<'a> {
             Op::Past(op) => Ok(vec![Value::Tensor(self.past(id, op, operand(0))?)]),
             Op::Attention(op) => one(attention::eval_attention(op, &self.tensors(&node.operands))?),
             Op::Route(op) => Ok(vec![Value::Route(Arc::new(self.choose(op, node)))]),
-            Op::Dispatch(op) => one(dispatch::eval_dispatch(&op.slots, self.tensor(operand(0)), self.route(operand(1)))),
+            Op::Dispatch(op) => {
+                one(dispatch::eval_dispatch(&op.slots, self.tensor(operand(0)), self.route(operand(1))))
+            }
             Op::Experts(op) => one(self.experts(op, node)?),
             Op::Combine(_) => {
                 let slots = self.slot_axis(operand(0));

@@ -1,0 +1,278 @@
+//! The command line's grammar and help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A compiler for mixture-of-experts architectures: a .moe spec in, a native library out.
+#[derive(Debug, Parser)]
+#[command(name = "moec", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 fine, 1 a problem of the input (explained), 2 wrong usage, \
+3 not supported by the target, 101 a bug in moec.")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a new spec that builds, with comments.
+    New(New),
+    /// Report every problem of a spec.
+    Check(Check),
+    /// Find the spec for a checkpoint's config.json and write it with its sizes.
+    Import(Import),
+    /// Compile a spec to a native library, its C header and its packed weights.
+    Build(Build),
+    /// Run a model: text in, text out; or named tensors in, named tensors out.
+    Run(Run),
+    /// Compare logits, chosen experts and greedy tokens with a reference.
+    Verify(Verify),
+    /// Count parameters, FLOPs and bytes; show routes, layer kinds, what fuses and what does not.
+    Explain(Explain),
+    /// Time prefill and decode of a build.
+    Bench(Bench),
+}
+
+/// The spec, and where its configuration comes from.
+#[derive(Debug, Args)]
+pub struct Spec {
+    /// The .moe file.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct Settings {
+    /// A config.json that supplies configuration values [default: the one in --weights, if there].
+    #[arg(long, value_name = "JSON")]
+    pub config: Option<PathBuf>,
+    /// A configuration value in the language's spelling, e.g. `--set L=4`; wins over everything. May be repeated.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub set: Vec<(String, String)>,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    match name.trim() {
+        "" => Err("the name before `=` is empty".into()),
+        name => Ok((name.into(), value.trim().into())),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct New {
+    /// The model's name, and with `.moe` the file's: letters, digits and underscores.
+    pub name: String,
+    /// What to start from.
+    #[arg(long, value_enum, default_value = "decoder")]
+    pub template: Template,
+    /// Overwrite the file if it is there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Template {
+    /// One mixture-of-experts layer over f32 rows, with a gate of its own.
+    Layer,
+    /// A small decoder: embedding, attention, experts, logits.
+    Decoder,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The .moe files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Problems as JSON on standard output, one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The checkpoint's folder, with its config.json.
+    pub dir: PathBuf,
+    /// Where to write the spec [default: standard output]. The file's name becomes the model's.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Overwrite the file if it is there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What code is made for.
+#[derive(Debug, Args)]
+pub struct Code {
+    /// The machine to build for.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub target: Target,
+    /// Instruction levels to emit; the best that the machine has is chosen when the model is opened.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LEVEL,…", default_values = ["scalar", "avx2", "avx512"])]
+    pub cpu: Vec<Level>,
+    /// Leave an optimisation out (see `moec explain` for their names). May be repeated.
+    #[arg(long = "disable-pass", value_name = "NAME")]
+    pub disable_pass: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    Cpu,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Level {
+    /// x86-64 as of 2003: runs anywhere, slow; the reference of the self-test.
+    Scalar,
+    Avx2,
+    Avx512,
+}
+
+#[derive(Debug, Args)]
+pub struct Build {
+    #[command(flatten)]
+    pub spec: Spec,
+    /// The checkpoint's folder; without it there is a library and no weights.
+    #[arg(long, value_name = "DIR")]
+    pub weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub code: Code,
+    /// Write intermediate texts beside the library. May be repeated.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STAGE,…")]
+    pub emit: Vec<Emit>,
+    /// The folder to write to; made if missing.
+    #[arg(short, long, value_name = "DIR", default_value = "build")]
+    pub output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Emit {
+    /// The model IR after all passes.
+    Ir,
+    /// The plan: buffers and steps.
+    Plan,
+    /// MLIR of the best level.
+    Mlir,
+    /// LLVM IR of the best level.
+    Llvm,
+    /// Assembly of the best level.
+    Asm,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// A .moe file, or a folder that `moec build` wrote.
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// The checkpoint's folder, when the model is a .moe file.
+    #[arg(long, value_name = "DIR")]
+    pub weights: Option<PathBuf>,
+    /// The text to continue.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["inputs", "outputs"])]
+    pub prompt: Option<String>,
+    /// The most tokens to add.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub max_new: usize,
+    /// Always the likeliest token (the default unless a temperature, top-k or seed is given).
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "seed"])]
+    pub greedy: bool,
+    /// Divides the logits before sampling: below 1 is bolder, above 1 wilder [default: 1].
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Sample among the K likeliest tokens only.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// The same seed gives the same text [default: 0].
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Threads to compute with [default: one for each core this process may use].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Named input tensors (and, for a .moe file without --weights, the parameters by their path in the spec).
+    #[arg(long, value_name = "SAFETENSORS", requires = "outputs")]
+    pub inputs: Option<PathBuf>,
+    /// Where to write the named outputs.
+    #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
+    pub outputs: Option<PathBuf>,
+    /// Where to write what every route chose: `route.N.layer.L.indices` and `.weights`.
+    #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
+    pub trace: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    #[command(flatten)]
+    pub spec: Spec,
+    /// The checkpoint's folder.
+    #[arg(long, value_name = "DIR")]
+    pub weights: PathBuf,
+    /// The reference: inputs and what must come out (tests/data/oracles says how it is made).
+    #[arg(long, value_name = "SAFETENSORS")]
+    pub oracle: PathBuf,
+    /// The largest absolute error of a logit.
+    #[arg(long, value_name = "T", default_value_t = 1e-4)]
+    pub tolerance: f32,
+    /// Who computes; may be repeated [default: both].
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub backend: Vec<VerifyBackend>,
+    #[command(flatten)]
+    pub code: Code,
+    /// Threads to compute with [default: one for each core this process may use].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum VerifyBackend {
+    /// The slow, obvious evaluator.
+    Oracle,
+    /// The compiled library.
+    Cpu,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[command(flatten)]
+    pub spec: Spec,
+    /// A checkpoint's folder: its config.json is used, and its element type counts bytes.
+    #[arg(long, value_name = "DIR")]
+    pub weights: Option<PathBuf>,
+    /// Costs of a pass over so many tokens.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub tokens: u64,
+    /// Positions that are in the cache already.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub past: u64,
+    /// Leave an optimisation out. May be repeated.
+    #[arg(long = "disable-pass", value_name = "NAME")]
+    pub disable_pass: Vec<String>,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// A folder that `moec build` wrote.
+    pub build: PathBuf,
+    /// Prompt lengths to prefill.
+    #[arg(long, value_delimiter = ',', value_name = "N,…", default_values_t = [1, 16, 128])]
+    pub tokens: Vec<usize>,
+    /// Steps of decoding, one token each.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub steps: usize,
+    /// Repetitions; the best and the median are shown.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: usize,
+    /// Threads to compute with [default: one for each core this process may use].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    #[arg(long)]
+    pub json: bool,
+}

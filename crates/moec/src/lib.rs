@@ -1,0 +1,55 @@
+//! The driver: it alone opens files, runs tools and prints.
+//!
+//! Exit codes: 0 fine, 1 the user's problem (explained), 2 wrong usage, 3 not supported by the target, 101 a bug in moec.
+
+mod cli;
+mod commands;
+mod compile;
+mod failure;
+mod families;
+mod files;
+mod spec;
+
+use std::{ffi::OsString, panic, process::ExitCode};
+
+use clap::Parser;
+
+pub use failure::Failure;
+
+/// Exit code of a panic: a bug in moec.
+const BUG: u8 = 101;
+
+/// Runs one command line, its first word being the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    panic::set_hook(Box::new(|panic| {
+        eprintln!("moec: this is a bug in moec, not in your input: {panic}");
+        eprintln!("Please report it with the command line and the files that lead here.");
+        if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            eprintln!("{}", std::backtrace::Backtrace::force_capture());
+        }
+    }));
+    let cli = match cli::Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    // Deep but bounded recursion (parsing, elaboration) must not depend on the main thread's stack.
+    let worker = std::thread::Builder::new().name("moec".into()).stack_size(256 << 20);
+    let handle = worker.spawn(move || match commands::dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.exit_code())
+        }
+    });
+    match handle.map(|handle| handle.join()) {
+        Ok(Ok(code)) => code,
+        Ok(Err(_)) => ExitCode::from(BUG),
+        Err(error) => {
+            eprintln!("moec: cannot start a thread: {error}");
+            ExitCode::from(1)
+        }
+    }
+}

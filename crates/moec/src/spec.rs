@@ -1,0 +1,113 @@
+//! From a file's path and the command line's settings to a checked module.
+
+use std::path::{Path, PathBuf};
+
+use miette::{Diagnostic, SourceSpan};
+use moec_diag::{Problems, SourceMap};
+use moec_sema::Checked;
+use thiserror::Error;
+
+use crate::{cli, failure::Failure, files};
+
+/// Specs beyond this are no specs. The parser has a smaller limit of its own; this bounds what is read at all.
+const SPEC_BYTES: u64 = 64 << 20;
+const CONFIG_BYTES: u64 = 16 << 20;
+
+/// A sound spec, and the text for whatever is still to be said about it.
+pub struct Loaded {
+    pub checked: Checked,
+    pub sources: SourceMap,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{} is not JSON: {message}", path.display())]
+#[diagnostic(code(moec::config::not_json))]
+struct NotJson {
+    path: PathBuf,
+    message: String,
+    #[source_code]
+    text: miette::NamedSource<String>,
+    #[label("here")]
+    at: SourceSpan,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{} is {found}, not a JSON object", path.display())]
+#[diagnostic(code(moec::config::not_an_object), help("a config.json holds `{{ \"key\": value, … }}`"))]
+struct NotAnObject {
+    path: PathBuf,
+    found: &'static str,
+}
+
+/// Reads and checks a spec. `checkpoint` supplies config.json where the settings name none.
+pub fn load(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) -> Result<Loaded, Failure> {
+    let mut sources = SourceMap::default();
+    // A wrong config and a wrong spec are both worth telling, but a check against a config that was not read is not.
+    let bytes = files::read(file, SPEC_BYTES)?;
+    let (tree, problems) = moec_syntax::parse_bytes(&mut sources, &file.display().to_string(), &bytes);
+    let tree = match tree {
+        Some(tree) if problems.is_empty() => tree,
+        Some(_) | None => return Err(Failure::problems(problems, &sources)),
+    };
+    let settings = moec_sema::Settings { config: config_of(settings, checkpoint)?, overrides: settings.set.clone() };
+    let checked = check(&mut sources, &tree, &settings)?;
+    Ok(Loaded { checked, sources })
+}
+
+/// The semantic check alone.
+pub fn check(
+    sources: &mut SourceMap,
+    tree: &moec_syntax::tree::File,
+    settings: &moec_sema::Settings,
+) -> Result<Checked, Failure> {
+    let (checked, problems) = moec_sema::check(sources, tree, settings);
+    match checked {
+        Some(checked) if problems.is_empty() => Ok(checked),
+        Some(_) | None => {
+            assert!(!problems.is_empty(), "sema refused a file without saying why");
+            Err(Failure::problems(problems, sources))
+        }
+    }
+}
+
+fn config_of(settings: &cli::Settings, checkpoint: Option<&Path>) -> Result<Option<serde_json::Value>, Failure> {
+    if let Some(path) = &settings.config {
+        return read_config(path).map(Some);
+    }
+    match checkpoint.map(|dir| dir.join("config.json")) {
+        Some(path) if path.exists() => read_config(&path).map(Some),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// A config.json, which must be an object.
+pub fn read_config(path: &Path) -> Result<serde_json::Value, Failure> {
+    let bytes = files::read(path, CONFIG_BYTES)?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let at = offset_of(&text, error.line(), error.column());
+        // The place is in the label: serde repeats it at the end of its message.
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        NotJson { path: path.into(), message, text: miette::NamedSource::new(path.display().to_string(), text), at }
+    })?;
+    let found = match &value {
+        serde_json::Value::Object(_) => return Ok(value),
+        serde_json::Value::Null => "null",
+        serde_json::Value::Bool(_) => "a bool",
+        serde_json::Value::Number(_) => "a number",
+        serde_json::Value::String(_) => "a string",
+        serde_json::Value::Array(_) => "a list",
+    };
+    Err(NotAnObject { path: path.into(), found }.into())
+}
+
+fn offset_of(text: &str, line: usize, column: usize) -> SourceSpan {
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    (start + column.saturating_sub(1)).min(text.len()).into()
+}
+
+/// Problems found after the check, if any.
+pub fn no_problems(problems: Problems, sources: &SourceMap) -> Result<(), Failure> {
+    if problems.is_empty() { Ok(()) } else { Err(Failure::problems(problems, sources)) }
+}

@@ -1,0 +1,331 @@
+//! The state of lowering, and the walk over regions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moec_diag::Span;
+use moec_ir::{Module, Node as ModelNode, Op, OpId, ParamId as ModelParam, RegionId, ValueId, ops};
+use moec_plan::{Buffer, BufferId, Home, Layers, Literal, LiteralId, Node, Plan, Rows, Step, StepKind};
+use moec_types::{DType, Dim, Size};
+
+use crate::{Unsupported, access::RowDim, experts::MemberPlace, params::Packing, ports, workspace};
+
+/// Where a value is to be found.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A row for each position (or slot), or one row; the dims of a row are the type's without the symbolic axis, in order.
+    Buffer(BufferId),
+    /// Rows of tokens, read by slots: what an expert sees when its rows are gathered on the way in.
+    Gathered { tokens: BufferId, route: ValueId },
+    Param(ModelParam),
+    Literal(LiteralId),
+    Iota(Dim),
+    /// Kept by attention; found through the two caches.
+    Past { keys: Option<BufferId>, values: Option<BufferId> },
+}
+
+/// A route's buffers.
+#[derive(Clone, Debug)]
+pub struct RoutePlace {
+    pub weights: BufferId,
+    pub offsets: BufferId,
+    pub order: BufferId,
+    pub slot_of: Option<BufferId>,
+    /// The token of each slot, made when something needs it.
+    pub token_of: Option<BufferId>,
+    pub choices: u64,
+}
+
+pub struct Lowering<'m> {
+    pub module: &'m Module,
+    pub packing: Packing,
+    pub literals: Vec<Literal>,
+    pub buffers: Vec<Buffer>,
+    pub places: BTreeMap<ValueId, Place>,
+    pub routes: BTreeMap<ValueId, RoutePlace>,
+    /// Readers of each value, region results not counted.
+    pub readers: BTreeMap<ValueId, Vec<OpId>>,
+    /// Values that some region yields.
+    pub yielded: BTreeSet<ValueId>,
+    /// The steps of the region being lowered.
+    pub steps: Vec<Node>,
+    /// Executions of the layer kind being lowered; 1 outside.
+    pub instances: u32,
+    /// The row count that `Input` axes have here: `Tokens`, or `Outputs` after the last step that looks across positions.
+    pub tokens: Rows,
+    /// The bank member whose region is being lowered.
+    pub member: Option<MemberPlace>,
+    pub route_count: u32,
+    pub cache_bytes: u64,
+}
+
+impl<'m> Lowering<'m> {
+    pub fn new(module: &'m Module) -> Self {
+        let mut readers: BTreeMap<ValueId, Vec<OpId>> = BTreeMap::new();
+        let mut yielded = BTreeSet::new();
+        for region in module.regions().map(|region| module.region(region)) {
+            yielded.extend(region.results.iter().copied());
+            for at in &region.nodes {
+                for operand in &module.node(*at).operands {
+                    readers.entry(*operand).or_default().push(*at);
+                }
+            }
+        }
+        Lowering {
+            module,
+            packing: Packing::default(),
+            literals: Vec::new(),
+            buffers: Vec::new(),
+            places: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            readers,
+            yielded,
+            steps: Vec::new(),
+            instances: 1,
+            tokens: Rows::Tokens,
+            member: None,
+            route_count: 0,
+            cache_bytes: 0,
+        }
+    }
+
+    pub fn run(mut self) -> Result<Plan, Unsupported> {
+        let module = self.module;
+        let inputs = ports::inputs(&mut self)?;
+        let outputs = ports::declare_outputs(&mut self)?;
+        let body = module.region(module.body);
+        let last_look_across = body.nodes.iter().rposition(|at| looks_across(&module.node(*at).op)).map_or(0, |at| at + 1);
+        for (at, node) in body.nodes.iter().enumerate() {
+            if at >= last_look_across {
+                self.tokens = Rows::Outputs;
+            }
+            self.node(*node)?;
+        }
+        self.tokens = Rows::Outputs;
+        let outputs = ports::finish_outputs(&mut self, outputs)?;
+        let mut plan = Plan {
+            name: module.name.clone(),
+            inputs,
+            outputs,
+            params: self.packing.finish(),
+            literals: self.literals,
+            buffers: self.buffers,
+            body: self.steps,
+        };
+        workspace::assign(&mut plan);
+        Ok(plan)
+    }
+
+    fn region(&mut self, region: RegionId) -> Result<(), Unsupported> {
+        let module = self.module;
+        module.region(region).nodes.iter().try_for_each(|at| self.node(*at))
+    }
+
+    /// Lowers one node outside row programs.
+    pub fn node(&mut self, at: OpId) -> Result<(), Unsupported> {
+        let module = self.module;
+        let node = module.node(at);
+        match &node.op {
+            Op::ParamRef(op) => {
+                self.places.insert(node.results[0], Place::Param(op.param));
+            }
+            Op::Literal(op) => {
+                let literal = self.literal(op);
+                self.places.insert(node.results[0], Place::Literal(literal));
+            }
+            Op::Iota(op) => {
+                self.places.insert(node.results[0], Place::Iota(op.dim.clone()));
+            }
+            Op::Past(op) => self.past(op, node)?,
+            Op::Attention(op) => self.attention(op, node)?,
+            Op::Linear(op) => self.linear(op, node)?,
+            Op::Contract(op) => self.contract(op, at, node)?,
+            Op::Route(op) => self.route(op, node)?,
+            Op::Dispatch(_) => self.dispatch(node)?,
+            Op::Experts(op) => self.experts(op, node)?,
+            Op::Combine(_) => self.combine(node)?,
+            Op::Layers(op) => self.layers(op, node)?,
+            Op::Rows(op) => self.rows(op, node)?,
+            Op::Map(_)
+            | Op::Reduce(_)
+            | Op::TopK(_)
+            | Op::Gather(_)
+            | Op::Split(_)
+            | Op::Merge(_)
+            | Op::Rename(_)
+            | Op::Slice(_)
+            | Op::Concat(_) => self.single(at)?,
+        }
+        Ok(())
+    }
+
+    fn layers(&mut self, op: &ops::Layers, node: &ModelNode) -> Result<(), Unsupported> {
+        let module = self.module;
+        let carried: Vec<BufferId> =
+            node.operands.iter().map(|value| self.owned_buffer(*value, node.at)).collect::<Result<_, _>>()?;
+        let mut kinds = Vec::new();
+        for (kind, region) in op.kinds.iter().enumerate() {
+            let outer = std::mem::take(&mut self.steps);
+            self.instances = op.order.iter().filter(|other| **other as usize == kind).count() as u32;
+            for (arg, buffer) in module.region(*region).args.iter().zip(&carried) {
+                self.places.insert(*arg, Place::Buffer(*buffer));
+            }
+            self.region(*region)?;
+            self.carry(&module.region(*region).results, &carried, node.at)?;
+            self.instances = 1;
+            kinds.push(std::mem::replace(&mut self.steps, outer));
+        }
+        self.steps.push(Node::Layers(Layers { kinds, order: op.order.clone() }));
+        for (result, buffer) in node.results.iter().zip(&carried) {
+            self.places.insert(*result, Place::Buffer(*buffer));
+        }
+        Ok(())
+    }
+
+    /// Ends a layer: its results become what the next layer starts from, in place where that is safe.
+    fn carry(&mut self, results: &[ValueId], carried: &[BufferId], at: Span) -> Result<(), Unsupported> {
+        let crossed = results.iter().zip(carried).any(|(result, own)| {
+            matches!(self.places.get(result), Some(Place::Buffer(here)) if here != own && carried.contains(here))
+        });
+        for (result, own) in results.iter().zip(carried) {
+            if let Some(Place::Buffer(here)) = self.places.get(result).cloned()
+                && matches!(self.buffers[here.0 as usize].home, Home::Workspace { .. })
+                && !carried.contains(&here)
+                && !crossed
+                && workspace::write_in_place(&mut self.steps, here, *own)
+            {
+                self.places.insert(*result, Place::Buffer(*own));
+            }
+        }
+        if crossed {
+            for result in results {
+                let apart = self.buffer_for(*result, at)?;
+                self.copy_into(*result, apart, at)?;
+                self.places.insert(*result, Place::Buffer(apart));
+            }
+        }
+        results.iter().zip(carried).try_for_each(|(result, own)| self.copy_into(*result, *own, at))
+    }
+
+    /// A buffer that holds a value and that the loop may overwrite: the value's own when nothing else reads it.
+    fn owned_buffer(&mut self, value: ValueId, at: Span) -> Result<BufferId, Unsupported> {
+        let alone = self.readers.get(&value).map_or(0, Vec::len) == 1 && !self.yielded.contains(&value);
+        if let Some(Place::Buffer(buffer)) = self.places.get(&value)
+            && alone
+            && matches!(self.buffers[buffer.0 as usize].home, Home::Workspace { .. })
+        {
+            return Ok(*buffer);
+        }
+        let buffer = self.buffer_for(value, at)?;
+        self.copy_into(value, buffer, at)?;
+        Ok(buffer)
+    }
+
+    pub fn literal(&mut self, op: &ops::Literal) -> LiteralId {
+        let literal = Literal { dtype: op.ty.dtype, data: op.data.clone() };
+        let at = self.literals.iter().position(|other| same_literal(other, &literal)).unwrap_or_else(|| {
+            self.literals.push(literal);
+            self.literals.len() - 1
+        });
+        LiteralId(at as u32)
+    }
+
+    pub fn unsupported(&self, node: &ModelNode, reason: impl Into<String>, way_round: impl Into<String>) -> Unsupported {
+        Unsupported {
+            op: format!("`{}`", node.op.mnemonic()),
+            reason: reason.into(),
+            way_round: way_round.into(),
+            at: node.at,
+        }
+    }
+
+    /// The rows that a symbolic size counts here.
+    pub fn row_count(&self, size: &Size) -> Option<Rows> {
+        match size {
+            Size::Fixed(_) => None,
+            Size::Input(_) => Some(self.tokens),
+            Size::Past(_) => Some(Rows::Positions),
+            Size::Slots { choices, .. } => Some(Rows::Slots { choices: *choices }),
+        }
+    }
+
+    /// The rows of a type and the dims of one row.
+    pub fn shape(&self, value: ValueId, at: Span) -> Result<(Rows, Vec<RowDim>), Unsupported> {
+        let ty = self.module.tensor(value);
+        let mut rows = None;
+        let mut dims = Vec::new();
+        for dim in &ty.dims {
+            match dim.size.fixed() {
+                Some(size) => dims.push((dim.axis.clone(), size)),
+                None if rows.is_none() => rows = self.row_count(&dim.size),
+                None => {
+                    return Err(Unsupported {
+                        op: format!("a value of type {ty}"),
+                        reason: "it has two symbolic axes".into(),
+                        way_round: "write attention as a softmax over the keys between two contractions, so that it fuses"
+                            .into(),
+                        at,
+                    });
+                }
+            }
+        }
+        Ok((rows.unwrap_or(Rows::One), dims))
+    }
+
+    /// A new workspace buffer for a value.
+    pub fn buffer_for(&mut self, value: ValueId, at: Span) -> Result<BufferId, Unsupported> {
+        let (rows, dims) = self.shape(value, at)?;
+        let name = self.module.name_of(value).map_or_else(|| format!("v{}", value.0), str::to_owned);
+        Ok(self.new_buffer(&name, self.module.tensor(value).dtype, rows, dims.iter().map(|(_, size)| size).product()))
+    }
+
+    pub fn new_buffer(&mut self, name: &str, dtype: DType, rows: Rows, row: u64) -> BufferId {
+        let home = Home::Workspace { per_token: 0, fixed: 0 };
+        self.buffers.push(Buffer { name: name.to_owned(), dtype, rows, row, home });
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    pub fn new_cache(&mut self, name: &str, row: u64, panels: bool) -> BufferId {
+        let home = Home::Cache { instances: self.instances, per_position: self.cache_bytes, panels };
+        let buffer = Buffer { name: name.to_owned(), dtype: DType::F32, rows: Rows::Positions, row, home };
+        self.cache_bytes += buffer.row_bytes() * u64::from(self.instances);
+        self.buffers.push(buffer);
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    pub fn step(&mut self, kind: StepKind, at: Span, label: impl Into<String>) {
+        self.steps.push(Node::Step(Step { kind, barrier: true, at, label: label.into() }));
+    }
+
+    /// The single reader of a value that no region yields.
+    pub fn only_reader(&self, value: ValueId) -> Option<&'m ModelNode> {
+        let [reader] = self.readers.get(&value)?[..] else { return None };
+        (!self.yielded.contains(&value)).then(|| self.module.node(reader))
+    }
+}
+
+/// NaN-proof equality: the same bits.
+fn same_literal(a: &Literal, b: &Literal) -> bool {
+    a.dtype == b.dtype && a.data.len() == b.data.len() && a.data.iter().zip(&b.data).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+/// Steps that read other positions than their own: all positions must be computed before them.
+fn looks_across(op: &Op) -> bool {
+    match op {
+        Op::Past(_) | Op::Attention(_) | Op::Layers(_) | Op::Route(_) | Op::Dispatch(_) | Op::Experts(_) | Op::Combine(_) => true,
+        Op::ParamRef(_)
+        | Op::Literal(_)
+        | Op::Iota(_)
+        | Op::Map(_)
+        | Op::Contract(_)
+        | Op::Linear(_)
+        | Op::Reduce(_)
+        | Op::TopK(_)
+        | Op::Gather(_)
+        | Op::Split(_)
+        | Op::Merge(_)
+        | Op::Rename(_)
+        | Op::Slice(_)
+        | Op::Concat(_)
+        | Op::Rows(_) => false,
+    }
+}

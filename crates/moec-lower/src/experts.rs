@@ -1,0 +1,236 @@
+//! Routes, and the experts that they lead to.
+
+use moec_diag::Span;
+use moec_ir::{Node as ModelNode, Op, OpId, ValueId, ops};
+use moec_plan::{
+    Bin, BufferId, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
+};
+use moec_types::{BinaryOp, DType, Expr};
+
+use crate::{
+    Unsupported,
+    access::{elements, whole},
+    context::{Lowering, Place, RoutePlace},
+    gemm::Grouping,
+};
+
+/// The bank member whose region is being lowered.
+#[derive(Clone, Debug)]
+pub struct MemberPlace {
+    pub route: ValueId,
+    pub first: u32,
+}
+
+fn scalar(source: Source) -> View {
+    View { source, offset: 0, strides: Vec::new(), index: None }
+}
+
+impl Lowering<'_> {
+    pub fn route(&mut self, op: &ops::Route, node: &ModelNode) -> Result<(), Unsupported> {
+        let module = self.module;
+        let ty = module.ty(node.results[0]).route().expect("verified: a route").clone();
+        let choices = ty.choices.size.fixed().expect("verified: a fixed number of choices");
+        let row = [(ty.choices.axis.clone(), choices)];
+        let tokens = self.tokens;
+        let mut in_rows = |value: ValueId, name: &str, dtype| -> Result<BufferId, Unsupported> {
+            if let Some(Place::Buffer(buffer)) = self.places.get(&value)
+                && self.buffers[buffer.0 as usize].row == choices
+                && self.buffers[buffer.0 as usize].rows == tokens
+            {
+                return Ok(*buffer);
+            }
+            let buffer = self.new_buffer(name, dtype, tokens, choices);
+            self.copy(value, tokens, &row, whole(Source::Row(buffer), &row), node.at)?;
+            Ok(buffer)
+        };
+        let indices = in_rows(node.operands[0], "indices", DType::I32)?;
+        let weights = in_rows(node.operands[1], "weights", DType::F32)?;
+        let slots = Rows::Slots { choices };
+        let offsets = self.new_buffer("offsets", DType::I32, Rows::One, op.experts + 1);
+        let order = self.new_buffer("order", DType::I32, slots, 1);
+        let combined = self.readers.get(&node.results[0]).into_iter().flatten();
+        let combined = combined.clone().any(|at| matches!(module.node(*at).op, Op::Combine(_)));
+        let slot_of = combined.then(|| self.new_buffer("slot of", DType::I32, tokens, choices));
+        let bin = Bin {
+            indices,
+            weights,
+            experts: op.experts,
+            choices,
+            offsets,
+            order,
+            slot_of,
+            route: self.route_count,
+        };
+        self.route_count += 1;
+        self.step(StepKind::Bin(bin), node.at, "bin");
+        let place =
+            RoutePlace { weights, offsets, order, slot_of, token_of: None, choices };
+        self.routes.insert(node.results[0], place);
+        Ok(())
+    }
+
+    /// The token of each slot, as a buffer.
+    pub fn token_of(&mut self, route: ValueId, at: Span) -> BufferId {
+        let place = self.routes[&route].clone();
+        if let Some(buffer) = place.token_of {
+            return buffer;
+        }
+        let rows = Rows::Slots { choices: place.choices };
+        let buffer = self.new_buffer("token of", DType::I32, rows, 1);
+        let expr = Expr::binary(BinaryOp::Div, Expr::Arg(0), Expr::I32(place.choices as i32));
+        let args = vec![scalar(Source::Row(place.order))];
+        let divide = RowOp::Map { extents: Vec::new(), expr, args, into: scalar(Source::Row(buffer)) };
+        self.step(StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![divide] } }, at, "token of");
+        self.routes.get_mut(&route).expect("it is there").token_of = Some(buffer);
+        buffer
+    }
+
+    /// Unfused: rows laid out by slot.
+    pub fn dispatch(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
+        let [x, route] = node.operands[..] else { panic!("verified: x and a route") };
+        let tokens = self.own_rows(x, node)?;
+        let buffer = self.buffer_for(node.results[0], node.at)?;
+        let dims = self.row_dims(node.results[0]);
+        let index = Indirect {
+            view: View { strides: vec![0; dims.len()], ..scalar(Source::Row(self.token_of(route, node.at))) },
+            stride: elements(&dims),
+        };
+        let from = View { index: Some(Box::new(index)), ..whole(Source::Whole(tokens), &dims) };
+        let copy = RowOp::Map {
+            extents: dims.iter().map(|(_, size)| *size).collect(),
+            expr: Expr::Arg(0),
+            args: vec![from],
+            into: whole(Source::Row(buffer), &dims),
+        };
+        let rows = Rows::Slots { choices: self.routes[&route].choices };
+        self.step(StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![copy] } }, node.at, "dispatch");
+        self.places.insert(node.results[0], Place::Buffer(buffer));
+        Ok(())
+    }
+
+    /// A value's buffer; what has none (a broadcast, say) gets one.
+    fn own_rows(&mut self, value: ValueId, node: &ModelNode) -> Result<BufferId, Unsupported> {
+        if let Some(Place::Buffer(buffer)) = self.places.get(&value) {
+            return Ok(*buffer);
+        }
+        let buffer = self.buffer_for(value, node.at)?;
+        self.copy_into(value, buffer, node.at)?;
+        Ok(buffer)
+    }
+
+    pub fn experts(&mut self, op: &ops::Experts, node: &ModelNode) -> Result<(), Unsupported> {
+        let module = self.module;
+        let [x, route] = node.operands[..] else { panic!("verified: rows and a route") };
+        let input = self.own_rows(x, node)?;
+        let place = match op.input {
+            ops::ExpertsInput::Packed => Place::Buffer(input),
+            ops::ExpertsInput::FromTokens => Place::Gathered { tokens: input, route },
+        };
+        let out = self.buffer_for(node.results[0], node.at)?;
+        let store = match op.output {
+            ops::ExpertsOutput::PerSlot => Store::Slots,
+            ops::ExpertsOutput::WeighedPerChoice => Store::Choices { weights: self.routes[&route].weights },
+        };
+        let outer = self.member.take();
+        for member in &op.bank {
+            self.member = Some(MemberPlace { route, first: member.first });
+            let region = module.region(member.region);
+            self.places.insert(region.args[0], place.clone());
+            let last = self.final_gemm(member.region);
+            for at in region.nodes.iter().copied().filter(|at| Some(*at) != last) {
+                self.node(at)?;
+            }
+            let grouping = Grouping { route, store: store.clone(), out };
+            match last {
+                Some(at) => self.yielding_gemm(at, &grouping)?,
+                None if op.bank.len() == 1 => self.yielding_rows(region.results[0], &grouping, node)?,
+                None => {
+                    let reason = "a member of a mixed bank does not end in a product with a parameter";
+                    return Err(self.unsupported(node, reason, "give each such member a bank of its own"));
+                }
+            }
+        }
+        self.member = outer;
+        self.places.insert(node.results[0], Place::Buffer(out));
+        Ok(())
+    }
+
+    fn yielding_gemm(&mut self, at: OpId, grouping: &Grouping) -> Result<(), Unsupported> {
+        let node = self.module.node(at);
+        match &node.op {
+            Op::Linear(op) => self.gemm(op, node, Some(grouping)),
+            Op::Contract(op) => {
+                let op = ops::Linear { over: op.over.clone(), branches: 1, epilogue: Expr::Arg(0) };
+                self.gemm(&op, node, Some(grouping))
+            }
+            _ => panic!("`final_gemm` finds products only"),
+        }
+    }
+
+    /// An expert that ends in a row program: its rows are stored by a step of their own.
+    fn yielding_rows(&mut self, value: ValueId, grouping: &Grouping, node: &ModelNode) -> Result<(), Unsupported> {
+        let place = self.routes[&grouping.route].clone();
+        let rows = Rows::Slots { choices: place.choices };
+        let dims = self.row_dims(value);
+        let access = self.access(value, node.at)?;
+        let along = |source, index_stride: u64, view: View| View {
+            source,
+            index: Some(Box::new(Indirect {
+                view: View { strides: vec![0; dims.len()], ..scalar(Source::Row(place.order)) },
+                stride: index_stride,
+            })),
+            ..view
+        };
+        let plain = whole(Source::Row(grouping.out), &dims);
+        let (expr, args, into) = match &grouping.store {
+            Store::Slots => (Expr::Arg(0), vec![access.over(&dims)], plain),
+            Store::Choices { weights } => {
+                let weight = View { strides: vec![0; dims.len()], ..scalar(Source::Whole(*weights)) };
+                let weight = along(Source::Whole(*weights), 1, weight);
+                let into = along(Source::Whole(grouping.out), elements(&dims), plain);
+                (Expr::binary(BinaryOp::Mul, Expr::Arg(0), Expr::Arg(1)), vec![access.over(&dims), weight], into)
+            }
+        };
+        let extents = dims.iter().map(|(_, size)| *size).collect();
+        let program = RowProgram { locals: Vec::new(), ops: vec![RowOp::Map { extents, expr, args, into }] };
+        self.step(StepKind::Rows { rows, program }, node.at, "experts");
+        Ok(())
+    }
+
+    /// Unfused: each token sums its slots' rows.
+    pub fn combine(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
+        let [rows, route] = node.operands[..] else { panic!("verified: rows and a route") };
+        let slots = self.own_rows(rows, node)?;
+        let place = self.routes[&route].clone();
+        let slot_of = place.slot_of.expect("a bin that a combine reads makes its inverse");
+        let out = self.buffer_for(node.results[0], node.at)?;
+        let dims = self.row_dims(node.results[0]);
+        let width = elements(&dims);
+        // The place of a choice without an expert is -1: clamp it for the look-up, and drop what was looked up.
+        let clamped = Source::Local(LocalId(0));
+        let along_choices = |source, offset| View { source, offset, strides: vec![0, 1], index: None };
+        let clamp = RowOp::Map {
+            extents: vec![place.choices],
+            expr: Expr::binary(BinaryOp::Max, Expr::Arg(0), Expr::I32(0)),
+            args: vec![View { strides: vec![1], ..scalar(Source::Row(slot_of)) }],
+            into: View { strides: vec![1], ..scalar(clamped) },
+        };
+        let index = Indirect { view: along_choices(clamped, 0), stride: width };
+        let row = View { strides: vec![1, 0], index: Some(Box::new(index)), ..scalar(Source::Whole(slots)) };
+        let there = Expr::binary(BinaryOp::Ge, Expr::Arg(2), Expr::I32(0));
+        let weighed = Expr::binary(BinaryOp::Mul, Expr::Arg(0), Expr::Arg(1));
+        let sum = RowOp::Reduce {
+            op: ReduceOp::Sum,
+            extents: vec![width],
+            over: vec![place.choices],
+            expr: Expr::select(there, weighed, Expr::F32(0.0)),
+            args: vec![row, along_choices(Source::Row(place.weights), 0), along_choices(Source::Row(slot_of), 0)],
+            into: View { strides: vec![1], ..scalar(Source::Row(out)) },
+        };
+        let locals = vec![Local { dtype: DType::I32, elements: place.choices }];
+        let kind = StepKind::Rows { rows: self.tokens, program: RowProgram { locals, ops: vec![clamp, sum] } };
+        self.step(kind, node.at, "combine");
+        self.places.insert(node.results[0], Place::Buffer(out));
+        Ok(())
+    }
+}

@@ -60,7 +60,7 @@ impl Text {
     }
 
     /// Decodes token by token: calls `show` with each piece of text as soon as it is whole (a character may take several
-    /// tokens), until `tokens` ends. What never becomes whole is shown as it is.
+    /// tokens), until `tokens` ends. A character that is not whole by then is left out.
     pub fn stream(
         &self,
         tokens: impl Iterator<Item = Result<i32, Failure>>,

@@ -5,7 +5,15 @@
 
 mod module;
 pub mod ops;
+mod parse;
+mod print;
+mod reader;
+mod verify;
 
-pub use module::{Experts, Input, Mark, Module, Node, Output, Param, Region, RouteType, ValueType};
+pub use module::{Experts, Input, Mark, Module, Node, Output, Param, Readers, Region, RouteType, ValueType};
 pub use module::{OpId, ParamId, RegionId, ValueId};
 pub use ops::{Op, OpDef, TypeError};
+pub use parse::parse;
+pub use print::print;
+pub use reader::{ParseError, Reader};
+pub use verify::{VerifyError, verify};

@@ -1,11 +1,16 @@
 //! The module: arenas of nodes, values and regions, and the questions that passes ask of them.
 
+mod edit;
+mod query;
+
 use std::fmt;
 
 use moec_diag::Span;
 use moec_types::{DType, Dim, TensorType};
 
 use crate::ops::{Op, TypeError};
+
+pub use query::Readers;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -37,6 +42,11 @@ id!(
     /// A parameter: a tensor that the weights supply.
     ParamId
 );
+
+impl RegionId {
+    /// Holds the place of a region that is still to come.
+    pub const NONE: RegionId = RegionId(u32::MAX);
+}
 
 /// What a value is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, Expr, TensorType};
 
 use super::{OpDef, TypeError, map, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `attention %q, %k, %v, extras… over (Dh) keys T {score}`: what `fuse-attention` makes of a contraction, element-wise
 /// arithmetic, a softmax over the keys and a second contraction.
@@ -21,6 +21,21 @@ pub struct Attention {
 
 impl OpDef for Attention {
     const MNEMONIC: &'static str = "attention";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("over {}, keys {}, score {}", print::axes(&self.over), self.keys, self.score)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("over")?;
+        let over = text.axes()?;
+        text.expect(",")?;
+        text.expect_word("keys")?;
+        let keys = text.axis()?;
+        text.expect(",")?;
+        text.expect_word("score")?;
+        Ok(Attention { over, keys, score: text.expr()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         operands::at_least(Self::MNEMONIC, operands, 3)?;

@@ -3,7 +3,7 @@
 use moec_types::{DType, Size, TensorType};
 
 use super::{OpDef, TypeError, dispatch, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `combine %rows, %route`.
 ///
@@ -14,6 +14,14 @@ pub struct Combine;
 
 impl OpDef for Combine {
     const MNEMONIC: &'static str = "combine";
+
+    fn attributes(&self, _: &Module) -> String {
+        String::new()
+    }
+
+    fn read(_: &mut Reader) -> Result<Self, ParseError> {
+        Ok(Combine)
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;

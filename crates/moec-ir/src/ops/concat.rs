@@ -3,7 +3,7 @@
 use moec_types::{Axis, Size, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `concat %a, %b over Half`.
 ///
@@ -16,6 +16,15 @@ pub struct Concat {
 
 impl OpDef for Concat {
     const MNEMONIC: &'static str = "concat";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("over {}", self.over)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("over")?;
+        Ok(Concat { over: text.axis()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         operands::at_least(Self::MNEMONIC, operands, 1)?;

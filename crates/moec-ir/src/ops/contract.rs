@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `contract %a, %b over (D)`.
 ///
@@ -16,6 +16,15 @@ pub struct Contract {
 
 impl OpDef for Contract {
     const MNEMONIC: &'static str = "contract";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("over {}", print::axes(&self.over))
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("over")?;
+        Ok(Contract { over: text.axes()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;

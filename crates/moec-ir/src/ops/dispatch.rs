@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, Dim, Size, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, RouteType, ValueId, ValueType};
+use crate::{Module, RouteType, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `dispatch %x, %route as Slot`: one row for each (position, choice), ordered by expert, then by position.
 ///
@@ -15,6 +15,15 @@ pub struct Dispatch {
 
 impl OpDef for Dispatch {
     const MNEMONIC: &'static str = "dispatch";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("as {}", self.slots)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("as")?;
+        Ok(Dispatch { slots: text.axis()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;

@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, TensorType};
 
 use super::{OpDef, TypeError, dispatch, operands};
-use crate::{Module, RegionId, ValueId, ValueType};
+use crate::{Module, RegionId, ValueId, ValueType, ParseError, parse, reader::Reader};
 
 /// `experts %rows, %route {bank}`.
 ///
@@ -42,8 +42,63 @@ pub enum ExpertsOutput {
     WeighedPerChoice,
 }
 
+impl ExpertsInput {
+    pub const ALL: [ExpertsInput; 2] = [ExpertsInput::Packed, ExpertsInput::FromTokens];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ExpertsInput::Packed => "packed",
+            ExpertsInput::FromTokens => "from_tokens",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|input| input.name() == name)
+    }
+}
+
+impl ExpertsOutput {
+    pub const ALL: [ExpertsOutput; 2] = [ExpertsOutput::PerSlot, ExpertsOutput::WeighedPerChoice];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ExpertsOutput::PerSlot => "per_slot",
+            ExpertsOutput::WeighedPerChoice => "weighed_per_choice",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|output| output.name() == name)
+    }
+}
+
 impl OpDef for Experts {
     const MNEMONIC: &'static str = "experts";
+
+    fn attributes(&self, _: &Module) -> String {
+        let range = |member: &Member| format!("{}..{}", member.first, u64::from(member.first) + u64::from(member.count));
+        let bank: Vec<_> = self.bank.iter().map(range).collect();
+        let (input, output) = (self.input.name(), self.output.name());
+        format!("slots {}, input {input}, output {output}, bank ({})", self.slots, bank.join(", "))
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("slots")?;
+        let slots = text.axis()?;
+        text.expect(",")?;
+        text.expect_word("input")?;
+        let input = text.one_of("`packed` or `from_tokens`", ExpertsInput::from_name)?;
+        text.expect(",")?;
+        text.expect_word("output")?;
+        let output = text.one_of("`per_slot` or `weighed_per_choice`", ExpertsOutput::from_name)?;
+        text.expect(",")?;
+        text.expect_word("bank")?;
+        let member = |text: &mut Reader| {
+            let (first, count) = parse::range(text)?;
+            Ok(Member { region: RegionId::NONE, first, count })
+        };
+        Ok(Experts { bank: text.list("(", ")", member)?, slots, input, output })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;

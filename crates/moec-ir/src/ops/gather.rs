@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `gather %x, %i over E`.
 ///
@@ -17,6 +17,15 @@ pub struct Gather {
 
 impl OpDef for Gather {
     const MNEMONIC: &'static str = "gather";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("over {}", self.over)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("over")?;
+        Ok(Gather { over: text.axis()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;

@@ -3,7 +3,7 @@
 use moec_types::{DType, Dim, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `iota S`: i32 positions along an axis.
 ///
@@ -17,6 +17,14 @@ pub struct Iota {
 
 impl OpDef for Iota {
     const MNEMONIC: &'static str = "iota";
+
+    fn attributes(&self, _: &Module) -> String {
+        self.dim.to_string()
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        Ok(Iota { dim: text.dim()? })
+    }
 
     fn infer(&self, _: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [] = operands::exactly(Self::MNEMONIC, operands)?;

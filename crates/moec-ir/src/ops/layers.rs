@@ -1,7 +1,7 @@
 //! The stack: a loop over layers of a few kinds.
 
 use super::{OpDef, TypeError};
-use crate::{Module, RegionId, ValueId, ValueType};
+use crate::{Module, RegionId, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `layers %h {order [0, 1, 1, 1]}`.
 ///
@@ -15,6 +15,20 @@ pub struct Layers {
 
 impl OpDef for Layers {
     const MNEMONIC: &'static str = "layers";
+
+    fn attributes(&self, _: &Module) -> String {
+        let order: Vec<_> = self.order.iter().map(u32::to_string).collect();
+        format!("kinds {}, order [{}]", self.kinds.len(), order.join(", "))
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("kinds")?;
+        let kinds: u8 = text.integer()?;
+        text.expect(",")?;
+        text.expect_word("order")?;
+        let order = text.list("[", "]", Reader::integer)?;
+        Ok(Layers { kinds: vec![RegionId::NONE; usize::from(kinds)], order })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         if let Some(kind) = self.order.iter().find(|kind| **kind as usize >= self.kinds.len()) {

@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, Expr};
 
 use super::{OpDef, TypeError, contract, map, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `linear %x, %gate, %up, %bias over (D) {branches 2, epilogue …}`: what `fuse-activation` makes of contractions.
 ///
@@ -19,6 +19,21 @@ pub struct Linear {
 
 impl OpDef for Linear {
     const MNEMONIC: &'static str = "linear";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("over {}, branches {}, epilogue {}", print::axes(&self.over), self.branches, self.epilogue)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("over")?;
+        let over = text.axes()?;
+        text.expect(",")?;
+        text.expect_word("branches")?;
+        let branches = text.integer()?;
+        text.expect(",")?;
+        text.expect_word("epilogue")?;
+        Ok(Linear { over, branches, epilogue: text.expr()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         if self.branches == 0 {

@@ -3,7 +3,7 @@
 use moec_types::{DType, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `literal f32[Pair=2] [1.0, 0.5]`: values in the order of the type's axes. Integers and bools (0, 1) are held exactly.
 ///
@@ -16,6 +16,18 @@ pub struct Literal {
 
 impl OpDef for Literal {
     const MNEMONIC: &'static str = "literal";
+
+    fn attributes(&self, _: &Module) -> String {
+        let number = |value: &f64| match self.ty.dtype {
+            DType::I32 | DType::Bool => format!("{value}"),
+            DType::F32 | DType::Bf16 | DType::F16 => format!("{value:?}"),
+        };
+        format!("{} [{}]", self.ty, self.data.iter().map(number).collect::<Vec<_>>().join(", "))
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        Ok(Literal { ty: text.tensor_type()?, data: text.list("[", "]", Reader::number)? })
+    }
 
     fn infer(&self, _: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [] = operands::exactly(Self::MNEMONIC, operands)?;

@@ -3,7 +3,7 @@
 use moec_types::{DType, Dim, Expr, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `map %a, %b {add($0, $1)}`.
 ///
@@ -17,6 +17,14 @@ pub struct Map {
 
 impl OpDef for Map {
     const MNEMONIC: &'static str = "map";
+
+    fn attributes(&self, _: &Module) -> String {
+        self.expr.to_string()
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        Ok(Map { expr: text.expr()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let mut dims: Vec<(Dim, usize)> = Vec::new();

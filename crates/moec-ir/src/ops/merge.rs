@@ -3,7 +3,7 @@
 use moec_types::{Axis, Dim, Size, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `merge %x (Group, Member) as E`: the last of the merged axes runs fastest.
 ///
@@ -16,6 +16,16 @@ pub struct Merge {
 
 impl OpDef for Merge {
     const MNEMONIC: &'static str = "merge";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("{} as {}", print::axes(&self.axes), self.into)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        let axes = text.axes()?;
+        text.expect_word("as")?;
+        Ok(Merge { axes, into: text.axis()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_] = operands::exactly(Self::MNEMONIC, operands)?;

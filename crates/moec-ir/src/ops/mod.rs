@@ -2,12 +2,18 @@
 
 use std::fmt;
 
-use crate::{Module, RegionId, ValueId, ValueType};
+use crate::{Module, ParseError, RegionId, ValueId, ValueType, reader::Reader};
 
 /// What every op says of itself.
-pub trait OpDef {
+pub trait OpDef: Sized {
     /// Its name in the IR's text.
     const MNEMONIC: &'static str;
+
+    /// Its own data as text, which stands in braces behind the operands; empty where it has none but regions.
+    fn attributes(&self, module: &Module) -> String;
+
+    /// Reads what `attributes` writes. Regions come later: they are [`RegionId::NONE`], as many as there are to be.
+    fn read(text: &mut Reader) -> Result<Self, ParseError>;
 
     /// Operand types to result types. Regions and parameters are looked up in the module.
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError>;
@@ -62,6 +68,16 @@ macro_rules! ops {
                 match self { $(Op::$op(_) => $op::MNEMONIC),* }
             }
 
+            pub fn attributes(&self, module: &Module) -> String {
+                match self { $(Op::$op(op) => op.attributes(module)),* }
+            }
+
+            /// The data of the op of that name; `None` where there is no such op.
+            pub fn read(mnemonic: &str, text: &mut Reader) -> Option<Result<Op, ParseError>> {
+                $(if mnemonic == $op::MNEMONIC { return Some($op::read(text).map(Op::$op)) })*
+                None
+            }
+
             pub fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
                 match self { $(Op::$op(op) => op.infer(module, operands)),* }
             }
@@ -106,6 +122,34 @@ impl Op {
             Op::Experts(op) => op.bank.iter().map(|member| member.region).collect(),
             Op::Layers(op) => op.kinds.clone(),
             Op::Rows(op) => vec![op.region],
+            Op::ParamRef(_)
+            | Op::Literal(_)
+            | Op::Iota(_)
+            | Op::Map(_)
+            | Op::Contract(_)
+            | Op::Linear(_)
+            | Op::Reduce(_)
+            | Op::TopK(_)
+            | Op::Gather(_)
+            | Op::Split(_)
+            | Op::Merge(_)
+            | Op::Rename(_)
+            | Op::Slice(_)
+            | Op::Concat(_)
+            | Op::Past(_)
+            | Op::Attention(_)
+            | Op::Route(_)
+            | Op::Dispatch(_)
+            | Op::Combine(_) => Vec::new(),
+        }
+    }
+
+    /// The same, to put others in their place.
+    pub fn regions_mut(&mut self) -> Vec<&mut RegionId> {
+        match self {
+            Op::Experts(op) => op.bank.iter_mut().map(|member| &mut member.region).collect(),
+            Op::Layers(op) => op.kinds.iter_mut().collect(),
+            Op::Rows(op) => vec![&mut op.region],
             Op::ParamRef(_)
             | Op::Literal(_)
             | Op::Iota(_)

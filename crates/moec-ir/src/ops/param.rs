@@ -3,7 +3,7 @@
 use moec_types::{DType, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ParamId, ValueId, ValueType};
+use crate::{Module, ParamId, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `param @table`: the instance that belongs to the layer and the expert in which it stands.
 ///
@@ -15,6 +15,14 @@ pub struct ParamRef {
 
 impl OpDef for ParamRef {
     const MNEMONIC: &'static str = "param";
+
+    fn attributes(&self, module: &Module) -> String {
+        print::param_name(module, self.param)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        Ok(ParamRef { param: text.param()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [] = operands::exactly(Self::MNEMONIC, operands)?;

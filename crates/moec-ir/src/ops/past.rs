@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, Dim, Size, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `past %x S as T`: in a session, what this value was at all earlier positions, then at those of this pass. The only
 /// thing in a model that is kept between passes; caches follow from it.
@@ -17,6 +17,16 @@ pub struct Past {
 
 impl OpDef for Past {
     const MNEMONIC: &'static str = "past";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("{} as {}", self.axis, self.into)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        let axis = text.axis()?;
+        text.expect_word("as")?;
+        Ok(Past { axis, into: text.axis()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_] = operands::exactly(Self::MNEMONIC, operands)?;

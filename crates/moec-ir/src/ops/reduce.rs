@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
@@ -68,6 +68,16 @@ impl ReduceOp {
 
 impl OpDef for Reduce {
     const MNEMONIC: &'static str = "reduce";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("{} over {}", self.op.name(), print::axes(&self.over))
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        let op = text.one_of("a reduction", ReduceOp::from_name)?;
+        text.expect_word("over")?;
+        Ok(Reduce { op, over: text.axes()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_] = operands::exactly(Self::MNEMONIC, operands)?;

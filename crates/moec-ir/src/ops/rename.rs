@@ -3,7 +3,7 @@
 use moec_types::{Axis, Dim, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `rename %x K as K2`.
 ///
@@ -16,6 +16,16 @@ pub struct Rename {
 
 impl OpDef for Rename {
     const MNEMONIC: &'static str = "rename";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("{} as {}", self.from, self.to)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        let from = text.axis()?;
+        text.expect_word("as")?;
+        Ok(Rename { from, to: text.axis()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_] = operands::exactly(Self::MNEMONIC, operands)?;

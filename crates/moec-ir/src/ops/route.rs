@@ -3,7 +3,7 @@
 use moec_types::{DType, Size};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, RouteType, ValueId, ValueType};
+use crate::{Module, RouteType, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `route tokens(%indices, %weights)`: each position's chosen experts and how much each counts.
 ///
@@ -17,6 +17,15 @@ pub struct Route {
 
 impl OpDef for Route {
     const MNEMONIC: &'static str = "route";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("experts {}", self.experts)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("experts")?;
+        Ok(Route { experts: text.integer()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;

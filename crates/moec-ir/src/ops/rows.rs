@@ -1,7 +1,7 @@
 //! Ops that work on each position by itself, as one program over a row.
 
 use super::{OpDef, TypeError};
-use crate::{Module, RegionId, ValueId, ValueType};
+use crate::{Module, RegionId, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `rows %a, %b {region}`: what `fuse-rows` and `fuse-router` make of ops that do not look across positions.
 ///
@@ -14,6 +14,14 @@ pub struct Rows {
 
 impl OpDef for Rows {
     const MNEMONIC: &'static str = "rows";
+
+    fn attributes(&self, _: &Module) -> String {
+        String::new()
+    }
+
+    fn read(_: &mut Reader) -> Result<Self, ParseError> {
+        Ok(Rows { region: RegionId::NONE })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let region = module.region(self.region);

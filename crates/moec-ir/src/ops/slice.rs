@@ -3,7 +3,7 @@
 use moec_types::{Axis, Dim, Size, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `slice %x Half 0..1 {drop}`: positions `start .. start + len` of an axis of fixed size.
 ///
@@ -18,6 +18,27 @@ pub struct Slice {
 
 impl OpDef for Slice {
     const MNEMONIC: &'static str = "slice";
+
+    fn attributes(&self, _: &Module) -> String {
+        let drop = if self.drop { ", drop" } else { "" };
+        format!("{} {}..{}{drop}", self.axis, self.start, self.start.saturating_add(self.len))
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        let axis = text.axis()?;
+        let at = text.here();
+        let start: u64 = text.integer()?;
+        text.expect("..")?;
+        let end: u64 = text.integer()?;
+        let Some(len) = end.checked_sub(start) else {
+            return Err(text.error_at(at, format!("{start}..{end} ends before it starts")));
+        };
+        let drop = text.eats(",");
+        if drop {
+            text.expect_word("drop")?;
+        }
+        Ok(Slice { axis, start, len, drop })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_] = operands::exactly(Self::MNEMONIC, operands)?;

@@ -3,7 +3,7 @@
 use moec_types::{Axis, Dim, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `split %x E as (Group=4, Member=8)`: the last of the new axes runs fastest.
 ///
@@ -16,6 +16,17 @@ pub struct Split {
 
 impl OpDef for Split {
     const MNEMONIC: &'static str = "split";
+
+    fn attributes(&self, _: &Module) -> String {
+        let into: Vec<_> = self.into.iter().map(Dim::to_string).collect();
+        format!("{} as ({})", self.axis, into.join(", "))
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        let axis = text.axis()?;
+        text.expect_word("as")?;
+        Ok(Split { axis, into: text.list("(", ")", Reader::dim)? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_] = operands::exactly(Self::MNEMONIC, operands)?;

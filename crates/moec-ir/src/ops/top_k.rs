@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, Dim, TensorType};
 
 use super::{OpDef, TypeError, operands};
-use crate::{Module, ValueId, ValueType};
+use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `(values, indices) = top_k(x, k over axis)`: the k largest along an axis, largest first.
 ///
@@ -18,6 +18,18 @@ pub struct TopK {
 
 impl OpDef for TopK {
     const MNEMONIC: &'static str = "top_k";
+
+    fn attributes(&self, _: &Module) -> String {
+        format!("over {}, choices {}", self.over, self.choices)
+    }
+
+    fn read(text: &mut Reader) -> Result<Self, ParseError> {
+        text.expect_word("over")?;
+        let over = text.axis()?;
+        text.expect(",")?;
+        text.expect_word("choices")?;
+        Ok(TopK { over, choices: text.dim()? })
+    }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_] = operands::exactly(Self::MNEMONIC, operands)?;

@@ -1,0 +1,157 @@
+/* What the files of the run time share. Every symbol is hidden, and within the limits of libc, libm and pthread. */
+#ifndef MOEC_INTERNAL_H
+#define MOEC_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "moec.h"
+
+/* ---- error.c */
+
+/* Makes an error (where `error` is not NULL) and returns its code. */
+__attribute__((format(printf, 3, 4))) int moec_fail(moec_error **error, int code, const char *format, ...);
+
+/* *error = NULL: how every call begins. */
+void moec_no_error(moec_error **error);
+
+/* ---- checksum.c */
+
+uint64_t moec_xxh64(const void *data, size_t bytes);
+
+/* ---- memory.c */
+
+/* Zeroed memory, 64-byte aligned. */
+typedef struct moec_block {
+    char *at;
+    void *raw;
+} moec_block;
+
+/* False when there is no memory, or `count * bytes` overflows. Asking for nothing gives an address all the same. */
+bool moec_block_new(moec_block *block, size_t count, size_t bytes);
+void moec_block_free(moec_block *block);
+
+/* ---- cpu.c */
+
+/* The MOEC_CPU_… that this machine and its operating system support. */
+int32_t moec_cpu_features(void);
+int moec_cpu_count(void);
+
+/* ---- wait.c */
+
+/* A number that threads wait upon. */
+typedef struct moec_signal {
+    _Atomic uint32_t value;
+    _Atomic int32_t sleepers;
+} moec_signal;
+
+/* Returns once the value is no longer `old`: first by looking `spins` times, then by giving way, then asleep. */
+void moec_signal_wait(moec_signal *signal, uint32_t old, int spins);
+/* Adds one, and wakes whoever waits. What this thread wrote before is seen by those who return. */
+void moec_signal_raise(moec_signal *signal);
+
+/* ---- team.c */
+
+/* Those who meet at a barrier. */
+typedef struct moec_team {
+    _Alignas(64) _Atomic int32_t arrived;
+    _Alignas(64) moec_signal left;
+    int32_t threads;
+    int spins;
+} moec_team;
+
+void moec_team_init(moec_team *team, int32_t threads, int spins);
+
+/* ---- pool.c */
+
+typedef struct moec_pool moec_pool;
+
+/* Up to `threads - 1` workers: fewer where the system does not give so many. NULL when there is no memory. */
+moec_pool *moec_pool_new(int threads);
+void moec_pool_free(moec_pool *pool);
+/* Whether the pool's workers are threads of this process: not so after a fork. */
+bool moec_pool_is_ours(const moec_pool *pool);
+/* Runs a pass on the caller and on workers, `threads` in all or as many as there are. One call at a time. */
+void moec_pool_run(moec_pool *pool, moec_pass_function *function, moec_pass *pass, int threads);
+/* Runs a pass on the caller alone. */
+void moec_run_alone(moec_pass_function *function, moec_pass *pass);
+
+/* ---- weights.c */
+
+/* A mapped weight file. */
+typedef struct moec_weights {
+    void *map;
+    size_t map_bytes;
+    const char *data;
+} moec_weights;
+
+int moec_weights_open(moec_weights *weights, const moec_description *description, const char *path, int32_t verify,
+    moec_error **error);
+void moec_weights_close(moec_weights *weights);
+
+/* ---- model.c */
+
+struct moec_open_model {
+    const moec_description *description;
+    const moec_level_entry *level;
+    moec_weights weights;
+    int threads;
+    _Atomic int64_t references; /* the caller's handle, and each session */
+    atomic_flag pool_busy;      /* held by whoever runs a pass on the pool, or makes it */
+    moec_pool *pool;            /* made by the first pass of more than one thread */
+};
+
+void moec_model_release(moec_open_model *model);
+
+/* ---- session.c */
+
+struct moec_session {
+    moec_open_model *model;
+    moec_pass_function *pass;
+    int threads;
+    int64_t max_tokens;
+    int64_t capacity; /* max_tokens, rounded up to whole panels */
+    int64_t chunk;    /* the most tokens of one pass */
+    _Atomic int64_t position;
+    atomic_flag busy;
+    moec_block workspace;
+    moec_block cache;
+    moec_block scratch;
+    moec_block *staging; /* for each output: where rows go that nobody asked for; made when first needed */
+    void **bound;        /* addresses of a call's inputs, then outputs */
+    void **inputs;       /* the same for one pass */
+    void **outputs;
+    moec_trace_function trace;
+    void *trace_user;
+};
+
+/* A session that runs `level` on up to `threads` threads. */
+int moec_session_make(moec_open_model *model, const moec_level_entry *level, int threads, size_t max_tokens,
+    moec_session **session, moec_error **error);
+
+/* Takes the session for this call; fails where another has it. */
+int moec_session_enter(moec_session *session, moec_error **error);
+void moec_session_leave(moec_session *session);
+
+/* ---- ports.c */
+
+/* Finds the tensor of each port and checks everything about it: name, type, shape, address. `*tokens` is the number of
+ * positions: found from the first tensor that has them where it is -1 before (and still -1 where none has). `bound` has a
+ * place for each port; it becomes NULL for an output that is not given. */
+int moec_bind(const moec_description *description, bool output, const moec_tensor *tensors, size_t count,
+    int64_t *tokens, void **bound, moec_error **error);
+
+/* Whether all values of an input of `tokens` positions are ones that it may have. */
+int moec_check_values(const moec_port *port, const void *data, int64_t tokens, moec_error **error);
+
+/* ---- passes.c */
+
+/* Appends `tokens` checked positions. `inputs[i]` is row 0 of input i; `outputs[i]` is where row `first_output` of output
+ * i goes, or NULL where it is not wanted. Fails, having done nothing, where there is not enough room. */
+int moec_append(moec_session *session, void *const *inputs, void *const *outputs, int64_t tokens, int64_t first_output,
+    moec_error **error);
+
+#endif

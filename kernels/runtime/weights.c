@@ -1,0 +1,119 @@
+/* The weight file: opened, checked and mapped. Its format is in docs/weight-file.md; crates/moec-codegen writes it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { VERSION = 1, DATA_ALIGNMENT = 4096 };
+
+/* Above this, checking everything would make opening slow, so it is done only when asked for. */
+static const uint64_t CHECKED_BY_DEFAULT = (uint64_t)256 << 20;
+
+static const char MAGIC[8] = "MOECWTS";
+
+struct header {
+    char magic[8];
+    uint32_t version;
+    uint32_t header_bytes;
+    uint64_t data_offset;
+    uint64_t data_bytes;
+    uint64_t fingerprint;
+    uint64_t data_checksum;
+    uint64_t table_bytes;
+    uint64_t header_checksum; /* of the bytes before it */
+};
+
+_Static_assert(sizeof(struct header) == 64, "the header as docs/weight-file.md has it");
+
+static int bad(moec_error **error, const char *path, const char *what) {
+    return moec_fail(error, MOEC_BAD_WEIGHTS, "%s: %s", path, what);
+}
+
+static int check_header(const struct header *header, const moec_description *description, const char *path,
+    moec_error **error) {
+    if (memcmp(header->magic, MAGIC, sizeof MAGIC))
+        return bad(error, path, "this is not a weight file made by moec (its first bytes say so)");
+    if (header->version != VERSION)
+        return moec_fail(error, MOEC_BAD_WEIGHTS, "%s: weight file of version %" PRIu32 ", but this library reads version %d",
+            path, header->version, VERSION);
+    if (header->header_checksum != moec_xxh64(header, offsetof(struct header, header_checksum)))
+        return bad(error, path, "the weight file is corrupt: its header does not fit its checksum");
+    if (header->header_bytes != sizeof *header || header->data_offset % DATA_ALIGNMENT ||
+        header->data_offset < sizeof *header || header->table_bytes > header->data_offset - sizeof *header)
+        return bad(error, path, "the weight file is corrupt: the offsets in its header make no sense");
+    if (header->fingerprint != description->fingerprint || header->data_bytes != (uint64_t)description->weight_bytes)
+        return moec_fail(error, MOEC_BAD_WEIGHTS,
+            "%s: these weights were packed for another model or another build of it, not for this library (%s): the file "
+            "has fingerprint %016" PRIx64 ", this library wants %016" PRIx64,
+            path, description->name, header->fingerprint, description->fingerprint);
+    return MOEC_OK;
+}
+
+static int check_size(const struct header *header, uint64_t bytes, const char *path, moec_error **error) {
+    uint64_t whole;
+    if (__builtin_add_overflow(header->data_offset, header->data_bytes, &whole))
+        return bad(error, path, "the weight file is corrupt: the sizes in its header make no sense");
+    if (bytes == whole) return MOEC_OK;
+    return moec_fail(error, MOEC_BAD_WEIGHTS, "%s: the weight file is %s: it has %" PRIu64 " bytes and should have %" PRIu64,
+        path, bytes < whole ? "truncated" : "corrupt", bytes, whole);
+}
+
+/* Reads the header, having found that the file is large enough to have one. */
+static int read_header(int file, struct header *header, const char *path, moec_error **error) {
+    size_t done = 0;
+    while (done < sizeof *header) {
+        ssize_t got = pread(file, (char *)header + done, sizeof *header - done, (off_t)done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return moec_fail(error, MOEC_IO, "cannot read %s: %s", path, strerror(errno));
+        if (got == 0) return bad(error, path, "the weight file is truncated: its header is not whole");
+        done += (size_t)got;
+    }
+    return MOEC_OK;
+}
+
+static int map_file(moec_weights *weights, const moec_description *description, int file, const char *path, int32_t verify,
+    moec_error **error) {
+    struct stat status;
+    struct header header;
+    if (fstat(file, &status)) return moec_fail(error, MOEC_IO, "cannot read %s: %s", path, strerror(errno));
+    if (!S_ISREG(status.st_mode)) return moec_fail(error, MOEC_IO, "cannot read %s: it is not a file", path);
+    if (status.st_size == 0) return bad(error, path, "the weight file is empty");
+    int code = read_header(file, &header, path, error);
+    if (!code) code = check_header(&header, description, path, error);
+    if (!code) code = check_size(&header, (uint64_t)status.st_size, path, error);
+    if (code) return code;
+    size_t bytes = (size_t)status.st_size;
+    void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, 0);
+    if (map == MAP_FAILED) {
+        int kind = errno == ENOMEM ? MOEC_OUT_OF_MEMORY : MOEC_IO;
+        return moec_fail(error, kind, "cannot map %s: %s", path, strerror(errno));
+    }
+    *weights = (moec_weights){.map = map, .map_bytes = bytes, .data = (const char *)map + header.data_offset};
+    /* Begin reading now; a hint, so nothing is lost where it is not taken. */
+    madvise(map, bytes, MADV_WILLNEED);
+    bool check = verify == 1 || (verify == 0 && header.data_bytes <= CHECKED_BY_DEFAULT);
+    if (!check || moec_xxh64(weights->data, header.data_bytes) == header.data_checksum) return MOEC_OK;
+    moec_weights_close(weights);
+    return bad(error, path, "the weight file is corrupt: its data does not fit its checksum");
+}
+
+int moec_weights_open(moec_weights *weights, const moec_description *description, const char *path, int32_t verify,
+    moec_error **error) {
+    /* Not to wait for a writer, should this be a pipe. */
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) return moec_fail(error, MOEC_IO, "cannot open %s: %s", path, strerror(errno));
+    int code = map_file(weights, description, file, path, verify, error);
+    close(file);
+    return code;
+}
+
+void moec_weights_close(moec_weights *weights) {
+    munmap(weights->map, weights->map_bytes);
+    *weights = (moec_weights){NULL, 0, NULL};
+}

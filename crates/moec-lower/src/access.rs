@@ -70,10 +70,8 @@ impl Access {
 
 /// The same elements with other strides, of the view and of the index within it.
 pub fn map_strides(view: &View, f: &impl Fn(&[u64]) -> Vec<u64>) -> View {
-    let index = view
-        .index
-        .as_ref()
-        .map(|index| Box::new(Indirect { view: map_strides(&index.view, f), stride: index.stride }));
+    let index =
+        view.index.as_ref().map(|index| Box::new(Indirect { view: map_strides(&index.view, f), stride: index.stride }));
     View { source: view.source, offset: view.offset, strides: f(&view.strides), index }
 }
 

@@ -57,7 +57,8 @@ impl Lowering<'_> {
         let roles = self.roles(past, reader)?;
         let [role] = roles[..] else { return self.buffer_for(x, at) };
         // A GEMM writes its own order; a row program any.
-        let by_gemm = matches!(self.module.producer(x), Some(node) if matches!(node.op, Op::Linear(_) | Op::Contract(_)));
+        let by_gemm =
+            matches!(self.module.producer(x), Some(node) if matches!(node.op, Op::Linear(_) | Op::Contract(_)));
         if by_gemm && (role == Role::Keys || self.role_order(past, role) != self.row_dims(x)) {
             return self.buffer_for(x, at);
         }
@@ -106,7 +107,8 @@ impl Lowering<'_> {
                     (Op::Attention(_), 2) => Role::Values,
                     _ => {
                         let reason = format!("what `past` gives is read by `{}`", reader.op.mnemonic());
-                        let way_round = "write attention as a softmax over the keys between two contractions, so that it fuses";
+                        let way_round =
+                            "write attention as a softmax over the keys between two contractions, so that it fuses";
                         return Err(self.unsupported(node, reason, way_round));
                     }
                 };
@@ -135,7 +137,9 @@ impl Lowering<'_> {
         let heads = q.iter().filter(|dim| dims.contains(dim) && !inner(&dim.0)).cloned();
         let mut order: Vec<RowDim> = heads.collect();
         match role {
-            Role::Keys => order.extend(op.over.iter().filter_map(|axis| dims.iter().find(|dim| dim.0 == *axis)).cloned()),
+            Role::Keys => {
+                order.extend(op.over.iter().filter_map(|axis| dims.iter().find(|dim| dim.0 == *axis)).cloned())
+            }
             Role::Values => order.extend(dims.iter().filter(|(axis, _)| inner(axis)).cloned()),
         }
         order
@@ -144,7 +148,8 @@ impl Lowering<'_> {
     pub fn attention(&mut self, op: &ops::Attention, node: &ModelNode) -> Result<(), Unsupported> {
         let [q, k, v] = node.operands[..3] else { panic!("verified: q, k and v") };
         let caches = (self.places.get(&k).cloned(), self.places.get(&v).cloned());
-        let (Some(Place::Past { keys: Some(keys), .. }), Some(Place::Past { values: Some(values), .. })) = caches else {
+        let (Some(Place::Past { keys: Some(keys), .. }), Some(Place::Past { values: Some(values), .. })) = caches
+        else {
             let reason = "its keys or values are not what `past` gives";
             return Err(self.unsupported(node, reason, "pass the keys and values through `past(…, S as T)`"));
         };
@@ -197,7 +202,13 @@ impl Lowering<'_> {
     }
 
     /// A value's buffer with the dims of its rows in a given order.
-    fn in_order(&mut self, value: ValueId, dims: &[RowDim], order: &[RowDim], node: &ModelNode) -> Result<BufferId, Unsupported> {
+    fn in_order(
+        &mut self,
+        value: ValueId,
+        dims: &[RowDim],
+        order: &[RowDim],
+        node: &ModelNode,
+    ) -> Result<BufferId, Unsupported> {
         if let Some(Place::Buffer(buffer)) = self.places.get(&value)
             && same_order(dims, order)
         {
@@ -248,14 +259,22 @@ impl Lowering<'_> {
                     });
                     let ([Some(group), Some(query)], Some(view)) = (heads, access.memory()) else {
                         let reason = "an operand of the score lies across heads";
-                        return Err(self.unsupported(node, reason, "give it the head axes in the order of the queries"));
+                        return Err(self.unsupported(
+                            node,
+                            reason,
+                            "give it the head axes in the order of the queries",
+                        ));
                     };
                     extras.push(View { strides: vec![group, query], ..view.clone() });
                     Expr::Arg(FIRST_EXTRA + extras.len() - 1)
                 }
                 Some(Place::Buffer(_) | Place::Gathered { .. } | Place::Iota(_) | Place::Past { .. }) | None => {
                     let reason = "the score reads a value computed for each position";
-                    return Err(self.unsupported(node, reason, "let the score read positions, parameters and constants"));
+                    return Err(self.unsupported(
+                        node,
+                        reason,
+                        "let the score read positions, parameters and constants",
+                    ));
                 }
             });
         }

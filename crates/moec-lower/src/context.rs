@@ -15,12 +15,18 @@ pub enum Place {
     /// A row for each position (or slot), or one row; the dims of a row are the type's without the symbolic axis, in order.
     Buffer(BufferId),
     /// Rows of tokens, read by slots: what an expert sees when its rows are gathered on the way in.
-    Gathered { tokens: BufferId, route: ValueId },
+    Gathered {
+        tokens: BufferId,
+        route: ValueId,
+    },
     Param(ModelParam),
     Literal(LiteralId),
     Iota(Dim),
     /// Kept by attention; found through the two caches.
-    Past { keys: Option<BufferId>, values: Option<BufferId> },
+    Past {
+        keys: Option<BufferId>,
+        values: Option<BufferId>,
+    },
 }
 
 /// A route's buffers.
@@ -93,7 +99,8 @@ impl<'m> Lowering<'m> {
         let inputs = ports::inputs(&mut self)?;
         let outputs = ports::declare_outputs(&mut self)?;
         let body = module.region(module.body);
-        let last_look_across = body.nodes.iter().rposition(|at| looks_across(&module.node(*at).op)).map_or(0, |at| at + 1);
+        let last_look_across =
+            body.nodes.iter().rposition(|at| looks_across(&module.node(*at).op)).map_or(0, |at| at + 1);
         for (at, node) in body.nodes.iter().enumerate() {
             if at >= last_look_across {
                 self.tokens = Rows::Outputs;
@@ -229,7 +236,12 @@ impl<'m> Lowering<'m> {
         LiteralId(at as u32)
     }
 
-    pub fn unsupported(&self, node: &ModelNode, reason: impl Into<String>, way_round: impl Into<String>) -> Unsupported {
+    pub fn unsupported(
+        &self,
+        node: &ModelNode,
+        reason: impl Into<String>,
+        way_round: impl Into<String>,
+    ) -> Unsupported {
         Unsupported {
             op: format!("`{}`", node.op.mnemonic()),
             reason: reason.into(),
@@ -261,8 +273,9 @@ impl<'m> Lowering<'m> {
                     return Err(Unsupported {
                         op: format!("a value of type {ty}"),
                         reason: "it has two symbolic axes".into(),
-                        way_round: "write attention as a softmax over the keys between two contractions, so that it fuses"
-                            .into(),
+                        way_round:
+                            "write attention as a softmax over the keys between two contractions, so that it fuses"
+                                .into(),
                         at,
                     });
                 }
@@ -305,13 +318,21 @@ impl<'m> Lowering<'m> {
 
 /// NaN-proof equality: the same bits.
 fn same_literal(a: &Literal, b: &Literal) -> bool {
-    a.dtype == b.dtype && a.data.len() == b.data.len() && a.data.iter().zip(&b.data).all(|(a, b)| a.to_bits() == b.to_bits())
+    a.dtype == b.dtype
+        && a.data.len() == b.data.len()
+        && a.data.iter().zip(&b.data).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
 /// Steps that read other positions than their own: all positions must be computed before them.
 fn looks_across(op: &Op) -> bool {
     match op {
-        Op::Past(_) | Op::Attention(_) | Op::Layers(_) | Op::Route(_) | Op::Dispatch(_) | Op::Experts(_) | Op::Combine(_) => true,
+        Op::Past(_)
+        | Op::Attention(_)
+        | Op::Layers(_)
+        | Op::Route(_)
+        | Op::Dispatch(_)
+        | Op::Experts(_)
+        | Op::Combine(_) => true,
         Op::ParamRef(_)
         | Op::Literal(_)
         | Op::Iota(_)

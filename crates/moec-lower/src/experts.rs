@@ -51,20 +51,11 @@ impl Lowering<'_> {
         let combined = self.readers.get(&node.results[0]).into_iter().flatten();
         let combined = combined.clone().any(|at| matches!(module.node(*at).op, Op::Combine(_)));
         let slot_of = combined.then(|| self.new_buffer("slot of", DType::I32, tokens, choices));
-        let bin = Bin {
-            indices,
-            weights,
-            experts: op.experts,
-            choices,
-            offsets,
-            order,
-            slot_of,
-            route: self.route_count,
-        };
+        let bin =
+            Bin { indices, weights, experts: op.experts, choices, offsets, order, slot_of, route: self.route_count };
         self.route_count += 1;
         self.step(StepKind::Bin(bin), node.at, "bin");
-        let place =
-            RoutePlace { weights, offsets, order, slot_of, token_of: None, choices };
+        let place = RoutePlace { weights, offsets, order, slot_of, token_of: None, choices };
         self.routes.insert(node.results[0], place);
         Ok(())
     }
@@ -80,7 +71,11 @@ impl Lowering<'_> {
         let expr = Expr::binary(BinaryOp::Div, Expr::Arg(0), Expr::I32(place.choices as i32));
         let args = vec![scalar(Source::Row(place.order))];
         let divide = RowOp::Map { extents: Vec::new(), expr, args, into: scalar(Source::Row(buffer)) };
-        self.step(StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![divide] } }, at, "token of");
+        self.step(
+            StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![divide] } },
+            at,
+            "token of",
+        );
         self.routes.get_mut(&route).expect("it is there").token_of = Some(buffer);
         buffer
     }
@@ -103,7 +98,11 @@ impl Lowering<'_> {
             into: whole(Source::Row(buffer), &dims),
         };
         let rows = Rows::Slots { choices: self.routes[&route].choices };
-        self.step(StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![copy] } }, node.at, "dispatch");
+        self.step(
+            StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![copy] } },
+            node.at,
+            "dispatch",
+        );
         self.places.insert(node.results[0], Place::Buffer(buffer));
         Ok(())
     }

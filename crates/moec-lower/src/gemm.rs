@@ -40,7 +40,8 @@ impl Lowering<'_> {
         let (rows, columns) = self.shape(*x, node.at)?;
         if columns.iter().any(|(axis, _)| !op.over.contains(axis)) {
             let reason = "only some axes of the rows are summed over, so it is a batch of products";
-            let way_round = "contract over all axes of a position, or keep the parameter small so that it joins a row program";
+            let way_round =
+                "contract over all axes of a position, or keep the parameter small so that it joins a row program";
             return Err(self.unsupported(node, reason, way_round));
         }
         let columns: Vec<Axis> = columns.into_iter().map(|(axis, _)| axis).collect();

@@ -80,7 +80,13 @@ fn linear(expr: &Expr) -> Option<(i64, i64, i64)> {
             let sign = if *op == BinaryOp::Add { 1 } else { -1 };
             Some((a.0 + sign * b.0, a.1 + sign * b.1, a.2 + sign * b.2))
         }
-        Expr::Arg(_) | Expr::F32(_) | Expr::Bool(_) | Expr::Unary(..) | Expr::Binary(..) | Expr::Select(..) | Expr::Cast(..) => None,
+        Expr::Arg(_)
+        | Expr::F32(_)
+        | Expr::Bool(_)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Select(..)
+        | Expr::Cast(..) => None,
     }
 }
 
@@ -117,7 +123,8 @@ mod tests {
         let causal = at_most(Expr::Arg(KEY_POSITION), Expr::Arg(QUERY_POSITION));
         let soft = Expr::select(causal, Expr::Arg(0), Expr::F32(-1e9));
         assert_eq!(key_bounds(&soft), KeyBounds::default());
-        let later = at_most(Expr::Arg(KEY_POSITION), Expr::binary(BinaryOp::Add, Expr::Arg(QUERY_POSITION), Expr::I32(1)));
+        let later =
+            at_most(Expr::Arg(KEY_POSITION), Expr::binary(BinaryOp::Add, Expr::Arg(QUERY_POSITION), Expr::I32(1)));
         assert_eq!(key_bounds(&masked(later)), KeyBounds::default());
     }
 }

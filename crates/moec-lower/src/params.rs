@@ -23,13 +23,22 @@ impl Packing {
     pub fn panels(&mut self, module: &Module, branches: &[ModelParam], rows: &[Axis], columns: &[Axis]) -> ParamId {
         let ty = &module.param(branches[0]).ty;
         let product = |axes: &[Axis]| -> u64 {
-            axes.iter().map(|axis| ty.dim(axis).and_then(|dim| dim.size.fixed()).expect("verified axes of fixed size")).product()
+            axes.iter()
+                .map(|axis| ty.dim(axis).and_then(|dim| dim.size.fixed()).expect("verified axes of fixed size"))
+                .product()
         };
         let layout = Layout::Panels { k: product(columns), n: product(rows), branches: branches.len() as u32 };
         self.add(module, branches, layout, rows, columns)
     }
 
-    fn add(&mut self, module: &Module, params: &[ModelParam], layout: Layout, rows: &[Axis], columns: &[Axis]) -> ParamId {
+    fn add(
+        &mut self,
+        module: &Module,
+        params: &[ModelParam],
+        layout: Layout,
+        rows: &[Axis],
+        columns: &[Axis],
+    ) -> ParamId {
         let names = |axes: &[Axis]| axes.iter().map(|axis| axis.name().to_owned()).collect::<Vec<_>>();
         let sources: Vec<PackSource> = params
             .iter()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moec_diag::Span;
 use moec_ir::{Node as ModelNode, Op, OpId, ValueId, ops};
-use moec_plan::{BufferId, Home, Indirect, Local, LocalId, RowOp, RowProgram, Rows, Source, StepKind, View, ReduceOp};
+use moec_plan::{BufferId, Home, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, View};
 use moec_types::{BinaryOp, DType, Expr, Size};
 
 use crate::{
@@ -47,7 +47,9 @@ impl Lowering<'_> {
             targets.entry(*inner).or_insert_with(Vec::new).push((buffer, *outer));
         }
         let mut uses = BTreeMap::new();
-        for operand in nodes.iter().flat_map(|at| &module.node(*at).operands).chain(yields.iter().map(|(inner, _)| inner)) {
+        for operand in
+            nodes.iter().flat_map(|at| &module.node(*at).operands).chain(yields.iter().map(|(inner, _)| inner))
+        {
             *uses.entry(*operand).or_insert(0) += 1;
         }
         let mut programmer =
@@ -70,8 +72,10 @@ impl Lowering<'_> {
     pub fn result_buffer(&mut self, value: ValueId, at: Span) -> Result<BufferId, Unsupported> {
         if self.tokens == Rows::Outputs
             && let Some(port) = self.module.outputs.iter().position(|output| output.value == value)
-            && let Some(found) =
-                self.buffers.iter().position(|buffer| buffer.home == Home::Output(port as u32) && buffer.rows == Rows::Tokens)
+            && let Some(found) = self
+                .buffers
+                .iter()
+                .position(|buffer| buffer.home == Home::Output(port as u32) && buffer.rows == Rows::Tokens)
         {
             return Ok(BufferId(found as u32));
         }
@@ -92,7 +96,14 @@ impl Lowering<'_> {
     }
 
     /// `target[dims] = value`, for every row.
-    pub fn copy(&mut self, value: ValueId, rows: Rows, dims: &[RowDim], target: View, at: Span) -> Result<(), Unsupported> {
+    pub fn copy(
+        &mut self,
+        value: ValueId,
+        rows: Rows,
+        dims: &[RowDim],
+        target: View,
+        at: Span,
+    ) -> Result<(), Unsupported> {
         let mut programmer = Programmer::new(self);
         let access = programmer.outer(value, at)?;
         let extents = dims.iter().map(|(_, size)| *size).collect();
@@ -146,7 +157,8 @@ impl<'a, 'm> Programmer<'a, 'm> {
             Some(Place::Buffer(buffer)) => whole(Source::Row(buffer), &dims),
             Some(Place::Gathered { tokens, route }) => {
                 let token_of = self.lowering.token_of(route, at);
-                let index = View { source: Source::Row(token_of), offset: 0, strides: vec![0; dims.len()], index: None };
+                let index =
+                    View { source: Source::Row(token_of), offset: 0, strides: vec![0; dims.len()], index: None };
                 let index = Indirect { view: index, stride: elements(&dims) };
                 View { index: Some(Box::new(index)), ..whole(Source::Whole(tokens), &dims) }
             }
@@ -461,7 +473,8 @@ impl<'a, 'm> Programmer<'a, 'm> {
         let mut dims = access.dims;
         if op.drop {
             dims.remove(at);
-            view = map_strides(&view, &|old| old.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, s)| *s).collect());
+            view =
+                map_strides(&view, &|old| old.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, s)| *s).collect());
         } else {
             dims[at].1 = op.len;
         }

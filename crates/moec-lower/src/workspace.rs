@@ -85,7 +85,8 @@ fn steps_of(nodes: &[Node]) -> impl Iterator<Item = &Step> {
 /// Lets what writes `from` write `to` instead, when `to`'s old content is not needed after that. Says whether it did.
 pub fn write_in_place(nodes: &mut [Node], from: BufferId, to: BufferId) -> bool {
     let writes = |node: &Node, buffer| {
-        steps_of(std::slice::from_ref(node)).any(|step| touches(&step.kind).iter().any(|t| t.write && t.buffer == buffer))
+        steps_of(std::slice::from_ref(node))
+            .any(|step| touches(&step.kind).iter().any(|t| t.write && t.buffer == buffer))
     };
     let uses = |node: &Node, buffer| {
         steps_of(std::slice::from_ref(node)).any(|step| touches(&step.kind).iter().any(|t| t.buffer == buffer))
@@ -258,10 +259,8 @@ fn lives(plan: &Plan) -> BTreeMap<BufferId, Life> {
 fn place(plan: &mut Plan) {
     let lives = lives(plan);
     let overlap = |a: Life, b: Life| a.0 <= b.1 && b.0 <= a.1;
-    let mut order: Vec<(BufferId, Life)> = lives
-        .into_iter()
-        .filter(|(buffer, _)| matches!(plan.buffer(*buffer).home, Home::Workspace { .. }))
-        .collect();
+    let mut order: Vec<(BufferId, Life)> =
+        lives.into_iter().filter(|(buffer, _)| matches!(plan.buffer(*buffer).home, Home::Workspace { .. })).collect();
     order.sort_by_key(|(buffer, life)| (life.0, *buffer));
     let mut fixed_end = 0;
     for scaled in [false, true] {
@@ -272,8 +271,11 @@ fn place(plan: &mut Plan) {
             if (per_token > 0) != scaled {
                 continue;
             }
-            let mut others: Vec<(u64, u64)> =
-                placed.iter().filter(|(other, ..)| overlap(*life, *other)).map(|(_, start, end)| (*start, *end)).collect();
+            let mut others: Vec<(u64, u64)> = placed
+                .iter()
+                .filter(|(other, ..)| overlap(*life, *other))
+                .map(|(_, start, end)| (*start, *end))
+                .collect();
             others.sort_unstable();
             let start = others.iter().fold(0, |at, (start, end)| if at + size <= *start { at } else { at.max(*end) });
             // The fold may pass a gap only to fall behind a later neighbour: check, and take the end if so.
@@ -296,7 +298,8 @@ fn same_memory(buffers: &[moec_plan::Buffer], a: BufferId, b: BufferId) -> bool 
         return true;
     }
     let (x, y) = (&buffers[a.0 as usize], &buffers[b.0 as usize]);
-    let (Home::Workspace { per_token: p, fixed: f }, Home::Workspace { per_token: q, fixed: g }) = (&x.home, &y.home) else {
+    let (Home::Workspace { per_token: p, fixed: f }, Home::Workspace { per_token: q, fixed: g }) = (&x.home, &y.home)
+    else {
         return false;
     };
     let ((row_x, fixed_x), (row_y, fixed_y)) = (x.bytes(), y.bytes());

@@ -9,7 +9,7 @@ mod row_program;
 mod step;
 
 pub use buffer::{Buffer, BufferId, Home, Port, Rows};
-pub use param::{Layout, PackSource, PackedParam, ParamId, PANEL};
+pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View};
 pub use step::{Attention, Bin, Gemm, Group, Layers, Node, Step, StepKind, Store};
 

@@ -1,0 +1,122 @@
+//! A session: the plan, its weights and its memory.
+
+use std::collections::BTreeMap;
+
+use moec_plan::{Layout, Node, ParamId, Plan};
+
+use crate::{memory::Memory, steps};
+
+/// Where parameters come from.
+pub trait Weights {
+    /// An instance of parameter number `param` of the module: its axes (names and sizes, slowest first) and its elements.
+    /// `layer` and `expert` are ranks among its instances.
+    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>);
+}
+
+/// What one pass gives.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// Each output's rows, for all new positions (those before the first asked for are NaN).
+    pub outputs: Vec<Vec<f64>>,
+    /// For each bin in order of execution: indices, then weights, `[tokens, choices]`.
+    pub routes: Vec<(Vec<i32>, Vec<f32>)>,
+}
+
+pub struct Machine<'p> {
+    pub(crate) plan: &'p Plan,
+    weights: &'p dyn Weights,
+    packed: BTreeMap<(ParamId, u32, u32), Vec<f64>>,
+    pub(crate) memory: Memory,
+    pub(crate) tokens: u64,
+    pub(crate) first_output: u64,
+    pub(crate) rank: u32,
+    pub(crate) routes: Vec<(Vec<i32>, Vec<f32>)>,
+}
+
+impl<'p> Machine<'p> {
+    /// A session for passes of up to `chunk` tokens and `capacity` positions.
+    pub fn new(plan: &'p Plan, weights: &'p dyn Weights, chunk: u64, capacity: u64) -> Self {
+        Machine {
+            plan,
+            weights,
+            packed: BTreeMap::new(),
+            memory: Memory::new(plan, chunk, capacity),
+            tokens: 0,
+            first_output: 0,
+            rank: 0,
+            routes: Vec::new(),
+        }
+    }
+
+    /// Appends `tokens` positions, whose inputs are given as rows.
+    ///
+    /// # Panics
+    /// When the pass does not fit the session, or the plan is unsound: this is for tests.
+    pub fn run(&mut self, inputs: Vec<Vec<f64>>, tokens: u64, first_output: u64) -> Pass {
+        let plan = self.plan;
+        assert!(tokens <= self.memory.chunk && self.memory.past + tokens <= self.memory.capacity);
+        self.memory.inputs = inputs;
+        self.memory.outputs =
+            plan.outputs.iter().map(|port| vec![f64::NAN; (plan.buffer(port.buffer).row * tokens) as usize]).collect();
+        self.memory.workspace.fill(f64::NAN);
+        (self.tokens, self.first_output) = (tokens, first_output);
+        self.nodes(&plan.body);
+        self.memory.past += tokens;
+        Pass { outputs: self.memory.outputs.clone(), routes: std::mem::take(&mut self.routes) }
+    }
+
+    fn nodes(&mut self, nodes: &'p [Node]) {
+        for node in nodes {
+            match node {
+                Node::Step(step) => steps::run(self, &step.kind),
+                Node::Layers(layers) => {
+                    let mut ranks = vec![0; layers.kinds.len()];
+                    for kind in layers.order.iter().map(|kind| *kind as usize) {
+                        self.rank = ranks[kind];
+                        ranks[kind] += 1;
+                        self.nodes(&layers.kinds[kind]);
+                    }
+                    self.rank = 0;
+                }
+            }
+        }
+    }
+
+    /// A packed instance without its layout: `[branch][n][k]` for panels, the plain order otherwise.
+    pub(crate) fn param(&mut self, id: ParamId, expert: u32) -> &[f64] {
+        let param = self.plan.param(id);
+        let layer = if param.per_layer { self.rank } else { 0 };
+        let weights = self.weights;
+        self.packed.entry((id, layer, expert)).or_insert_with(|| {
+            let branch = |source: &moec_plan::PackSource| {
+                let (axes, data) = weights.instance(source.param, layer, expert);
+                let stride_of = |name: &String| {
+                    let at =
+                        axes.iter().position(|(axis, _)| axis == name).expect("a source names the parameter's axes");
+                    (axes[at].1, axes[at + 1..].iter().map(|(_, size)| size).product::<u64>())
+                };
+                let order: Vec<(u64, u64)> = source.rows.iter().chain(&source.columns).map(stride_of).collect();
+                let total: u64 = order.iter().map(|(size, _)| size).product();
+                (0..total).map(|flat| f64::from(data[place(flat, &order)])).collect::<Vec<f64>>()
+            };
+            let found: Vec<f64> = param.sources.iter().flat_map(branch).collect();
+            let expected = match param.layout {
+                Layout::Plain { elements } => elements,
+                Layout::Panels { k, n, branches } => k * n * u64::from(branches),
+            };
+            assert_eq!(found.len() as u64, expected, "{} is packed whole", param.name);
+            found
+        })
+    }
+}
+
+/// Where the element that is number `flat` in the order (sizes and strides, slowest first) lies.
+fn place(flat: u64, order: &[(u64, u64)]) -> usize {
+    let mut rest = flat;
+    let mut at = 0;
+    for (size, stride) in order.iter().rev() {
+        at += rest % size * stride;
+        rest /= size;
+    }
+    at as usize
+}

@@ -1,0 +1,99 @@
+//! Scalar expressions over f64 cells. Bools are 0 and 1.
+
+use moec_types::{BinaryOp, DType, Expr, UnaryOp};
+
+/// A number with the type that decides how it is rounded.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar {
+    pub value: f64,
+    pub dtype: DType,
+}
+
+impl Scalar {
+    pub fn new(value: f64, dtype: DType) -> Self {
+        let value = match dtype {
+            DType::F32 | DType::Bf16 | DType::F16 => f64::from(value as f32),
+            DType::I32 => f64::from(value as i64 as i32),
+            DType::Bool => f64::from(u8::from(value != 0.0)),
+        };
+        Scalar { value, dtype }
+    }
+}
+
+pub fn evaluate(expr: &Expr, args: &[Scalar]) -> Scalar {
+    match expr {
+        Expr::Arg(at) => args[*at],
+        Expr::F32(value) => Scalar::new(f64::from(*value), DType::F32),
+        Expr::I32(value) => Scalar::new(f64::from(*value), DType::I32),
+        Expr::Bool(value) => Scalar::new(f64::from(u8::from(*value)), DType::Bool),
+        Expr::Unary(op, x) => {
+            let x = evaluate(x, args);
+            Scalar::new(unary(*op, x.value), x.dtype)
+        }
+        Expr::Binary(op, a, b) => binary(*op, evaluate(a, args), evaluate(b, args)),
+        Expr::Select(condition, yes, no) => {
+            evaluate(if evaluate(condition, args).value != 0.0 { yes } else { no }, args)
+        }
+        Expr::Cast(dtype, x) => Scalar::new(evaluate(x, args).value, *dtype),
+    }
+}
+
+fn unary(op: UnaryOp, x: f64) -> f64 {
+    match op {
+        UnaryOp::Neg => -x,
+        UnaryOp::Not => f64::from(u8::from(x == 0.0)),
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Log => x.ln(),
+        UnaryOp::Sqrt => x.sqrt(),
+        UnaryOp::Tanh => x.tanh(),
+        UnaryOp::Erf => erf(x),
+        UnaryOp::Sin => x.sin(),
+        UnaryOp::Cos => x.cos(),
+        UnaryOp::Abs => x.abs(),
+        UnaryOp::Sign if x == 0.0 || x.is_nan() => x,
+        UnaryOp::Sign => x.signum(),
+        UnaryOp::Floor => x.floor(),
+        UnaryOp::Ceil => x.ceil(),
+        UnaryOp::Round => x.round_ties_even(),
+    }
+}
+
+fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Scalar {
+    let (x, y) = (a.value, b.value);
+    let truth = |yes: bool| Scalar::new(f64::from(u8::from(yes)), DType::Bool);
+    let number = |value: f64| Scalar::new(value, a.dtype);
+    let nan_if_either = |value: f64| number(if x.is_nan() || y.is_nan() { f64::NAN } else { value });
+    match op {
+        BinaryOp::Add => number(x + y),
+        BinaryOp::Sub => number(x - y),
+        BinaryOp::Mul => number(x * y),
+        BinaryOp::Div if a.dtype == DType::I32 => number((x / y).trunc()),
+        BinaryOp::Div => number(x / y),
+        BinaryOp::Mod => number(x - y * (x / y).floor()),
+        BinaryOp::Pow => number(x.powf(y)),
+        BinaryOp::Min => nan_if_either(x.min(y)),
+        BinaryOp::Max => nan_if_either(x.max(y)),
+        BinaryOp::Lt => truth(x < y),
+        BinaryOp::Le => truth(x <= y),
+        BinaryOp::Gt => truth(x > y),
+        BinaryOp::Ge => truth(x >= y),
+        BinaryOp::Eq => truth(x == y),
+        BinaryOp::Ne => truth(x != y),
+        BinaryOp::And => truth(x != 0.0 && y != 0.0),
+        BinaryOp::Or => truth(x != 0.0 || y != 0.0),
+    }
+}
+
+/// `2/sqrt(pi) * sum of (-1)^n x^(2n+1) / (n! (2n+1))`, which converges for all x; beyond 6 it is 1 to f64 precision.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let mut term = x;
+    let mut sum = x;
+    for n in 1..200 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
+}

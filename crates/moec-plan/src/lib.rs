@@ -5,6 +5,7 @@
 
 mod buffer;
 mod param;
+mod print;
 mod row_program;
 mod step;
 

@@ -119,6 +119,9 @@ impl<'m> Lowering<'m> {
             body: self.steps,
         };
         workspace::assign(&mut plan);
+        if let Err(error) = moec_plan::verify(&plan) {
+            panic!("lowering made an unsound plan: {error}");
+        }
         Ok(plan)
     }
 

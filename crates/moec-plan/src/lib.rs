@@ -8,11 +8,13 @@ mod param;
 mod print;
 mod row_program;
 mod step;
+mod verify;
 
 pub use buffer::{Buffer, BufferId, Home, Port, Rows};
 pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View};
 pub use step::{Attention, Bin, Gemm, Group, Layers, Node, Step, StepKind, Store};
+pub use verify::{VerifyError, verify};
 
 /// Constant data that steps read.
 #[derive(Clone, Debug, PartialEq)]

@@ -16,8 +16,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::{
-    Attention, Bin, Buffer, Gemm, Home, Layout, Node, PackedParam, Plan, Port, ReduceOp, RowOp, RowProgram, Rows, Source,
-    Step, StepKind, Store, View,
+    Attention, Bin, Buffer, Gemm, Home, Layout, Node, PackedParam, Plan, Port, ReduceOp, RowOp, RowProgram, Rows,
+    Source, Step, StepKind, Store, View,
 };
 
 /// A list as `[a, b]`.

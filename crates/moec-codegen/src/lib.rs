@@ -1,5 +1,19 @@
 //! What every backend shares: the artefact's header, the packed weight file, and linking objects into libraries.
 
 mod backend;
+mod checksum;
+mod header;
+mod interface;
+mod link;
+mod pack;
+mod weight_file;
 
 pub use backend::{Backend, Object, Unsupported};
+pub use checksum::Checksum;
+pub use header::header;
+pub use interface::{
+    BadName, CType, Function, PortRows, check_name, functions, port_rows, sees_later_positions, token_ports,
+};
+pub use link::{Artefact, LinkError, link};
+pub use pack::{Instance, Instances, Misfit, Values, pack};
+pub use weight_file::{WriteError, fingerprint, write_weights};

@@ -1,0 +1,39 @@
+//! Compiles the C run time of emitted libraries, so that its objects can be embedded: `moec build` then needs a linker, but
+//! no sources.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+fn main() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/runtime");
+    println!("cargo:rerun-if-changed={}", sources.display());
+    let mut files: Vec<PathBuf> = fs::read_dir(&sources)
+        .expect("kernels/runtime is part of the repository")
+        .map(|entry| entry.expect("kernels/runtime can be read").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .collect();
+    // The order of objects reaches the artefact.
+    files.sort();
+    let objects = cc::Build::new()
+        .files(&files)
+        .include(&sources)
+        .std("c11")
+        .opt_level(2)
+        .debug(false)
+        .pic(true)
+        .warnings(true)
+        .extra_warnings(true)
+        .warnings_into_errors(true)
+        .flag("-fvisibility=hidden")
+        .flag(format!("-ffile-prefix-map={}=runtime", sources.display()))
+        .compile_intermediates();
+    let entry = |(source, object): (&PathBuf, &PathBuf)| {
+        let name = source.file_stem().expect("it has an extension").to_string_lossy();
+        format!("    ({:?}, include_bytes!({:?})),\n", format!("moec_{name}.o"), object)
+    };
+    let entries: String = files.iter().zip(&objects).map(entry).collect();
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("runtime_objects.rs");
+    fs::write(out, format!("&[\n{entries}]\n")).expect("OUT_DIR can be written");
+}

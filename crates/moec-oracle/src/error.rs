@@ -22,7 +22,7 @@ pub enum EvalError {
     #[diagnostic(code(moec::run::input_type))]
     InputType { name: String, found: String, wants: String },
 
-    #[error("axis `{axis}` has {first} positions in input `{first_input}` and {second} in input `{second_input}`")]
+    #[error("axis `{axis}` has size {first} in input `{first_input}` and {second} in input `{second_input}`")]
     #[diagnostic(code(moec::run::sizes_disagree), help("an axis has one size throughout the model"))]
     SizesDisagree { axis: String, first_input: String, first: usize, second_input: String, second: usize },
 

@@ -166,8 +166,11 @@ impl Tensor {
         Cow::Owned(Tensor::new(axes.to_vec(), data))
     }
 
-    /// The same tensor with its axes in another order, which must name each of them.
-    pub(crate) fn arranged<'a>(&self, order: impl IntoIterator<Item = &'a Axis>) -> Cow<'_, Tensor> {
+    /// The same tensor with its axes in another order.
+    ///
+    /// # Panics
+    /// When the order does not name each axis once.
+    pub fn arranged<'a>(&self, order: impl IntoIterator<Item = &'a Axis>) -> Cow<'_, Tensor> {
         let axes: Vec<_> = order.into_iter().map(|axis| (axis.clone(), self.expect_size(axis))).collect();
         assert_eq!(axes.len(), self.axes.len(), "an arrangement names every axis");
         self.broadcast(&axes)

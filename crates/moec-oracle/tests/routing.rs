@@ -243,5 +243,5 @@ fn sizes_that_disagree_are_problems() {
     build.output("sum", sum);
     let problem =
         build.run(&[("a", f32s(&[("S", 1)], &[1.0])), ("b", f32s(&[("S", 2)], &[1.0; 2]))]).expect_err("1 and 2");
-    assert_eq!(problem.to_string(), "axis `S` has 1 positions in input `a` and 2 in input `b`");
+    assert_eq!(problem.to_string(), "axis `S` has size 1 in input `a` and 2 in input `b`");
 }

@@ -9,7 +9,8 @@ use crate::tensor::{Tensor, elements};
 pub(super) fn eval_combine(slots: &Axis, rows: &Tensor, route: &Choices) -> Tensor {
     let kept: Vec<_> = rows.axes().iter().filter(|(axis, _)| axis != slots).cloned().collect();
     let length = elements(&kept);
-    let rows = rows.broadcast(&[vec![(slots.clone(), rows.expect_size(slots))], kept.clone()].concat()).into_owned();
+    let from = [vec![(slots.clone(), rows.expect_size(slots))], kept.clone()].concat();
+    let rows = rows.broadcast(&from);
     let mut row_of = vec![0; route.indices.len()];
     route.slots().into_iter().enumerate().for_each(|(row, at)| row_of[at] = row);
 

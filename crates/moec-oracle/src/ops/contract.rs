@@ -22,8 +22,9 @@ pub(super) fn eval_contract(a: &Tensor, b: &Tensor, over: &[Axis]) -> Result<Ten
     let result = [rows.clone(), columns.clone()].concat();
 
     let mut out = vec![0f32; bounded(&result)?];
-    let a = a.broadcast(&[rows.clone(), summed.clone()].concat()).into_owned();
-    let b = b.broadcast(&[shared.clone(), columns.clone(), summed.clone()].concat()).into_owned();
+    let a_axes = [rows.clone(), summed.clone()].concat();
+    let b_axes = [shared.clone(), columns.clone(), summed.clone()].concat();
+    let (a, b) = (a.broadcast(&a_axes), b.broadcast(&b_axes));
     let (a, b) = (a.f32(), b.f32());
     let (depth, width) = (elements(&summed), elements(&columns));
 

@@ -15,7 +15,8 @@ pub(super) fn eval_dispatch(slots: &Axis, x: &Tensor, route: &Choices) -> Tensor
 pub(super) fn take_rows(x: &Tensor, axis: &Axis, places: &[Option<usize>], into: &Axis) -> Tensor {
     let kept: Vec<_> = x.axes().iter().filter(|(other, _)| other != axis).cloned().collect();
     let length = elements(&kept);
-    let x = x.broadcast(&[vec![(axis.clone(), x.expect_size(axis))], kept.clone()].concat()).into_owned();
+    let from = [vec![(axis.clone(), x.expect_size(axis))], kept.clone()].concat();
+    let x = x.broadcast(&from);
     let mut rows = vec![0f32; places.len() * length];
     for (row, place) in places.iter().enumerate() {
         let Some(place) = place else { continue };

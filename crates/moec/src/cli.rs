@@ -119,6 +119,13 @@ pub struct Code {
     pub disable_pass: Vec<String>,
 }
 
+impl Default for Code {
+    fn default() -> Self {
+        let cpu = vec![Level::Scalar, Level::Avx2, Level::Avx512];
+        Code { target: Target::Cpu, cpu, disable_pass: Vec::new() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Target {
     Cpu,
@@ -199,7 +206,7 @@ pub struct Run {
     /// Where to write the named outputs.
     #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
     pub outputs: Option<PathBuf>,
-    /// Where to write what every route chose: `route.N.layer.L.indices` and `.weights`.
+    /// Where to write what every route chose: `route.R.rank.N.indices` and `.weights`.
     #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
     pub trace: Option<PathBuf>,
 }

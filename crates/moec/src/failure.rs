@@ -29,6 +29,16 @@ impl Failure {
         Failure { problems: Vec::new(), sources: SourceMap::default(), exit_code: 1 }
     }
 
+    /// One problem that came boxed.
+    pub fn one(problem: Problem) -> Self {
+        Failure { problems: vec![problem], sources: SourceMap::default(), exit_code: 1 }
+    }
+
+    /// The problems' own sentences, for where they are a part of something else.
+    pub fn messages(&self) -> String {
+        self.problems.iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ")
+    }
+
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }

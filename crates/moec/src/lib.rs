@@ -2,13 +2,24 @@
 //!
 //! Exit codes: 0 fine, 1 the user's problem (explained), 2 wrong usage, 3 not supported by the target, 101 a bug in moec.
 
+mod artefact;
+mod checkpoint;
 mod cli;
 mod commands;
 mod compile;
+mod cost;
+mod count;
 mod failure;
 mod families;
 mod files;
+mod manifest;
+mod native;
+mod routes;
+mod sampling;
 mod spec;
+mod tensors;
+mod text;
+mod weights;
 
 use std::{ffi::OsString, panic, process::ExitCode};
 

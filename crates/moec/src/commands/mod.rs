@@ -1,8 +1,13 @@
 //! One file for each command.
 
+mod bench;
+mod build;
 mod check;
+mod explain;
 mod import;
 mod new;
+mod run;
+mod verify;
 
 use crate::{
     cli::{Cli, Command},
@@ -20,4 +25,9 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
+}
+
+/// As the library takes it: 0 lets it choose.
+fn threads(asked: Option<usize>) -> i32 {
+    asked.map_or(0, |threads| i32::try_from(threads).unwrap_or(i32::MAX))
 }

@@ -1,0 +1,167 @@
+//! A build: the library, its header, the packed weights, and what goes beside them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use moec_codegen::Instances;
+use moec_ir::Module;
+use moec_plan::Plan;
+
+use crate::{
+    checkpoint,
+    cli::{self, Emit},
+    compile,
+    failure::Failure,
+    files,
+    manifest::Manifest,
+    native::NamedTensor,
+    spec::{self, Loaded},
+    weights::{FromCheckpoint, FromTensors},
+};
+
+/// Where the weights come from.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// None: a library alone.
+    Nowhere,
+    /// A folder with safetensors files.
+    Checkpoint(&'a Path),
+    /// Tensors named by the parameters' paths.
+    Tensors(&'a BTreeMap<String, NamedTensor>),
+}
+
+/// What was written, in the order in which it is told.
+pub struct Made {
+    pub manifest: Manifest,
+    pub files: Vec<PathBuf>,
+}
+
+/// Builds into `out`, which is made if missing. Nothing is there until everything is.
+pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], out: &Path) -> Result<Made, Failure> {
+    let Loaded { checked, sources } = loaded;
+    let (mut module, map) = (checked.module, checked.weights);
+    moec_codegen::check_name(&module.name)?;
+    let matched = match source {
+        Source::Checkpoint(dir) => Some(checkpoint::open(dir, map.as_ref(), &module, &sources)?),
+        Source::Nowhere | Source::Tensors(_) => None,
+    };
+    if let (Some(matched), Some(map)) = (&matched, &map) {
+        matched.keep_types(&mut module, map);
+    }
+    let from_tensors = match source {
+        Source::Tensors(tensors) => {
+            Some(FromTensors::new(&module, tensors).map_err(|problems| Failure::problems(problems, &sources))?)
+        }
+        Source::Nowhere | Source::Checkpoint(_) => None,
+    };
+
+    let (fused, _) = compile::fuse(module.clone(), &code.disable_pass)?;
+    let plan = compile::plan(&fused, &sources)?;
+    let objects = compile::objects(&plan, code, &sources)?;
+
+    files::make_folder(out)?;
+    let work = tempfile::Builder::new().prefix(".moec-build-").tempdir_in(out);
+    let work = work.map_err(|cause| files::CannotWrite { path: out.into(), cause })?;
+    let folder = work.path();
+    moec_codegen::link(&objects, &plan.name, folder)?;
+    files::write(&folder.join(format!("{}.h", plan.name)), moec_codegen::header(&plan)?.as_bytes())?;
+    match (&matched, &map, &from_tensors) {
+        (Some(matched), Some(map), _) => pack(&plan, &FromCheckpoint::new(&matched.tensors, map, &module), folder)?,
+        (_, _, Some(tensors)) => pack(&plan, tensors, folder)?,
+        (_, _, None) => {}
+    }
+    for stage in emit {
+        emit_text(*stage, &fused, &plan, code, folder, &sources)?;
+    }
+    let config = copied_from_checkpoint(source, folder)?;
+    let levels = compile::levels(&code.cpu).iter().map(|level| level.name().to_owned()).collect();
+    let manifest = Manifest::of(&plan, levels, config.as_ref(), !matches!(source, Source::Nowhere));
+    // Last: who finds it finds all the rest.
+    let files = move_all(folder, out)?;
+    manifest.write(out)?;
+    Ok(Made { manifest, files })
+}
+
+fn pack(plan: &Plan, source: &dyn Instances, folder: &Path) -> Result<(), Failure> {
+    let bar = progress_bar("packing weights");
+    let path = folder.join(format!("{}.weights", plan.name));
+    let written = moec_codegen::write_weights(plan, source, &path, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        // Shown only where it takes long enough to be looked at.
+        if bar.is_hidden() && bar.elapsed() > Duration::from_secs(1) {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    });
+    bar.finish_and_clear();
+    Ok(written?)
+}
+
+fn progress_bar(what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
+    let style = style.expect("a fixed template").progress_chars("=> ");
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style).with_message(what)
+}
+
+fn emit_text(
+    stage: Emit,
+    module: &Module,
+    plan: &Plan,
+    code: &cli::Code,
+    folder: &Path,
+    sources: &moec_diag::SourceMap,
+) -> Result<(), Failure> {
+    let best = compile::levels(&code.cpu).last().copied().expect("there is always the scalar one");
+    let of = |stage| moec_cpu::text(plan, best, stage).map_err(|unsupported| compile::refused(unsupported, sources));
+    let (extension, text) = match stage {
+        Emit::Ir => ("ir", moec_ir::print(module)),
+        Emit::Plan => ("plan", plan.to_string()),
+        Emit::Mlir => ("mlir", of(moec_cpu::Stage::Mlir)?),
+        Emit::Llvm => ("ll", of(moec_cpu::Stage::Llvm)?),
+        Emit::Asm => ("s", of(moec_cpu::Stage::Asm)?),
+    };
+    Ok(files::write(&folder.join(format!("{}.{extension}", plan.name)), text.as_bytes())?)
+}
+
+/// Takes the tokenizer along, and returns the configuration, in which the settings for generating win.
+fn copied_from_checkpoint(source: Source, folder: &Path) -> Result<Option<serde_json::Value>, Failure> {
+    let Source::Checkpoint(dir) = source else { return Ok(None) };
+    let tokenizer = dir.join("tokenizer.json");
+    if tokenizer.exists() {
+        let bytes = files::read(&tokenizer, 256 << 20)?;
+        files::write(&folder.join("tokenizer.json"), &bytes)?;
+    }
+    let mut config: Option<serde_json::Value> = None;
+    for name in ["config.json", "generation_config.json"] {
+        let path = dir.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let more = spec::read_config(&path)?;
+        match (&mut config, more) {
+            (Some(serde_json::Value::Object(config)), serde_json::Value::Object(more)) => config.extend(more),
+            (_, more) => config = Some(more),
+        }
+    }
+    Ok(config)
+}
+
+/// Renames everything from `folder` into `out`, in the order of names.
+fn move_all(folder: &Path, out: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let fail = |path: &Path, cause| files::CannotWrite { path: path.into(), cause };
+    let entries = fs::read_dir(folder).map_err(|cause| fail(folder, cause))?;
+    let mut names: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    names.sort();
+    let mut moved = Vec::new();
+    for name in names {
+        let to = out.join(&name);
+        fs::rename(folder.join(&name), &to).map_err(|cause| fail(&to, cause))?;
+        moved.push(to);
+    }
+    Ok(moved)
+}

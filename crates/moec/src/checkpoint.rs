@@ -1,0 +1,80 @@
+//! A checkpoint that fits a module.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use moec_checkpoint::{Checkpoint, StoredType, match_checkpoint};
+use moec_diag::SourceMap;
+use moec_ir::{Module, ParamId};
+use moec_sema::WeightMap;
+use moec_types::DType;
+use thiserror::Error;
+
+use crate::{failure::Failure, spec::no_problems};
+
+/// A checkpoint whose every tensor went to its place.
+pub struct Matched {
+    pub tensors: Checkpoint,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the spec has no `weights` section, so nothing says which tensor of {} is which parameter", dir.display())]
+#[diagnostic(
+    code(moec::weights::no_section),
+    help("add `weights NAME {{ path = \"tensor\" as [axes] … }}`; examples/families has whole ones")
+)]
+struct NoSection {
+    dir: PathBuf,
+}
+
+/// Opens a checkpoint and reports everything in which it and the module differ.
+pub fn open(dir: &Path, map: Option<&WeightMap>, module: &Module, sources: &SourceMap) -> Result<Matched, Failure> {
+    let tensors = Checkpoint::open(dir)?;
+    let Some(map) = map else { return Err(NoSection { dir: dir.into() }.into()) };
+    no_problems(match_checkpoint(&tensors, map, module), sources)?;
+    Ok(Matched { tensors })
+}
+
+impl Matched {
+    /// Keeps each parameter as the checkpoint has it: bf16 stays bf16, f16 stays f16, so that nothing is rounded and nothing
+    /// grows. A parameter whose instances differ in type is kept as f32.
+    pub fn keep_types(&self, module: &mut Module, map: &WeightMap) {
+        let mut types: BTreeMap<ParamId, DType> = BTreeMap::new();
+        for claim in map.claims.iter().filter(|claim| !claim.shared) {
+            let stored = self.tensors.tensor(&claim.tensor).map(|tensor| storage(tensor.dtype));
+            let dtype = stored.unwrap_or(DType::F32);
+            let known = types.entry(claim.param).or_insert(dtype);
+            if *known != dtype {
+                *known = DType::F32;
+            }
+        }
+        for (id, dtype) in types {
+            let param = &mut module.params[id.index()];
+            if param.ty.dtype.is_float() {
+                param.storage = dtype;
+            }
+        }
+    }
+}
+
+fn storage(stored: &StoredType) -> DType {
+    match stored {
+        StoredType::Bf16 => DType::Bf16,
+        StoredType::F16 => DType::F16,
+        StoredType::F32
+        | StoredType::F64
+        | StoredType::Bool
+        | StoredType::U8
+        | StoredType::I8
+        | StoredType::U16
+        | StoredType::I16
+        | StoredType::U32
+        | StoredType::I32
+        | StoredType::U64
+        | StoredType::I64
+        | StoredType::Other(_) => DType::F32,
+    }
+}

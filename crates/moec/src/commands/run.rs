@@ -1,0 +1,293 @@
+//! `moec run`: text in, text out; or named tensors in, named tensors out.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use miette::Diagnostic;
+use moec_types::DType;
+use tempfile::TempDir;
+use thiserror::Error;
+
+use crate::{
+    artefact::{self, Source},
+    cli::{self, Run},
+    failure::Failure,
+    files,
+    manifest::Manifest,
+    native::{Model, NamedTensor, NativeError, Options, Routed, Session},
+    sampling::{Sampler, Sampling},
+    spec, tensors,
+    text::Text,
+};
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("nothing to run on")]
+#[diagnostic(
+    code(moec::run::nothing),
+    help("give `--prompt TEXT`, or `--inputs IN.safetensors --outputs OUT.safetensors`")
+)]
+struct Nothing;
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("a .moe file has no weights of its own")]
+#[diagnostic(code(moec::run::no_weights), help("give `--weights DIR`, the checkpoint's folder"))]
+struct NoWeights;
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the temperature is {temperature}")]
+#[diagnostic(code(moec::run::temperature), help("a temperature is a number above 0; use `--greedy` for the likeliest token"))]
+struct Temperature {
+    temperature: f32,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the prompt's {prompt} tokens and {new} new ones do not fit the model's context of {context}")]
+#[diagnostic(code(moec::run::context), help("shorten the prompt, or lower `--max-new`"))]
+struct Context {
+    prompt: usize,
+    new: usize,
+    context: usize,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the prompt has token {token}, the model's vocabulary ends at {}", vocabulary - 1)]
+#[diagnostic(code(moec::run::foreign_tokenizer), help("is tokenizer.json of another model?"))]
+struct ForeignTokenizer {
+    token: i32,
+    vocabulary: usize,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("input `{name}` is missing")]
+#[diagnostic(code(moec::run::missing_input), help("{} has {found}", path.display()))]
+struct MissingInput {
+    name: String,
+    path: PathBuf,
+    found: String,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("inputs disagree on the number of positions: {found}")]
+#[diagnostic(code(moec::run::positions), help("the first axis of an input with positions runs over them"))]
+struct Positions {
+    found: String,
+}
+
+/// A model that is ready, and the folder that goes away with it if it was built for this run only.
+struct Ready {
+    manifest: Manifest,
+    folder: PathBuf,
+    _temporary: Option<TempDir>,
+}
+
+impl Ready {
+    fn open(&self, threads: Option<usize>) -> Result<std::sync::Arc<Model>, Failure> {
+        let options = Options { threads: crate::commands::threads(threads), level: 0 };
+        let (library, weights) = (self.manifest.library(&self.folder), self.manifest.weights(&self.folder));
+        Ok(Model::open(&library, &self.manifest.model, &weights, options)?)
+    }
+}
+
+pub fn run(arguments: &Run) -> Result<(), Failure> {
+    match (&arguments.prompt, &arguments.inputs, &arguments.outputs) {
+        (Some(prompt), _, _) => generate(arguments, prompt),
+        (None, Some(inputs), Some(outputs)) => run_tensors(arguments, inputs, outputs),
+        (None, _, _) => Err(Nothing.into()),
+    }
+}
+
+/// A build's folder as it is; a spec is built first.
+fn ready(arguments: &Run, tensors: Option<&BTreeMap<String, NamedTensor>>) -> Result<Ready, Failure> {
+    if arguments.model.is_dir() {
+        let manifest = Manifest::open(&arguments.model)?;
+        return Ok(Ready { manifest, folder: arguments.model.clone(), _temporary: None });
+    }
+    let loaded = spec::load(&arguments.model, &arguments.settings, arguments.weights.as_deref())?;
+    let source = match (&arguments.weights, tensors) {
+        (Some(dir), _) => Source::Checkpoint(dir),
+        (None, Some(tensors)) => Source::Tensors(tensors),
+        (None, None) => return Err(NoWeights.into()),
+    };
+    let folder = tempfile::tempdir().map_err(|cause| files::CannotWrite { path: std::env::temp_dir(), cause })?;
+    let made = artefact::build(loaded, source, &cli::Code::default(), &[], folder.path())?;
+    Ok(Ready { manifest: made.manifest, folder: folder.path().into(), _temporary: Some(folder) })
+}
+
+fn generate(arguments: &Run, prompt: &str) -> Result<(), Failure> {
+    let sampling = sampling(arguments)?;
+    let ready = ready(arguments, None)?;
+    let vocabulary = ready.manifest.vocabulary.ok_or(NativeError::NoTokens)?;
+    let text = Text::open(&ready.folder)?;
+    let ids = text.encode(prompt)?;
+    if let Some(token) = ids.iter().copied().find(|token| *token as usize >= vocabulary) {
+        return Err(ForeignTokenizer { token, vocabulary }.into());
+    }
+    let total = ids.len().saturating_add(arguments.max_new);
+    if let Some(context) = ready.manifest.context.filter(|context| total > *context) {
+        return Err(Context { prompt: ids.len(), new: arguments.max_new, context }.into());
+    }
+    let model = ready.open(arguments.threads)?;
+    let mut tokens = Tokens {
+        session: model.session(total)?,
+        sampler: Sampler::new(sampling, arguments.seed.unwrap_or(0)),
+        logits: vec![0.0; vocabulary],
+        next: ids.clone(),
+        left: arguments.max_new,
+        ends: &ready.manifest.end_tokens,
+        prefill: Duration::ZERO,
+        decode: Duration::ZERO,
+        steps: 0,
+    };
+    let mut out = std::io::stdout().lock();
+    // A reader that went away is no reason to complain.
+    let mut show = |piece: &str| _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+    show(prompt);
+    let count = text.stream(&mut tokens, &mut show)?;
+    show("\n");
+    let rate = |count: usize, time: Duration| count as f64 / time.as_secs_f64().max(1e-9);
+    eprintln!(
+        "prompt {} tokens in {:.1} ms; {count} new tokens, {:.0} tokens/s ({}, {} threads)",
+        ids.len(),
+        tokens.prefill.as_secs_f64() * 1e3,
+        rate(tokens.steps, tokens.decode),
+        model.level(),
+        model.threads(),
+    );
+    Ok(())
+}
+
+fn sampling(arguments: &Run) -> Result<Sampling, Failure> {
+    if arguments.temperature.is_none() && arguments.top_k.is_none() && arguments.seed.is_none() {
+        return Ok(Sampling::Greedy);
+    }
+    let temperature = arguments.temperature.unwrap_or(1.0);
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(Temperature { temperature }.into());
+    }
+    Ok(Sampling::Random { temperature, top_k: arguments.top_k })
+}
+
+/// Tokens as they are drawn.
+struct Tokens<'a> {
+    session: Session,
+    sampler: Sampler,
+    logits: Vec<f32>,
+    /// What the model has not seen yet.
+    next: Vec<i32>,
+    left: usize,
+    ends: &'a [i32],
+    prefill: Duration,
+    decode: Duration,
+    /// Passes after the prompt's.
+    steps: usize,
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Result<i32, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let started = Instant::now();
+        if let Err(error) = self.session.step(&self.next, &mut self.logits) {
+            self.left = 0;
+            return Some(Err(error.into()));
+        }
+        if self.prefill.is_zero() {
+            self.prefill = started.elapsed();
+        } else {
+            self.decode += started.elapsed();
+            self.steps += 1;
+        }
+        let token = self.sampler.next(&self.logits)? as i32;
+        if self.ends.contains(&token) {
+            return None;
+        }
+        self.next = vec![token];
+        Some(Ok(token))
+    }
+}
+
+fn run_tensors(arguments: &Run, inputs: &Path, outputs: &Path) -> Result<(), Failure> {
+    let given = tensors::read(inputs)?;
+    let ready = ready(arguments, Some(&given))?;
+    let (taken, positions) = chosen_inputs(&ready.manifest, &given, inputs)?;
+    let empty = |tensor: &crate::manifest::Tensor| {
+        let (dtype, shape) = (tensor.dtype(), tensor.shape(positions));
+        let bytes = vec![0; shape.iter().product::<usize>() * dtype.bytes() as usize];
+        NamedTensor { name: tensor.name.clone(), dtype, shape, bytes }
+    };
+    let mut results: Vec<NamedTensor> = ready.manifest.outputs.iter().map(empty).collect();
+    let model = ready.open(arguments.threads)?;
+    let mut session = model.session(positions.max(1))?;
+    let routed = match &arguments.trace {
+        Some(_) => {
+            let (result, routed) = session.traced(|session| session.run(&taken, &mut results));
+            result?;
+            routed
+        }
+        None => {
+            session.run(&taken, &mut results)?;
+            Vec::new()
+        }
+    };
+    tensors::write(outputs, &results)?;
+    if let Some(path) = &arguments.trace {
+        tensors::write(path, &trace_tensors(routed))?;
+    }
+    Ok(())
+}
+
+/// The model's inputs among the given tensors, and how many positions they have.
+fn chosen_inputs(
+    manifest: &Manifest,
+    given: &BTreeMap<String, NamedTensor>,
+    path: &Path,
+) -> Result<(Vec<NamedTensor>, usize), Failure> {
+    let mut taken = Vec::new();
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for input in &manifest.inputs {
+        let Some(tensor) = given.get(&input.name) else {
+            let names: Vec<String> = given.keys().take(10).map(|name| format!("`{name}`")).collect();
+            let found = if names.is_empty() { "no tensors".into() } else { names.join(", ") };
+            return Err(MissingInput { name: input.name.clone(), path: path.into(), found }.into());
+        };
+        if input.positions {
+            counts.push((&input.name, tensor.shape.first().copied().unwrap_or(0)));
+        }
+        taken.push(tensor.clone());
+    }
+    let positions = counts.first().map_or(1, |(_, count)| *count);
+    if counts.iter().any(|(_, count)| *count != positions) {
+        let found: Vec<String> = counts.iter().map(|(name, count)| format!("`{name}` has {count}")).collect();
+        return Err(Positions { found: found.join(", ") }.into());
+    }
+    Ok((taken, positions))
+}
+
+/// `route.R.rank.N.indices` and `.weights`: route `R` of the text, the `N`-th layer of its kind.
+fn trace_tensors(routed: Vec<Routed>) -> Vec<NamedTensor> {
+    let mut merged: BTreeMap<(i32, i32), Routed> = BTreeMap::new();
+    for one in routed {
+        match merged.get_mut(&(one.route, one.rank)) {
+            Some(known) => {
+                known.indices.extend(one.indices);
+                known.weights.extend(one.weights);
+            }
+            None => _ = merged.insert((one.route, one.rank), one),
+        }
+    }
+    let mut tensors = Vec::new();
+    for ((route, rank), one) in merged {
+        let shape = vec![one.indices.len() / one.choices.max(1), one.choices];
+        let indices = one.indices.iter().flat_map(|index| index.to_le_bytes()).collect();
+        let weights = one.weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+        let name = |what: &str| format!("route.{route}.rank.{rank}.{what}");
+        tensors.push(NamedTensor { name: name("indices"), dtype: DType::I32, shape: shape.clone(), bytes: indices });
+        tensors.push(NamedTensor { name: name("weights"), dtype: DType::F32, shape, bytes: weights });
+    }
+    tensors
+}

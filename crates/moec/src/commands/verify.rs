@@ -1,0 +1,134 @@
+//! `moec verify`: logits, chosen experts and greedy tokens against a reference, by every backend.
+
+use std::collections::BTreeMap;
+
+use moec_checkpoint::CheckpointWeights;
+use moec_diag::Problem;
+use moec_verify::{Backend, Chosen, OracleBackend, Reference, Scored, Tolerances, Verdict, render_table, verify};
+use serde_json::{Value, json};
+
+use crate::{
+    artefact::{self, Source},
+    checkpoint,
+    cli::{Verify, VerifyBackend},
+    failure::Failure,
+    native::{self, Routed},
+    spec,
+};
+
+pub fn run(arguments: &Verify) -> Result<(), Failure> {
+    let backends = match &arguments.backend[..] {
+        [] => vec![VerifyBackend::Oracle, VerifyBackend::Cpu],
+        asked => asked.to_vec(),
+    };
+    let reference = Reference::open(&arguments.oracle)?;
+    let tolerances = Tolerances { logits: arguments.tolerance };
+    let mut verdicts = Vec::new();
+    for backend in backends {
+        verdicts.push(match backend {
+            VerifyBackend::Oracle => by_oracle(arguments, &reference, tolerances)?,
+            VerifyBackend::Cpu => by_library(arguments, &reference, tolerances)?,
+        });
+    }
+    if arguments.json {
+        println!("{:#}", Value::Array(verdicts.iter().map(verdict_json).collect()));
+    } else {
+        print!("{}", render_table(&verdicts));
+        for verdict in &verdicts {
+            for failure in verdict.failures() {
+                eprintln!("{}: {failure}", verdict.backend);
+            }
+        }
+    }
+    if verdicts.iter().all(Verdict::passes) { Ok(()) } else { Err(Failure::verdict()) }
+}
+
+fn by_oracle(arguments: &Verify, reference: &Reference, tolerances: Tolerances) -> Result<Verdict, Failure> {
+    let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, Some(&arguments.weights))?;
+    let (module, map) = (&loaded.checked.module, loaded.checked.weights.as_ref());
+    let matched = checkpoint::open(&arguments.weights, map, module, &loaded.sources)?;
+    let map = map.expect("a checkpoint matches a `weights` section only");
+    let weights = CheckpointWeights::new(&matched.tensors, map, module);
+    let mut backend = OracleBackend::new(module, &weights)?;
+    verify(&module.name, reference, &mut backend, tolerances).map_err(Failure::one)
+}
+
+fn by_library(arguments: &Verify, reference: &Reference, tolerances: Tolerances) -> Result<Verdict, Failure> {
+    let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, Some(&arguments.weights))?;
+    let folder = tempfile::tempdir().map_err(|cause| crate::files::CannotWrite { path: std::env::temp_dir(), cause })?;
+    let source = Source::Checkpoint(&arguments.weights);
+    let made = artefact::build(loaded, source, &arguments.code, &[], folder.path())?;
+    let vocabulary = made.manifest.vocabulary.ok_or(native::NativeError::NoTokens)?;
+    let options = native::Options { threads: crate::commands::threads(arguments.threads), level: 0 };
+    let (library, weights) = (made.manifest.library(folder.path()), made.manifest.weights(folder.path()));
+    let model = native::Model::open(&library, &made.manifest.model, &weights, options)?;
+    let generated = reference.generation.iter().flat_map(|generation| generation.prompts.iter().zip(&generation.continuations));
+    let longest = generated.map(|(prompt, more)| prompt.len() + more.len()).chain([reference.positions()]).max();
+    let session = model.session(longest.unwrap_or(1).max(1))?;
+    let mut backend = Library { name: format!("cpu {}", model.level()), session, vocabulary };
+    verify(&made.manifest.model, reference, &mut backend, tolerances).map_err(Failure::one)
+}
+
+/// A compiled library as something to compare.
+struct Library {
+    name: String,
+    session: native::Session,
+    vocabulary: usize,
+}
+
+impl Backend for Library {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn forward(&mut self, ids: &[i32]) -> Result<Scored, Problem> {
+        self.session.reset();
+        let vocabulary = self.vocabulary;
+        let (logits, routed) = self.session.traced(|session| session.forward(ids, vocabulary));
+        let logits = logits.map_err(|error| -> Problem { Box::new(error) })?;
+        Ok(Scored { logits, routes: Some(merged(routed)) })
+    }
+
+    fn begin(&mut self) -> Result<(), Problem> {
+        self.session.reset();
+        Ok(())
+    }
+
+    fn step(&mut self, ids: &[i32]) -> Result<Vec<f32>, Problem> {
+        let mut logits = vec![0.0; self.vocabulary];
+        self.session.step(ids, &mut logits).map_err(|error| -> Problem { Box::new(error) })?;
+        Ok(logits)
+    }
+}
+
+/// Long inputs go through in several passes: what one route of one layer chose is put together again.
+fn merged(routed: Vec<Routed>) -> Vec<Chosen> {
+    let mut order: Vec<Chosen> = Vec::new();
+    let mut places: BTreeMap<(i32, i32), usize> = BTreeMap::new();
+    for one in routed {
+        let place = *places.entry((one.route, one.rank)).or_insert_with(|| {
+            order.push(Chosen { choices: one.choices, experts: Vec::new() });
+            order.len() - 1
+        });
+        order[place].experts.extend(one.indices);
+    }
+    order
+}
+
+fn verdict_json(verdict: &Verdict) -> Value {
+    let agreement = |agreement: Option<moec_verify::Agreement>| {
+        agreement.map(|agreement| json!({ "equal": agreement.equal, "total": agreement.total }))
+    };
+    json!({
+        "model": verdict.name,
+        "backend": verdict.backend,
+        "passes": verdict.passes(),
+        "logits_max_error": verdict.logits.largest,
+        "step_logits_max_error": verdict.steps.largest,
+        "tolerance": verdict.tolerances.logits,
+        "experts": agreement(verdict.experts),
+        "tokens": agreement(verdict.tokens),
+        "seconds": verdict.time.as_secs_f64(),
+        "failures": verdict.failures(),
+    })
+}

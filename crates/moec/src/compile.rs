@@ -1,0 +1,93 @@
+//! The whole compiler: a checked module to objects.
+
+use std::collections::BTreeSet;
+
+use miette::{Diagnostic, LabeledSpan};
+use moec_codegen::{Backend, Object};
+use moec_cpu::{Cpu, Level};
+use moec_diag::{SourceMap, Span};
+use moec_ir::Module;
+use moec_passes::Report;
+use moec_plan::Plan;
+use thiserror::Error;
+
+use crate::{cli, failure::Failure};
+
+/// What a target, or the lowering, cannot do; the way round is the help.
+#[derive(Debug, Error)]
+#[error("{message}")]
+struct Unsupported {
+    message: String,
+    way_round: String,
+    at: Span,
+}
+
+impl Diagnostic for Unsupported {
+    fn code<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        Some(Box::new("moec::unsupported"))
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        Some(Box::new(&self.way_round))
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        (self.at != Span::NONE).then(|| {
+            let label = LabeledSpan::new_with_span(Some("this".into()), self.at);
+            Box::new(std::iter::once(label)) as Box<dyn Iterator<Item = _>>
+        })
+    }
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("there is no pass `{name}`")]
+#[diagnostic(code(moec::unknown_pass), help("the passes are {known}"))]
+struct UnknownPass {
+    name: String,
+    known: String,
+}
+
+/// The module after all passes but those that are switched off.
+pub fn fuse(module: Module, disabled: &[String]) -> Result<(Module, Report), Failure> {
+    let known: Vec<&str> = moec_passes::pipeline().iter().map(|pass| pass.name).collect();
+    if let Some(name) = disabled.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(UnknownPass { name: name.clone(), known: known.join(", ") }.into());
+    }
+    let disabled: BTreeSet<String> = disabled.iter().cloned().collect();
+    Ok(moec_passes::run(module, &moec_passes::Options { disabled }))
+}
+
+pub fn plan(module: &Module, sources: &SourceMap) -> Result<Plan, Failure> {
+    moec_lower::lower(module).map_err(|unsupported| {
+        let message = unsupported.to_string();
+        Failure::unsupported(Unsupported { message, way_round: unsupported.way_round, at: unsupported.at }, sources)
+    })
+}
+
+pub fn objects(plan: &Plan, code: &cli::Code, sources: &SourceMap) -> Result<Vec<Object>, Failure> {
+    let backend: Box<dyn Backend> = match code.target {
+        cli::Target::Cpu => Box::new(Cpu { levels: levels(&code.cpu) }),
+    };
+    backend.emit(plan).map_err(|unsupported| refused(unsupported, sources))
+}
+
+/// What a backend cannot do, as a failure.
+pub fn refused(unsupported: moec_codegen::Unsupported, sources: &SourceMap) -> Failure {
+    let message = unsupported.to_string();
+    Failure::unsupported(Unsupported { message, way_round: unsupported.way_round, at: unsupported.at }, sources)
+}
+
+/// The levels asked for, and the scalar one, which every library has: the self-test compares with it.
+pub fn levels(asked: &[cli::Level]) -> Vec<Level> {
+    let mut asked: BTreeSet<cli::Level> = asked.iter().copied().collect();
+    asked.insert(cli::Level::Scalar);
+    asked.into_iter().map(level).collect()
+}
+
+fn level(level: cli::Level) -> Level {
+    match level {
+        cli::Level::Scalar => Level::Scalar,
+        cli::Level::Avx2 => Level::Avx2,
+        cli::Level::Avx512 => Level::Avx512,
+    }
+}

@@ -1,0 +1,149 @@
+//! `build.json`: what a build's folder holds, for `moec run`, `moec bench` and other programs.
+
+use std::path::{Path, PathBuf};
+
+use miette::Diagnostic;
+use moec_codegen::{PortRows, port_rows, token_ports};
+use moec_plan::{Plan, Port};
+use moec_types::DType;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{failure::Failure, files};
+
+const FILE: &str = "build.json";
+const BYTES: u64 = 16 << 20;
+/// Changes when an older `moec` could not read it.
+const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub version: u32,
+    /// The prefix of the library's symbols and of the files' names.
+    pub model: String,
+    /// The compiler.
+    pub moec: String,
+    pub levels: Vec<String>,
+    pub inputs: Vec<Tensor>,
+    pub outputs: Vec<Tensor>,
+    /// Floats in a row of logits, for models from tokens to logits.
+    pub vocabulary: Option<usize>,
+    /// Positions that the model was made for, where the checkpoint says so.
+    pub context: Option<usize>,
+    /// Tokens that end a text.
+    pub end_tokens: Vec<i32>,
+    /// Whether the folder holds the weights.
+    pub weights: bool,
+}
+
+/// An input or output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tensor {
+    pub name: String,
+    pub dtype: String,
+    /// Whether it has a row for each position; else it is one row.
+    pub positions: bool,
+    /// Names and sizes of the axes of a row.
+    pub axes: Vec<(String, u64)>,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{} is no build: {reason}", path.display())]
+#[diagnostic(code(moec::manifest::no_build), help("give a .moe file, or a folder that `moec build` wrote"))]
+struct NoBuild {
+    path: PathBuf,
+    reason: String,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{} was built without weights", path.display())]
+#[diagnostic(code(moec::manifest::no_weights), help("build again with `--weights DIR`"))]
+struct NoWeights {
+    path: PathBuf,
+}
+
+impl Manifest {
+    pub fn of(plan: &Plan, levels: Vec<String>, config: Option<&serde_json::Value>, weights: bool) -> Self {
+        let number = |key: &str| config.and_then(|config| config.get(key)).and_then(|value| value.as_u64());
+        Manifest {
+            version: VERSION,
+            model: plan.name.clone(),
+            moec: env!("CARGO_PKG_VERSION").into(),
+            levels,
+            inputs: plan.inputs.iter().map(|port| Tensor::of(plan, port)).collect(),
+            outputs: plan.outputs.iter().map(|port| Tensor::of(plan, port)).collect(),
+            vocabulary: token_ports(plan).map(|(_, logits)| plan.buffer(logits.buffer).row as usize),
+            context: number("max_position_embeddings").map(|context| context as usize),
+            end_tokens: config.and_then(|config| config.get("eos_token_id")).map(end_tokens).unwrap_or_default(),
+            weights,
+        }
+    }
+
+    pub fn write(&self, folder: &Path) -> Result<(), files::CannotWrite> {
+        let text = serde_json::to_string_pretty(self).expect("a manifest is plain data") + "\n";
+        files::write(&folder.join(FILE), text.as_bytes())
+    }
+
+    /// Of a folder that `moec build` wrote, with weights.
+    pub fn open(folder: &Path) -> Result<Manifest, Failure> {
+        let no_build = |reason: String| NoBuild { path: folder.into(), reason };
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Err(no_build(format!("it has no {FILE}")).into());
+        }
+        let bytes = files::read(&path, BYTES)?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|error| no_build(format!("its {FILE} cannot be read: {error}")))?;
+        if manifest.version != VERSION {
+            let reason = format!("its {FILE} has version {}, this moec reads {VERSION}", manifest.version);
+            return Err(no_build(reason).into());
+        }
+        // The name becomes a part of paths.
+        if moec_codegen::check_name(&manifest.model).is_err() {
+            return Err(no_build(format!("its {FILE} names the model `{}`", manifest.model)).into());
+        }
+        if !manifest.weights {
+            return Err(NoWeights { path: folder.into() }.into());
+        }
+        Ok(manifest)
+    }
+
+    pub fn library(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("lib{}.so", self.model))
+    }
+
+    pub fn weights(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.weights", self.model))
+    }
+}
+
+impl Tensor {
+    fn of(plan: &Plan, port: &Port) -> Tensor {
+        Tensor {
+            name: port.name.clone(),
+            dtype: plan.buffer(port.buffer).dtype.name().into(),
+            positions: matches!(port_rows(plan, port), Some(PortRows::Tokens | PortRows::Outputs)),
+            axes: port.axes.clone(),
+        }
+    }
+
+    /// The element type; f32 where a foreign hand wrote nonsense, which the library then refuses.
+    pub fn dtype(&self) -> DType {
+        self.dtype.parse().unwrap_or(DType::F32)
+    }
+
+    /// With so many positions.
+    pub fn shape(&self, positions: usize) -> Vec<usize> {
+        let first = self.positions.then_some(positions);
+        first.into_iter().chain(self.axes.iter().map(|(_, size)| *size as usize)).collect()
+    }
+}
+
+/// One number or a list of them.
+fn end_tokens(value: &serde_json::Value) -> Vec<i32> {
+    let number = |value: &serde_json::Value| value.as_i64().and_then(|token| i32::try_from(token).ok());
+    match value.as_array() {
+        Some(values) => values.iter().filter_map(number).collect(),
+        None => number(value).into_iter().collect(),
+    }
+}

@@ -63,6 +63,8 @@ fn by_library(arguments: &Verify, reference: &Reference, tolerances: Tolerances)
     let (library, weights) = (made.manifest.library(folder.path()), made.manifest.weights(folder.path()));
     let model = native::Model::open(&library, &made.manifest.model, &weights, options)?;
     let generated = reference.generation.iter().flat_map(|generation| generation.prompts.iter().zip(&generation.continuations));
+    // Its own test first: if a level of this machine is miscompiled, that says more than a wrong logit.
+    model.selftest()?;
     let longest = generated.map(|(prompt, more)| prompt.len() + more.len()).chain([reference.positions()]).max();
     let session = model.session(longest.unwrap_or(1).max(1))?;
     let mut backend = Library { name: format!("cpu {}", model.level()), session, vocabulary };

@@ -3,7 +3,7 @@
 use miette::Diagnostic;
 use moec_diag::Problem;
 use moec_ir::Module;
-use moec_oracle::{Session, Tensor, Trace, Weights};
+use moec_oracle::{RouteRecord, Session, Tensor, Trace, Weights};
 use moec_types::{Axis, DType, Size};
 use thiserror::Error;
 
@@ -76,7 +76,7 @@ impl Backend for OracleBackend<'_> {
             .run(&[(&self.input, self.ids(ids))], Some(&mut trace))
             .map_err(|error| -> Problem { Box::new(error) })?;
         let (_, logits) = outputs.swap_remove(self.logits);
-        let routes = trace.routes.into_iter().map(|route| Chosen { choices: route.choices, experts: route.indices });
+        let routes = trace.routes.into_iter().map(chosen);
         Ok(Scored { logits: logits.f32().to_vec(), routes: Some(routes.collect()) })
     }
 
@@ -93,4 +93,11 @@ impl Backend for OracleBackend<'_> {
         let vocabulary = logits.data().len() / ids.len().max(1);
         Ok(logits.f32()[logits.data().len() - vocabulary..].to_vec())
     }
+}
+
+/// Any index outside the bank means no choice.
+fn chosen(route: RouteRecord) -> Chosen {
+    let inside = |index: &i32| u64::try_from(*index).is_ok_and(|index| index < route.experts);
+    let experts = route.indices.iter().map(|index| if inside(index) { *index } else { -1 });
+    Chosen { choices: route.choices, experts: experts.collect() }
 }

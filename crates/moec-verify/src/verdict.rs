@@ -60,7 +60,8 @@ pub struct Verdict {
     pub tolerances: Tolerances,
     /// Of the scored pass.
     pub logits: LogitError,
-    /// Positions times routed layers with the same set of experts; `None` where the backend cannot tell.
+    /// Positions times routed layers with the same set of experts; `None` where the backend cannot
+    /// tell or the reference does not say.
     pub experts: Option<Agreement>,
     pub first_route: Option<RouteMismatch>,
     /// Routed layers in the reference and in the backend, where they differ.

@@ -144,11 +144,13 @@ fn every_difference_is_a_failure() {
 }
 
 #[test]
-fn routes_that_the_reference_lacks_are_a_failure() {
-    let tensors =
-        counted().without("router.model.layers.1.mlp.experts.0i").without("router.model.layers.1.mlp.gate.2i");
-    let verdict = compare(&tensors.open().expect("a reference"), Counting::default());
-    assert_eq!(verdict.failures(), ["the reference routes 0 times, this model 1 times"]);
+fn another_number_of_routes_is_a_failure_unless_the_reference_has_none() {
+    let more = counted().ints("router.model.layers.2.mlp.gate.2i", &[6, 2], &[0; 12]);
+    let verdict = compare(&more.open().expect("a reference"), Counting::default());
+    assert_eq!(verdict.failures(), ["the reference routes 2 times, this model 1 times"]);
+    let none = counted().without("router.model.layers.1.mlp.experts.0i").without("router.model.layers.1.mlp.gate.2i");
+    let verdict = compare(&none.open().expect("a reference"), Counting::default());
+    assert!(verdict.passes() && verdict.experts.is_none());
 }
 
 #[test]

@@ -16,6 +16,10 @@ impl Problems {
         self.found.push(Box::new(problem));
     }
 
+    pub fn push(&mut self, problem: Problem) {
+        self.found.push(problem);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

@@ -3,13 +3,36 @@
 //! Sizes and settings are known when a file is checked, so this is a partial evaluation: what depends only on the
 //! configuration happens here, what depends on tensors becomes nodes of the module.
 
+mod body;
+mod builtin;
+mod call;
+mod causality;
+mod config;
+mod elementwise;
+mod evaluator;
+mod expression;
+mod layers;
+mod library;
+mod model;
+mod part;
+mod scope;
+mod spelling;
+mod value;
 mod weights;
 
-pub use weights::{Claim, WeightMap};
+use std::fmt;
 
+use miette::Diagnostic;
 use moec_diag::{Problems, SourceMap, Span};
 use moec_ir::Module;
-use moec_syntax::tree::File;
+use moec_syntax::tree::{Config, File, Item, Model, Weights};
+use thiserror::Error;
+
+pub use library::library;
+pub use weights::{Claim, WeightMap};
+
+use evaluator::Evaluator;
+use scope::Definitions;
 
 /// Where configuration values come from: later ones win over the file's own defaults.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +62,25 @@ pub enum SettingValue {
     List(Vec<SettingValue>),
 }
 
+/// In the language's own spelling.
+impl fmt::Display for SettingValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SettingValue::Int(value) => write!(f, "{value}"),
+            SettingValue::Float(value) => write!(f, "{value:?}"),
+            SettingValue::Bool(value) => write!(f, "{value}"),
+            SettingValue::Text(value) => write!(f, "{value:?}"),
+            SettingValue::List(items) => {
+                f.write_str("[")?;
+                for (at, item) in items.iter().enumerate() {
+                    write!(f, "{}{item}", if at == 0 { "" } else { ", " })?;
+                }
+                f.write_str("]")
+            }
+        }
+    }
+}
+
 /// A file that is sound.
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -52,6 +94,93 @@ pub struct Checked {
 /// Checks a file. `None` whenever a problem was found; the problems say all of what is wrong, not only the first thing.
 /// Library files that it uses are added to `sources`.
 pub fn check(sources: &mut SourceMap, file: &File, settings: &Settings) -> (Option<Checked>, Problems) {
-    let _ = (sources, file, settings);
-    (None, Problems::default())
+    // Evaluation recurses over expressions and calls; both are bounded, and this holds the bound in any build.
+    const STACK_BYTES: usize = 256 << 20;
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().name("check".to_owned()).stack_size(STACK_BYTES);
+        let worker = worker.spawn_scoped(scope, || check_here(sources, file, settings)).expect("a thread can be started");
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings) -> (Option<Checked>, Problems) {
+    let mut problems = Problems::default();
+    let definitions = Definitions::load(sources, file, &mut problems);
+    let sections = Sections::of(file, &mut problems);
+    let name = sections.model.map_or("model", |model| model.name.text.as_str());
+    let mut evaluator = Evaluator::new(definitions, name);
+    evaluator.problems = problems;
+    evaluator.configure(sources, sections.config.iter().copied(), &file.serves, settings);
+    let Some(model) = sections.model else { return (None, evaluator.problems) };
+    evaluator.model(model);
+    if !evaluator.problems.is_empty() {
+        return (None, evaluator.problems);
+    }
+    let weights = sections.weights.map(|section| evaluator.weights(section, model));
+    if !evaluator.problems.is_empty() {
+        return (None, evaluator.problems);
+    }
+    let checked = Checked {
+        settings: config::settings_of(&evaluator.config),
+        module: evaluator.module,
+        weights,
+        serves: file.serves.iter().map(|served| served.text.clone()).collect(),
+    };
+    (Some(checked), evaluator.problems)
+}
+
+/// The parts of a file, of some of which there is one.
+struct Sections<'f> {
+    config: Vec<&'f Config>,
+    model: Option<&'f Model>,
+    weights: Option<&'f Weights>,
+}
+
+impl<'f> Sections<'f> {
+    fn of(file: &'f File, problems: &mut Problems) -> Self {
+        let mut sections = Sections { config: Vec::new(), model: None, weights: None };
+        for item in &file.items {
+            match item {
+                Item::Config(config) => sections.config.push(config),
+                Item::Definition(_) => {}
+                Item::Model(model) => match sections.model {
+                    None => sections.model = Some(model),
+                    Some(first) => problems.report(ModelTwice { at: model.name.at, first_at: first.name.at }),
+                },
+                Item::Weights(weights) => match sections.weights {
+                    None => sections.weights = Some(weights),
+                    Some(first) => problems.report(WeightsTwice { at: weights.name.at, first_at: first.name.at }),
+                },
+            }
+        }
+        if sections.model.is_none() {
+            problems.report(NoModel);
+        }
+        sections
+    }
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("this file has no model")]
+#[diagnostic(code(moec::sema::no_model), help("add `model name(x: f32[S, D]) {{ … out y: f32[S, D] = … }}`"))]
+struct NoModel;
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("two models in one file")]
+#[diagnostic(code(moec::sema::model_twice), help("put each into a file of its own"))]
+struct ModelTwice {
+    #[label("again")]
+    at: Span,
+    #[label("first")]
+    first_at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("two `weights` sections in one file")]
+#[diagnostic(code(moec::sema::weights_twice), help("put all rules into one section"))]
+struct WeightsTwice {
+    #[label("again")]
+    at: Span,
+    #[label("first")]
+    first_at: Span,
 }

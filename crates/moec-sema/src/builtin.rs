@@ -1,0 +1,432 @@
+//! The primitives: what a program is made of in the end.
+
+use miette::Diagnostic;
+use moec_diag::Span;
+use moec_ir::ops::{Concat, Gather, Merge, Past, Reduce, ReduceOp, Rename, Route, Split, TopK};
+use moec_syntax::tree::{Argument, ExprKind, Name};
+use moec_types::{Axis, BinaryOp, DType, Dim, UnaryOp};
+use thiserror::Error;
+
+use crate::{
+    call::{Arguments, Regroup},
+    evaluator::{ChosenFrom, Evaluator, WrongKind},
+    scope::{Bank, Frame},
+    value::{Operand, Value},
+};
+
+/// The axis that `top_k` makes.
+const CHOICES: &str = "K";
+
+/// A primitive and how it is called.
+#[derive(Clone, Copy, Debug)]
+struct Primitive {
+    name: &'static str,
+    form: &'static str,
+    takes: Takes,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Takes {
+    Unary(UnaryOp),
+    Binary(BinaryOp),
+    Cast(DType),
+    Reduce(ReduceOp),
+    /// Element-wise on two values, a reduction over one.
+    Extreme(BinaryOp, ReduceOp),
+    Where,
+    TopK,
+    Gather,
+    Split,
+    Merge,
+    Rename,
+    Past,
+    Concat,
+    Tokens,
+    Fail,
+}
+
+const PRIMITIVES: &[Primitive] = &[
+    Primitive { name: "exp", form: "exp(x)", takes: Takes::Unary(UnaryOp::Exp) },
+    Primitive { name: "log", form: "log(x)", takes: Takes::Unary(UnaryOp::Log) },
+    Primitive { name: "sqrt", form: "sqrt(x)", takes: Takes::Unary(UnaryOp::Sqrt) },
+    Primitive { name: "tanh", form: "tanh(x)", takes: Takes::Unary(UnaryOp::Tanh) },
+    Primitive { name: "erf", form: "erf(x)", takes: Takes::Unary(UnaryOp::Erf) },
+    Primitive { name: "sin", form: "sin(x)", takes: Takes::Unary(UnaryOp::Sin) },
+    Primitive { name: "cos", form: "cos(x)", takes: Takes::Unary(UnaryOp::Cos) },
+    Primitive { name: "abs", form: "abs(x)", takes: Takes::Unary(UnaryOp::Abs) },
+    Primitive { name: "sign", form: "sign(x)", takes: Takes::Unary(UnaryOp::Sign) },
+    Primitive { name: "floor", form: "floor(x)", takes: Takes::Unary(UnaryOp::Floor) },
+    Primitive { name: "ceil", form: "ceil(x)", takes: Takes::Unary(UnaryOp::Ceil) },
+    Primitive { name: "round", form: "round(x)", takes: Takes::Unary(UnaryOp::Round) },
+    Primitive { name: "pow", form: "pow(x, y)", takes: Takes::Binary(BinaryOp::Pow) },
+    Primitive { name: "mod", form: "mod(x, y)", takes: Takes::Binary(BinaryOp::Mod) },
+    Primitive { name: "f32", form: "f32(x)", takes: Takes::Cast(DType::F32) },
+    Primitive { name: "i32", form: "i32(x)", takes: Takes::Cast(DType::I32) },
+    Primitive { name: "sum", form: "sum(x over A)", takes: Takes::Reduce(ReduceOp::Sum) },
+    Primitive { name: "mean", form: "mean(x over A)", takes: Takes::Reduce(ReduceOp::Mean) },
+    Primitive { name: "prod", form: "prod(x over A)", takes: Takes::Reduce(ReduceOp::Prod) },
+    Primitive { name: "any", form: "any(x over A)", takes: Takes::Reduce(ReduceOp::Any) },
+    Primitive { name: "all", form: "all(x over A)", takes: Takes::Reduce(ReduceOp::All) },
+    Primitive {
+        name: "max",
+        form: "max(x over A)` or `max(x, y)",
+        takes: Takes::Extreme(BinaryOp::Max, ReduceOp::Max),
+    },
+    Primitive {
+        name: "min",
+        form: "min(x over A)` or `min(x, y)",
+        takes: Takes::Extreme(BinaryOp::Min, ReduceOp::Min),
+    },
+    Primitive { name: "where", form: "where(condition, yes, no)", takes: Takes::Where },
+    Primitive { name: "top_k", form: "top_k(x, k over E)", takes: Takes::TopK },
+    Primitive { name: "gather", form: "gather(x, i over E)", takes: Takes::Gather },
+    Primitive { name: "split", form: "split(x, E as (Group = 4, Member))", takes: Takes::Split },
+    Primitive { name: "merge", form: "merge(x, (Group, Member) as E)", takes: Takes::Merge },
+    Primitive { name: "rename", form: "rename(x, K as K2)", takes: Takes::Rename },
+    Primitive { name: "past", form: "past(x, S as T)", takes: Takes::Past },
+    Primitive { name: "concat", form: "concat(a, b over A)", takes: Takes::Concat },
+    Primitive { name: "tokens", form: "tokens(indices, weights)", takes: Takes::Tokens },
+    Primitive { name: "fail", form: "fail(\"why\")", takes: Takes::Fail },
+];
+
+/// The names of all primitives.
+pub(crate) fn names<'n>() -> impl Iterator<Item = &'n str> {
+    PRIMITIVES.iter().map(|primitive| primitive.name).chain(["size"])
+}
+
+impl Evaluator {
+    /// `None` where no primitive has this name.
+    pub fn call_builtin(&mut self, frame: &mut Frame, name: &str, given: Arguments, at: Span) -> Option<Value> {
+        let primitive = PRIMITIVES.iter().find(|primitive| primitive.name == name)?;
+        Some(self.apply(frame, *primitive, given, at).unwrap_or(Value::Error))
+    }
+
+    /// `None` once a problem was reported.
+    fn apply(&mut self, frame: &mut Frame, primitive: Primitive, given: Arguments, at: Span) -> Option<Value> {
+        let who = format!("`{}`", primitive.name);
+        Some(match primitive.takes {
+            Takes::Unary(op) => {
+                let [x] = self.exactly(primitive, &given, Over::None)?;
+                self.unary_op(frame, op, x, at)
+            }
+            Takes::Binary(op) => {
+                let [x, y] = self.exactly(primitive, &given, Over::None)?;
+                self.binary_op(frame, op, x, y, at)
+            }
+            Takes::Cast(dtype) => {
+                let [x] = self.exactly(primitive, &given, Over::None)?;
+                self.cast(frame, dtype, x, at)
+            }
+            Takes::Extreme(op, _) if given.over.is_empty() => {
+                let [x, y] = self.exactly(primitive, &given, Over::None)?;
+                self.binary_op(frame, op, x, y, at)
+            }
+            Takes::Reduce(op) | Takes::Extreme(_, op) => {
+                let [x] = self.exactly(primitive, &given, Over::Some)?;
+                let x = self.tensor(&x, &who)?;
+                let over = given.over.iter().map(|name| frame.axis(&name.text)).collect();
+                self.emit1(frame, Reduce { op, over }, &[x], at)
+            }
+            Takes::Where => {
+                let [condition, yes, no] = self.exactly(primitive, &given, Over::None)?;
+                self.select(frame, condition, yes, no, at)
+            }
+            Takes::TopK => {
+                let [x, k] = self.exactly(primitive, &given, Over::One)?;
+                self.top_k(frame, x, k, &given.over[0], at)?
+            }
+            Takes::Gather => {
+                let [x, index] = self.exactly(primitive, &given, Over::One)?;
+                let (x, index) = (self.tensor(&x, &who)?, self.tensor(&index, &who)?);
+                let result = self.emit1(frame, Gather { over: frame.axis(&given.over[0].text) }, &[x, index], at);
+                if let (Value::Tensor(result), Some(from)) = (&result, self.chosen_from.get(&x.0).cloned()) {
+                    self.chosen_from.insert(*result, from);
+                }
+                result
+            }
+            Takes::Split => {
+                let (x, regroup) = self.regrouped(primitive, &given)?;
+                let ([from], [_, ..]) = (&regroup.from[..], &regroup.to[..]) else {
+                    return self.malformed(primitive, given.at);
+                };
+                let axis = frame.axis(&from.text);
+                let into = self.split_sizes(frame, x.0, &axis, regroup)?;
+                self.reshape(frame, Split { axis, into }, x, at)
+            }
+            Takes::Merge => {
+                let (x, regroup) = self.regrouped(primitive, &given)?;
+                let ([_, ..], [into]) = (&regroup.from[..], &regroup.to[..]) else {
+                    return self.malformed(primitive, given.at);
+                };
+                let axes = regroup.from.iter().map(|name| frame.axis(&name.text)).collect();
+                let into = frame.axis(&into.name.text);
+                self.reshape(frame, Merge { axes, into }, x, at)
+            }
+            Takes::Rename => {
+                let (x, regroup) = self.regrouped(primitive, &given)?;
+                let ([from], [to]) = (&regroup.from[..], &regroup.to[..]) else {
+                    return self.malformed(primitive, given.at);
+                };
+                let (from, to) = (frame.axis(&from.text), frame.axis(&to.name.text));
+                if from == to { Value::Tensor(x.0) } else { self.reshape(frame, Rename { from, to }, x, at) }
+            }
+            Takes::Past => {
+                let (x, regroup) = self.regrouped(primitive, &given)?;
+                let ([from], [to]) = (&regroup.from[..], &regroup.to[..]) else {
+                    return self.malformed(primitive, given.at);
+                };
+                let (axis, into) = (frame.axis(&from.text), frame.axis(&to.name.text));
+                self.emit1(frame, Past { axis, into }, &[x], at)
+            }
+            Takes::Concat => {
+                self.plain(primitive, &given, Over::One)?;
+                if given.positional.is_empty() {
+                    return self.malformed(primitive, given.at);
+                }
+                let tensors: Option<Vec<_>> = given.positional.iter().map(|operand| self.tensor(operand, &who)).collect();
+                self.emit1(frame, Concat { over: frame.axis(&given.over[0].text) }, &tensors?, at)
+            }
+            Takes::Tokens => {
+                let [indices, weights] = self.exactly(primitive, &given, Over::None)?;
+                self.tokens(frame, indices, weights, at)?
+            }
+            Takes::Fail => {
+                let [why] = self.exactly(primitive, &given, Over::None)?;
+                match why.value {
+                    Value::Text(why) => self.fail(Failed { why: why.to_string(), at }),
+                    Value::Error => Value::Error,
+                    other => {
+                        let found = other.describe(&self.module);
+                        self.fail(WrongKind { who, wants: "a text", found, at: why.at, help: None })
+                    }
+                }
+            }
+        })
+    }
+
+    /// The positional arguments, when there are exactly `N` and nothing else is amiss.
+    fn exactly<const N: usize>(&mut self, primitive: Primitive, given: &Arguments, over: Over) -> Option<[Operand; N]> {
+        self.plain(primitive, given, over)?;
+        match <[Operand; N]>::try_from(given.positional.clone()) {
+            Ok(operands) => (!operands.iter().any(|operand| operand.value.is_error())).then_some(operands),
+            Err(_) => self.malformed(primitive, given.at),
+        }
+    }
+
+    /// Refuses named arguments, regroupings, and a wrong number of axes.
+    fn plain(&mut self, primitive: Primitive, given: &Arguments, over: Over) -> Option<()> {
+        let axes = match over {
+            Over::None => given.over.is_empty(),
+            Over::One => given.over.len() == 1,
+            Over::Some => !given.over.is_empty(),
+        };
+        if axes && given.named.is_empty() && given.regroups.is_empty() {
+            return Some(());
+        }
+        self.malformed(primitive, given.at)
+    }
+
+    /// The tensor and the one regrouping of `split`, `merge`, `rename`, `past`.
+    fn regrouped<'g>(&mut self, primitive: Primitive, given: &'g Arguments) -> Option<((moec_ir::ValueId, Span), &'g Regroup)> {
+        let ([x], [], [regroup], []) = (&given.positional[..], &given.named[..], &given.regroups[..], &given.over[..]) else {
+            return self.malformed(primitive, given.at);
+        };
+        let x = self.tensor(x, &format!("`{}`", primitive.name))?;
+        Some((x, regroup))
+    }
+
+    fn malformed<T>(&mut self, primitive: Primitive, at: Span) -> Option<T> {
+        self.report(WrongForm { name: primitive.name, form: primitive.form, at });
+        None
+    }
+
+    fn top_k(&mut self, frame: &mut Frame, x: Operand, k: Operand, over: &Name, at: Span) -> Option<Value> {
+        let x = self.tensor(&x, "`top_k`")?;
+        let count = self.size(&k, "the number of choices")?;
+        let axis = frame.axis(&over.text);
+        let ty = self.module.tensor(x.0);
+        let size = ty.dim(&axis).and_then(|dim| dim.size.fixed());
+        if ty.has(&Axis::new(CHOICES)) && axis.name() != CHOICES {
+            let found = ty.to_string();
+            self.report(ChoicesTaken { found, at: x.1 });
+            return None;
+        }
+        if let Some(size) = size.filter(|size| count > *size) {
+            self.report(TopKExceedsExperts { k: count, size, axis, k_at: k.at, experts_at: x.1 });
+            return None;
+        }
+        let results = self.emit(frame, TopK { over: axis.clone(), choices: Dim::fixed(CHOICES, count) }, &[x], at)?;
+        let [values, indices] = results[..] else { return None };
+        if let Some(size) = size {
+            self.chosen_from.insert(indices, ChosenFrom { axis, size, at: x.1 });
+        }
+        Some(Value::Tuple([(Some("values"), Value::Tensor(values)), (Some("indices"), Value::Tensor(indices))].into()))
+    }
+
+    fn tokens(&mut self, frame: &mut Frame, indices: Operand, weights: Operand, at: Span) -> Option<Value> {
+        let Some(Bank { experts, at: bank_at }) = frame.bank else {
+            self.report(RouteOutsideGate { at });
+            return None;
+        };
+        let indices = self.tensor(&indices, "`tokens`")?;
+        let weights = self.materialise(frame, &weights)?;
+        if let Some(from) = self.chosen_from.get(&indices.0).filter(|from| from.size != experts).cloned() {
+            let ChosenFrom { axis, size, at: chosen_at } = from;
+            self.report(GateAndBankDisagree { axis, size, experts, chosen_at, bank_at });
+            return None;
+        }
+        let route = self.emit(frame, Route { experts }, &[indices, weights], at)?;
+        Some(Value::Route(*route.first()?))
+    }
+
+    /// The sizes of the axes that `split` makes: written, or known by name, and at most one from what is left.
+    fn split_sizes(&mut self, frame: &mut Frame, x: moec_ir::ValueId, axis: &Axis, regroup: &Regroup) -> Option<Vec<Dim>> {
+        let unwritten = regroup.to.iter().filter(|axis| axis.size.is_none()).count();
+        let mut sizes: Vec<Option<u64>> = Vec::new();
+        for part in &regroup.to {
+            sizes.push(match &part.size {
+                Some(size) => {
+                    let size = self.operand(frame, size);
+                    Some(self.size(&size, &format!("the size of `{}`", part.name.text))?)
+                }
+                None if unwritten == 1 => None,
+                None => self.named_size(frame, &part.name).ok()?,
+            });
+        }
+        let whole = self.module.tensor(x).dim(axis).and_then(|dim| dim.size.fixed());
+        let known = sizes.iter().flatten().try_fold(1u64, |product, size| product.checked_mul(*size));
+        let open = sizes.iter().filter(|size| size.is_none()).count();
+        if open > 0 {
+            let left = whole.zip(known).filter(|(whole, known)| open == 1 && whole % known == 0).map(|(whole, known)| whole / known);
+            match (left, whole) {
+                (Some(left), _) => sizes.iter_mut().filter(|size| size.is_none()).for_each(|size| *size = Some(left)),
+                // The op itself says that the axis is missing or symbolic.
+                (None, None) => sizes.iter_mut().for_each(|size| *size = Some(size.unwrap_or(1))),
+                (None, Some(whole)) => {
+                    let axis = axis.clone();
+                    self.report(SplitUnclear { axis, whole, open, known: known.unwrap_or(u64::MAX), at: regroup.at });
+                    return None;
+                }
+            }
+        }
+        let dims = regroup.to.iter().zip(sizes);
+        Some(dims.map(|(part, size)| Dim::new(frame.axis(&part.name.text), moec_types::Size::Fixed(size.unwrap_or(1)))).collect())
+    }
+
+    /// `size(A)`: how long an axis is, as a number known now.
+    pub fn size_of_axis(&mut self, frame: &mut Frame, arguments: &[Argument], at: Span) -> Value {
+        let name = match arguments {
+            [Argument::Value(expr)] => match &*expr.kind {
+                ExprKind::Name(name) => Some((name, expr.at)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some((name, name_at)) = name else {
+            return self.fail(WrongForm { name: "size", form: "size(A)", at });
+        };
+        let axis = frame.axis(name);
+        match self.known_dim(frame, &axis, name_at).map(|dim| dim.size.fixed()) {
+            None => Value::Error,
+            Some(Some(size)) => Value::Int(size as i64),
+            Some(None) => self.fail(SymbolicSize { axis, at: name_at }),
+        }
+    }
+}
+
+/// How many axes a primitive takes after `over`.
+#[derive(Clone, Copy)]
+enum Over {
+    None,
+    One,
+    Some,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("`{name}` is not called like this")]
+#[diagnostic(code(moec::sema::wrong_form), help("it is `{form}`"))]
+struct WrongForm {
+    name: &'static str,
+    form: &'static str,
+    #[label("does not fit")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("top-{k} over `{axis}`, which has {size}")]
+#[diagnostic(code(moec::sema::top_k_exceeds_experts), help("choose at most {size}, or let `{axis}` have at least {k}"))]
+struct TopKExceedsExperts {
+    k: u64,
+    size: u64,
+    axis: Axis,
+    #[label("asks for {k}")]
+    k_at: Span,
+    #[label("`{axis}` has {size} here")]
+    experts_at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{found} already has an axis `K`, which `top_k` makes")]
+#[diagnostic(code(moec::sema::choices_taken), help("rename the older one first: `rename(x, K as K2)`"))]
+struct ChoicesTaken {
+    found: String,
+    #[label("this is {found}")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("a route outside a gate")]
+#[diagnostic(code(moec::sema::route_outside_gate), help("write a `gate`, and use it in `moe {{ gate …; experts … }}`"))]
+struct RouteOutsideGate {
+    #[label("no bank to route to")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the gate chooses among {size} experts, the bank holds {experts}")]
+#[diagnostic(
+    code(moec::sema::gate_and_bank_disagree),
+    help("give `{axis}` the size {experts}, or let the bank hold {size}")
+)]
+struct GateAndBankDisagree {
+    axis: Axis,
+    size: u64,
+    experts: u64,
+    #[label("chooses along `{axis}`, which has {size}")]
+    chosen_at: Span,
+    #[label("holds {experts}")]
+    bank_at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the parts of `{axis}` are not determined")]
+#[diagnostic(
+    code(moec::sema::split_unclear),
+    help("`{axis}` has {whole}, the sizes given make {known}, and {open} part(s) have none: write `Name = size` for all but one")
+)]
+struct SplitUnclear {
+    axis: Axis,
+    whole: u64,
+    known: u64,
+    open: usize,
+    #[label("cannot be split so")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the size of `{axis}` is known only at run time")]
+#[diagnostic(code(moec::sema::symbolic_size), help("only sizes that are known when the file is checked are numbers here"))]
+struct SymbolicSize {
+    axis: Axis,
+    #[label("as long as the input")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{why}")]
+#[diagnostic(code(moec::sema::failed))]
+struct Failed {
+    why: String,
+    #[label("not supported")]
+    at: Span,
+}

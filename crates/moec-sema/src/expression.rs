@@ -1,0 +1,438 @@
+//! Expressions: each evaluates to a value known now, or to a tensor and the nodes that compute it.
+
+use std::rc::Rc;
+
+use miette::Diagnostic;
+use moec_diag::Span;
+use moec_ir::ops::{Contract, Iota, Op, Slice};
+use moec_syntax::tree::{self, DefinitionKind, Expr, ExprKind, Name};
+use moec_types::{Axis, Dim, UnaryOp};
+use thiserror::Error;
+
+use crate::{
+    builtin,
+    call::Arguments,
+    evaluator::{Evaluator, WrongKind},
+    scope::{FileId, Frame, Origin},
+    spelling::{did_you_mean, listed},
+    value::{MemberTemplate, MoeTemplate, Operand, Template, Value, kind_name},
+};
+
+impl Evaluator {
+    pub fn operand(&mut self, frame: &mut Frame, expr: &Expr) -> Operand {
+        Operand { value: self.eval(frame, expr), at: expr.at }
+    }
+
+    pub fn eval(&mut self, frame: &mut Frame, expr: &Expr) -> Value {
+        if !self.step(expr.at) {
+            return Value::Error;
+        }
+        let at = expr.at;
+        match &*expr.kind {
+            ExprKind::Int(value) => Value::Int(*value),
+            ExprKind::Float(value) => Value::Float(*value),
+            ExprKind::Bool(value) => Value::Bool(*value),
+            ExprKind::Text(text) => Value::text(text),
+            ExprKind::List(items) => {
+                let items: Vec<Value> = items.iter().map(|item| self.eval(frame, item)).collect();
+                if items.iter().any(Value::is_error) { Value::Error } else { Value::List(items.into()) }
+            }
+            ExprKind::Tuple(items) => Value::Tuple(items.iter().map(|item| (None, self.eval(frame, item))).collect()),
+            ExprKind::Name(name) => self.name(frame, name, at),
+            ExprKind::Unary(op, x) => {
+                let x = self.operand(frame, x);
+                let op = match op {
+                    tree::Unary::Negate => UnaryOp::Neg,
+                    tree::Unary::Not => UnaryOp::Not,
+                };
+                self.unary_op(frame, op, x, at)
+            }
+            ExprKind::Binary(op, a, b) => {
+                let a = self.operand(frame, a);
+                match (op, &a.value) {
+                    (tree::Binary::And, Value::Bool(false)) => return Value::Bool(false),
+                    (tree::Binary::Or, Value::Bool(true)) => return Value::Bool(true),
+                    _ => {}
+                }
+                let b = self.operand(frame, b);
+                self.binary(frame, *op, a, b, at)
+            }
+            ExprKind::Contract { left, right, over } => {
+                let (left, right) = (self.operand(frame, left), self.operand(frame, right));
+                self.contract(frame, left, right, over, at)
+            }
+            ExprKind::Call { function, arguments, over } => self.call(frame, function, arguments, over, at),
+            ExprKind::Field { of, field } => {
+                let of = self.operand(frame, of);
+                self.field(frame, of, field, at)
+            }
+            ExprKind::Index { of, axis, from, to } => {
+                let of = self.operand(frame, of);
+                let from = self.operand(frame, from);
+                let to = to.as_ref().map(|to| self.operand(frame, to));
+                self.index(frame, of, axis, from, to, at)
+            }
+            ExprKind::If { condition, yes, no } => {
+                let condition = self.operand(frame, condition);
+                match (&condition.value, no) {
+                    (Value::Error, _) => Value::Error,
+                    (Value::Bool(true), _) => self.eval(frame, yes),
+                    (Value::Bool(false), Some(no)) => self.eval(frame, no),
+                    (Value::Bool(false), None) => Value::Nothing,
+                    (other, _) => {
+                        let found = other.describe(&self.module);
+                        let help = matches!(other, Value::Tensor(_)).then(|| {
+                            "`if` decides when the file is checked; `where(condition, yes, no)` decides for each element".to_owned()
+                        });
+                        self.fail(WrongKind { who: "`if`".into(), wants: "`true` or `false`", found, at: condition.at, help })
+                    }
+                }
+            }
+            ExprKind::Moe(moe) => self.moe(frame, moe, at),
+        }
+    }
+
+    fn name(&mut self, frame: &mut Frame, name: &str, at: Span) -> Value {
+        if let Some(bound) = frame.bound(name) {
+            return bound.value.clone();
+        }
+        if frame.aliases.iter().any(|(formal, _)| formal == name) {
+            return self.positions(frame, &frame.axis(name), at);
+        }
+        if let Some(value) = self.setting(frame, name) {
+            return value;
+        }
+        if let Some(definition) = self.definitions.look_up(frame.file, name) {
+            return match self.definitions.get(definition).kind {
+                DefinitionKind::Fn => Value::Function(definition),
+                DefinitionKind::Block | DefinitionKind::Expert | DefinitionKind::Gate => {
+                    self.call_definition(frame, definition, Arguments::none(at), at)
+                }
+            };
+        }
+        if frame.dims.contains_key(&Axis::new(name)) {
+            return self.positions(frame, &Axis::new(name), at);
+        }
+        match name {
+            "inf" => Value::Float(f64::INFINITY),
+            _ => {
+                let help = self.nearest_name(frame, name);
+                self.fail(UnknownName { name: name.to_owned(), at, help })
+            }
+        }
+    }
+
+    /// The value of a `config` entry, where the file has it.
+    pub fn setting(&self, frame: &Frame, name: &str) -> Option<Value> {
+        if frame.file != FileId::USER {
+            return None;
+        }
+        self.config.iter().find(|entry| entry.name == name).map(|entry| entry.value.clone())
+    }
+
+    pub fn nearest_name(&self, frame: &Frame, name: &str) -> Option<String> {
+        let settings = self.config.iter().filter(|_| frame.file == FileId::USER).map(|entry| entry.name.as_str());
+        let names = frame.names.iter().map(|bound| bound.name.as_str());
+        let axes = frame.dims.keys().map(Axis::name);
+        let all = names
+            .chain(settings)
+            .chain(axes)
+            .chain(self.definitions.names(frame.file))
+            .chain(builtin::names());
+        did_you_mean(name, all)
+    }
+
+    /// An axis as a value: its positions.
+    fn positions(&mut self, frame: &mut Frame, axis: &Axis, at: Span) -> Value {
+        match self.known_dim(frame, axis, at) {
+            Some(dim) => self.emit1(frame, Iota { dim }, &[], at),
+            None => Value::Error,
+        }
+    }
+
+    /// The size of an axis that some value in scope has.
+    pub fn known_dim(&mut self, frame: &Frame, axis: &Axis, at: Span) -> Option<Dim> {
+        if let Some(dim) = frame.dims.get(axis) {
+            return Some(dim.clone());
+        }
+        let known: Vec<&str> = frame.dims.keys().map(Axis::name).collect();
+        let help = did_you_mean(axis.name(), known.iter().copied())
+            .unwrap_or_else(|| format!("the axes known here are {}", listed(known)));
+        self.report(UnknownAxis { axis: axis.clone(), at, help });
+        None
+    }
+
+    pub fn contract(&mut self, frame: &mut Frame, left: Operand, right: Operand, over: &[Name], at: Span) -> Value {
+        let (Some(a), Some(b)) = (self.tensor(&left, "`·`"), self.tensor(&right, "`·`")) else { return Value::Error };
+        let over: Vec<Axis> = match over {
+            [] => {
+                let (left, right) = (self.module.tensor(a.0), self.module.tensor(b.0));
+                let shared: Vec<Axis> = left.axes().filter(|axis| right.has(axis)).cloned().collect();
+                if shared.len() != 1 {
+                    let names = listed(shared.iter().map(Axis::name));
+                    let help = match &shared[..] {
+                        [] => "both sides must have an axis of the same name; `rename(x, A as B)` gives it one".to_owned(),
+                        [first, ..] => format!("say which to sum: `over {first}`, or `over ({})` for all", names.replace('`', "")),
+                    };
+                    let (left, right) = (left.to_string(), right.to_string());
+                    let shared = if shared.is_empty() { "no axis".to_owned() } else { names };
+                    return self.fail(SharedAxes { shared, left, right, left_at: a.1, right_at: b.1, help });
+                }
+                shared
+            }
+            names => names.iter().map(|name| frame.axis(&name.text)).collect(),
+        };
+        self.emit1(frame, Contract { over }, &[a, b], at)
+    }
+
+    fn field(&mut self, frame: &mut Frame, of: Operand, field: &Name, at: Span) -> Value {
+        match &of.value {
+            Value::Error => Value::Error,
+            Value::Tuple(items) => match items.iter().find(|(name, _)| *name == Some(field.text.as_str())) {
+                Some((_, value)) => value.clone(),
+                None => {
+                    let names: Vec<&str> = items.iter().filter_map(|(name, _)| *name).collect();
+                    let help = did_you_mean(&field.text, names.iter().copied())
+                        .unwrap_or_else(|| if names.is_empty() { "take it apart: `let (a, b) = …`".into() } else { format!("it has {}", listed(names)) });
+                    self.fail(UnknownField { field: field.text.clone(), of: "this tuple".into(), at: field.at, help })
+                }
+            },
+            Value::Part(part) => {
+                let (param, child) = (part.params.borrow().get(&field.text).copied(), part.parts.borrow().get(&field.text).cloned());
+                match (param, child) {
+                    (Some(param), _) => self.emit1(frame, moec_ir::ops::ParamRef { param }, &[], at),
+                    (None, Some(child)) => Value::Part(child),
+                    (None, None) => {
+                        let names: Vec<String> = part.params.borrow().keys().chain(part.parts.borrow().keys()).cloned().collect();
+                        let help = match &names[..] {
+                            [] => format!("a part has its parameters once it was used: call `{}` before this", part.path),
+                            names => did_you_mean(&field.text, names.iter().map(String::as_str))
+                                .unwrap_or_else(|| format!("it has {}", listed(names.iter().map(String::as_str)))),
+                        };
+                        self.fail(UnknownField { field: field.text.clone(), of: format!("the part `{}`", part.path), at: field.at, help })
+                    }
+                }
+            }
+            other => {
+                let of = other.describe(&self.module);
+                let help = "only the results of `top_k` (`.values`, `.indices`) and parts have fields".to_owned();
+                self.fail(UnknownField { field: field.text.clone(), of, at: field.at, help })
+            }
+        }
+    }
+
+    fn index(&mut self, frame: &mut Frame, of: Operand, axis: &Name, from: Operand, to: Option<Operand>, at: Span) -> Value {
+        let Some(x) = self.tensor(&of, "`[…]`") else { return Value::Error };
+        let Some(start) = self.int(&from, "a position") else { return Value::Error };
+        let end = match &to {
+            Some(to) => match self.int(to, "a position") {
+                Some(end) => end,
+                None => return Value::Error,
+            },
+            None => start.saturating_add(1),
+        };
+        let name = frame.axis(&axis.text);
+        let size = self.module.tensor(x.0).dim(&name).and_then(|dim| dim.size.fixed());
+        if start < 0 || end <= start || size.is_some_and(|size| end as u64 > size) {
+            let size = size.map_or("a symbolic size".to_owned(), |size| size.to_string());
+            return self.fail(OutsideAxis { axis: name, start, end, size, at: from.at.to(to.map_or(from.at, |to| to.at)), axis_at: of.at });
+        }
+        let op = Slice { axis: name, start: start as u64, len: (end - start) as u64, drop: to.is_none() };
+        self.reshape(frame, op, x, at)
+    }
+
+    /// An op that moves elements without changing them: indices stay indices into the same axis.
+    pub fn reshape(&mut self, frame: &mut Frame, op: impl Into<Op>, x: (moec_ir::ValueId, Span), at: Span) -> Value {
+        let result = self.emit1(frame, op, &[x], at);
+        if let (Value::Tensor(result), Some(from)) = (&result, self.chosen_from.get(&x.0).cloned()) {
+            self.chosen_from.insert(*result, from);
+        }
+        result
+    }
+
+    fn moe(&mut self, frame: &mut Frame, moe: &tree::Moe, at: Span) -> Value {
+        let gate = self.template(frame, &moe.gate, &[DefinitionKind::Gate], "`gate`");
+        let mut members = Vec::new();
+        let mut first = 0u64;
+        let mut sound = gate.is_some();
+        for member in &moe.experts {
+            let expert = self.template(frame, &member.expert, &[DefinitionKind::Expert], "a bank");
+            let count = match &member.count {
+                None => Some(1),
+                Some(count) => {
+                    let count = self.operand(frame, count);
+                    self.size(&count, "the number of experts")
+                }
+            };
+            let (Some(expert), Some(count)) = (expert, count) else {
+                sound = false;
+                continue;
+            };
+            if first + count > crate::evaluator::limits::EXPERTS {
+                self.report(TooManyExperts { at: member.expert.at });
+                return Value::Error;
+            }
+            let at = member.count.as_ref().map_or(member.expert.at, |count| member.expert.at.to(count.at));
+            members.push(MemberTemplate { expert, first: first as u32, count: count as u32, at });
+            first += count;
+        }
+        let kinds = [DefinitionKind::Expert, DefinitionKind::Block];
+        let always: Vec<_> = moe.always.iter().map(|expr| self.template(frame, expr, &kinds, "`always`")).collect();
+        let (Some(gate), true) = (gate, sound && always.iter().all(Option::is_some)) else { return Value::Error };
+        if members.is_empty() {
+            return self.fail(EmptyBank { at });
+        }
+        let always = always.into_iter().flatten().collect();
+        Value::Moe(Rc::new(MoeTemplate { gate, members, always, experts: first, at }))
+    }
+
+    fn template(&mut self, frame: &mut Frame, expr: &Expr, kinds: &[DefinitionKind], who: &str) -> Option<Rc<Template>> {
+        let found = self.eval(frame, expr);
+        match found {
+            Value::Template(template) if kinds.contains(&template.kind) => Some(template),
+            Value::Error => None,
+            other => {
+                let wants = match kinds {
+                    [DefinitionKind::Gate] => "a gate",
+                    [DefinitionKind::Expert] => "an expert",
+                    _ => "an expert or a block",
+                };
+                let help = match &other {
+                    Value::Template(template) => Some(format!(
+                        "declare `{}` as `{}` instead of `{}`",
+                        template.name,
+                        kind_name(kinds[0]),
+                        kind_name(template.kind)
+                    )),
+                    _ => None,
+                };
+                let found = other.describe(&self.module);
+                self.report(WrongKind { who: who.to_owned(), wants, found, at: expr.at, help });
+                None
+            }
+        }
+    }
+
+    /// An integer that can be the size of something.
+    pub fn size(&mut self, operand: &Operand, what: &str) -> Option<u64> {
+        let value = self.int(operand, what)?;
+        match u64::try_from(value).ok().filter(|size| (1..=crate::evaluator::limits::AXIS).contains(size)) {
+            Some(size) => Some(size),
+            None => {
+                self.report(NotASize { what: what.to_owned(), value, at: operand.at });
+                None
+            }
+        }
+    }
+
+    /// What a name would hide or repeat, if it may not be introduced here.
+    pub fn already_named(&mut self, frame: &Frame, name: &Name) -> bool {
+        let Some(bound) = frame.bound(&name.text) else { return false };
+        let help = match bound.origin {
+            Origin::Let => format!("give it a new value with `{} = …`, or choose another name", name.text),
+            Origin::Formal | Origin::Input | Origin::Param | Origin::Part | Origin::Index => "choose another name".to_owned(),
+        };
+        let first_at = (bound.at != Span::NONE).then_some(bound.at);
+        self.report(AlreadyNamed { name: name.text.clone(), is: bound.origin.name(), at: name.at, first_at, help });
+        true
+    }
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("nothing here is called `{name}`")]
+#[diagnostic(code(moec::sema::unknown_name))]
+pub(crate) struct UnknownName {
+    pub name: String,
+    #[label("not found")]
+    pub at: Span,
+    #[help]
+    pub help: Option<String>,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("no value here has an axis `{axis}`")]
+#[diagnostic(code(moec::sema::unknown_axis), help("{help}"))]
+struct UnknownAxis {
+    axis: Axis,
+    #[label("its size is not known")]
+    at: Span,
+    help: String,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("`·` sums over one shared axis, and {left} and {right} share {shared}")]
+#[diagnostic(code(moec::sema::shared_axes), help("{help}"))]
+struct SharedAxes {
+    shared: String,
+    left: String,
+    right: String,
+    #[label("this is {left}")]
+    left_at: Span,
+    #[label("this is {right}")]
+    right_at: Span,
+    help: String,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{of} has no field `{field}`")]
+#[diagnostic(code(moec::sema::unknown_field), help("{help}"))]
+struct UnknownField {
+    field: String,
+    of: String,
+    #[label("not found")]
+    at: Span,
+    help: String,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("positions {start}..{end} of `{axis}`, which has {size}")]
+#[diagnostic(code(moec::sema::outside_axis), help("positions count from 0; the end of a range is not part of it"))]
+struct OutsideAxis {
+    axis: Axis,
+    start: i64,
+    end: i64,
+    size: String,
+    #[label("not within the axis")]
+    at: Span,
+    #[label("`{axis}` has {size} here")]
+    axis_at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("a bank without experts")]
+#[diagnostic(code(moec::sema::empty_bank), help("add `experts swiglu(F) × 8`"))]
+struct EmptyBank {
+    #[label("holds none")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("a bank holds at most {} experts", crate::evaluator::limits::EXPERTS)]
+#[diagnostic(code(moec::sema::too_many_experts))]
+struct TooManyExperts {
+    #[label("too many")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{what} cannot be {value}")]
+#[diagnostic(code(moec::sema::not_a_size), help("sizes are from 1 to {}", crate::evaluator::limits::AXIS))]
+struct NotASize {
+    what: String,
+    value: i64,
+    #[label("this is {value}")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("`{name}` is already {is}")]
+#[diagnostic(code(moec::sema::already_named), help("{help}"))]
+struct AlreadyNamed {
+    name: String,
+    is: &'static str,
+    #[label("named again")]
+    at: Span,
+    #[label("named here")]
+    first_at: Option<Span>,
+    help: String,
+}

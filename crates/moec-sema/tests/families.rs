@@ -1,0 +1,125 @@
+//! The families that ship: each checks with its own defaults and with real configurations, and counts as published.
+
+use std::{fs, path::PathBuf};
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use moec_diag::{Problems, SourceMap};
+use moec_ir::{Module, ops::Op};
+use moec_sema::{Checked, Settings, check};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn render(sources: &SourceMap, problems: Problems) -> String {
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
+    let mut text = String::new();
+    for problem in problems.into_vec() {
+        let report = miette::Report::new_boxed(problem).with_source_code(sources.clone());
+        handler.render_report(&mut text, report.as_ref()).expect("a report renders");
+    }
+    text
+}
+
+fn check_file(path: &str, config: Option<&str>) -> Checked {
+    let mut sources = SourceMap::default();
+    let text = fs::read_to_string(root().join(path)).expect("the example is there");
+    let (file, problems) = moec_syntax::parse(&mut sources, path, &text);
+    assert!(problems.is_empty(), "{}", render(&sources, problems));
+    let config = config.map(|config| {
+        let text = fs::read_to_string(root().join("tests/data/oracles").join(config)).expect("the configuration is there");
+        serde_json::from_str(&text).expect("it is JSON")
+    });
+    let settings = Settings { config, ..Settings::default() };
+    let (checked, problems) = check(&mut sources, &file.expect("a tree"), &settings);
+    assert!(problems.is_empty(), "{}", render(&sources, problems));
+    checked.expect("sound")
+}
+
+fn elements(module: &Module) -> u64 {
+    module.params.iter().map(moec_ir::Param::elements).sum()
+}
+
+fn verified(checked: &Checked) -> &Module {
+    if let Err(error) = moec_ir::verify(&checked.module) {
+        panic!("{error}\n{}", moec_ir::print(&checked.module));
+    }
+    &checked.module
+}
+
+#[test]
+fn parameters_count_as_published() {
+    let counts = [
+        ("examples/families/mixtral.moe", 46_702_792_704),
+        ("examples/families/olmoe.moe", 6_919_161_856),
+        ("examples/families/qwen2_moe.moe", 14_315_784_192),
+    ];
+    for (path, published) in counts {
+        let checked = check_file(path, None);
+        assert_eq!(elements(verified(&checked)), published, "{path}");
+        // Without tied embeddings, every element comes from the checkpoint.
+        let claims = &checked.weights.as_ref().expect("a weights section").claims;
+        let claimed: u64 = claims.iter().map(|claim| checked.module.param(claim.param).ty.elements().unwrap()).sum();
+        assert_eq!(claimed, published, "{path}");
+    }
+}
+
+#[test]
+fn real_configurations_check_and_every_tensor_is_claimed() {
+    let oracles = [
+        ("mixtral", "mixtral"),
+        ("mixtral", "mixtral-swa"),
+        ("mixtral", "mixtral-tied"),
+        ("olmoe", "olmoe"),
+        ("olmoe", "olmoe-clip"),
+        ("qwen2_moe", "qwen2_moe"),
+        ("qwen3_moe", "qwen3_moe"),
+    ];
+    for (family, oracle) in oracles {
+        for config in ["config.json", "config.legacy.json"] {
+            let checked = check_file(&format!("examples/families/{family}.moe"), Some(&format!("{oracle}/{config}")));
+            verified(&checked);
+            let claims = checked.weights.expect("a weights section").claims;
+            let mut claimed: Vec<(String, u64)> = claims
+                .iter()
+                .filter(|claim| !claim.shared)
+                .map(|claim| (claim.tensor.clone(), checked.module.param(claim.param).ty.elements().unwrap()))
+                .collect();
+            claimed.sort();
+            assert_eq!(claimed, tensors_of(oracle), "{oracle}");
+        }
+    }
+}
+
+/// Names and sizes from the head of a safetensors file.
+fn tensors_of(oracle: &str) -> Vec<(String, u64)> {
+    let path = root().join("tests/data/oracles").join(oracle).join("model.safetensors");
+    let bytes = fs::read(path).expect("the checkpoint is there");
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let head: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).expect("a head");
+    let tensors = head.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
+    let mut tensors: Vec<(String, u64)> = tensors
+        .map(|(name, tensor)| {
+            let shape = tensor["shape"].as_array().unwrap();
+            (name.clone(), shape.iter().map(|size| size.as_u64().unwrap()).product())
+        })
+        .collect();
+    tensors.sort();
+    tensors
+}
+
+#[test]
+fn layers_that_are_alike_are_one_kind() {
+    let order_of = |path: &str, config: Option<&str>| {
+        let checked = check_file(path, config);
+        let body = checked.module.region(checked.module.body);
+        let layers = body.nodes.iter().find_map(|at| match &checked.module.node(*at).op {
+            Op::Layers(layers) => Some(layers.order.clone()),
+            _ => None,
+        });
+        layers.expect("a stack of layers")
+    };
+    assert_eq!(order_of("examples/families/mixtral.moe", None), vec![0; 32]);
+    // mlp_only_layers = [1]
+    assert_eq!(order_of("examples/families/qwen2_moe.moe", Some("qwen2_moe/config.json")), [0, 1, 0, 0]);
+}

@@ -1,0 +1,83 @@
+/* A model written by hand in the place of generated code: logits[t] = sum over positions p up to t of (p + 1) * table[id[p]].
+ * It uses everything that a pass may: the cache, the workspace (through which threads meet), scratch, barriers, the trace. */
+#ifndef TINY_MODEL_H
+#define TINY_MODEL_H
+
+#include "moec_model.h"
+
+enum { TINY_LIMIT = 10, TINY_VOCAB = 7, TINY_EXPERTS = 3, TINY_ROW = 16 };
+
+static int64_t tiny_share(int64_t count, int32_t thread, int32_t threads) { return count * thread / threads; }
+
+static void tiny_pass_with(const moec_pass *pass, int32_t thread, int32_t threads, float error) {
+    const float *table = (const float *)(const void *)pass->weights;
+    const int32_t *ids = pass->inputs[0];
+    float *logits = pass->outputs[0];
+    float *cache = (float *)(void *)pass->cache;
+    float *moved = (float *)(void *)pass->workspace;
+    float *scratch = (float *)(void *)(pass->scratch + thread * pass->scratch_bytes);
+    int64_t from = tiny_share(pass->tokens, thread, threads), to = tiny_share(pass->tokens, thread + 1, threads);
+    for (int64_t row = from; row < to; row++)
+        for (int at = 0; at < TINY_VOCAB; at++) moved[row * TINY_ROW + at] = table[ids[row] * TINY_VOCAB + at];
+    moec_barrier(pass->team);
+    /* Each thread moves rows that another one made. */
+    int32_t other = (thread + 1) % threads;
+    from = tiny_share(pass->tokens, other, threads), to = tiny_share(pass->tokens, other + 1, threads);
+    for (int64_t row = from; row < to; row++)
+        for (int at = 0; at < TINY_VOCAB; at++)
+            cache[(pass->past + row) * TINY_ROW + at] = moved[row * TINY_ROW + at] * (float)(pass->past + row + 1);
+    if (thread == 0 && pass->trace) {
+        int32_t chosen[2];
+        float weights[2] = {0.75f, 0.25f};
+        for (int64_t row = 0; row < pass->tokens; row++) {
+            chosen[0] = ids[row] % TINY_EXPERTS;
+            chosen[1] = (ids[row] + 1) % TINY_EXPERTS;
+        }
+        if (pass->tokens == 1) pass->trace(pass->trace_user, 0, 0, chosen, weights, 1, 2);
+    }
+    moec_barrier(pass->team);
+    int64_t wanted = pass->tokens - pass->first_output;
+    from = pass->first_output + tiny_share(wanted, thread, threads);
+    to = pass->first_output + tiny_share(wanted, thread + 1, threads);
+    for (int64_t row = from; row < to; row++) {
+        for (int at = 0; at < TINY_VOCAB; at++) scratch[at] = error;
+        for (int64_t position = 0; position <= pass->past + row; position++)
+            for (int at = 0; at < TINY_VOCAB; at++) scratch[at] += cache[position * TINY_ROW + at];
+        for (int at = 0; at < TINY_VOCAB; at++) logits[row * TINY_VOCAB + at] = scratch[at];
+    }
+}
+
+static void tiny_pass(const moec_pass *pass, int32_t thread, int32_t threads) {
+    tiny_pass_with(pass, thread, threads, 0.0f);
+}
+
+/* Wrong wherever the sequence is longer than one position. */
+static void tiny_wrong_pass(const moec_pass *pass, int32_t thread, int32_t threads) {
+    tiny_pass_with(pass, thread, threads, pass->tokens > 1 ? 1.0f : 0.0f);
+}
+
+/* Wrong on several threads only. */
+static void tiny_racy_pass(const moec_pass *pass, int32_t thread, int32_t threads) {
+    tiny_pass_with(pass, thread, threads, threads > 1 ? 1e-3f : 0.0f);
+}
+
+static const moec_axis tiny_axes[] = {{"V", TINY_VOCAB}};
+static const moec_port tiny_inputs[] = {{"ids", 0, 1, 4, TINY_LIMIT, 0, 3, MOEC_ROWS_TOKENS, 0}};
+static const moec_port tiny_outputs[] = {{"logits", tiny_axes, TINY_VOCAB, 4 * TINY_VOCAB, -1, 1, 0, MOEC_ROWS_OUTPUTS, 0}};
+
+/* The levels are all the same code but for the errors built in; that for AVX-512 needs what no CPU has. */
+static const moec_level_entry tiny_levels[] = {
+    {"scalar", tiny_pass, 1, 0},
+    {"racy", tiny_racy_pass, 4, 0},
+    {"wrong", tiny_wrong_pass, 2, 0},
+    {"avx512", tiny_pass, 3, 1 << 20},
+};
+
+/* `fingerprint` is a macro or a number: what the weight file has. */
+#define TINY_DESCRIPTION(its_name, fingerprint)                                                                       \
+    {                                                                                                                 \
+        its_name, "moec test, model " its_name, fingerprint, 320, 4 * TINY_ROW, 0, 4 * TINY_ROW, 64, tiny_levels,      \
+            tiny_inputs, tiny_outputs, 4, 1, 1, 0                                                                     \
+    }
+
+#endif

@@ -15,5 +15,6 @@ pub use module::{OpId, ParamId, RegionId, ValueId};
 pub use ops::{Op, OpDef, TypeError};
 pub use parse::parse;
 pub use print::print;
-pub use reader::{ParseError, Reader};
+pub use moec_types::ParseError;
+pub use reader::Reader;
 pub use verify::{VerifyError, verify};

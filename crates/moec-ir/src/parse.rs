@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moec_diag::Span;
 
-use crate::{Experts, Input, Module, Op, Output, Param, ParseError, RegionId, ValueId, reader::Reader};
+use crate::{Experts, Input, Module, Op, Output, Param, ParseError, RegionId, ValueId, reader::{ModelText, Reader}};
 
 /// A module from text. Its nodes have no source ([`Span::NONE`]).
 pub fn parse(text: &str) -> Result<Module, ParseError> {
@@ -59,7 +59,7 @@ impl<'t> Parser<'t> {
             experts = Some(Experts { first, count });
         }
         let id = self.module.add_param(Param { path, ty, layers, experts, storage, at: Span::NONE });
-        match self.reader.params.insert(name.clone(), id) {
+        match self.reader.names.insert(name.clone(), id) {
             None => Ok(()),
             Some(_) => Err(self.reader.error_at(at, format!("two parameters `@{name}`"))),
         }

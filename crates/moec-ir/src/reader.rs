@@ -1,181 +1,28 @@
-//! Reads the pieces of the IR's text: words, numbers, axes, types, expressions.
+//! Reads the pieces of the IR's text: values, parameters and their types, on top of what all texts share.
 
 use std::collections::BTreeMap;
 
-use moec_types::{Axis, BinaryOp, DType, Dim, Expr, Size, TensorType, UnaryOp};
+use moec_types::{ParseError, is_word};
 
 use crate::{ParamId, RouteType, ValueType};
 
-/// Where IR text is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
-#[error("line {line}, column {column}: {message}")]
-#[diagnostic(code(moec::ir::parse))]
-pub struct ParseError {
-    /// Both from 1.
-    pub line: usize,
-    pub column: usize,
-    pub message: String,
-}
+/// A place in the text, and the parameters by the name that the text gives them.
+pub type Reader<'t> = moec_types::Reader<'t, BTreeMap<String, ParamId>>;
 
-/// Expressions and regions deeper than this are refused, so that hostile text cannot exhaust the stack.
-const DEEPEST: usize = 256;
-
-/// A place in the text, and the parameters that it may name.
-#[derive(Debug)]
-pub struct Reader<'t> {
-    text: &'t str,
-    at: usize,
-    depth: usize,
-    /// By the name that the text gives them.
-    pub(crate) params: BTreeMap<String, ParamId>,
-}
-
-impl<'t> Reader<'t> {
-    pub(crate) fn new(text: &'t str) -> Self {
-        Reader { text, at: 0, depth: 0, params: BTreeMap::new() }
-    }
-
-    fn rest(&self) -> &'t str {
-        &self.text[self.at..]
-    }
-
-    /// The place to blame for what comes next.
-    pub(crate) fn here(&mut self) -> usize {
-        self.skip();
-        self.at
-    }
-
-    pub(crate) fn error_at(&self, at: usize, message: impl Into<String>) -> ParseError {
-        let before = &self.text[..at];
-        let line = before.matches('\n').count() + 1;
-        let column = before[before.rfind('\n').map_or(0, |at| at + 1)..].chars().count() + 1;
-        ParseError { line, column, message: message.into() }
-    }
-
-    pub(crate) fn error(&mut self, message: impl Into<String>) -> ParseError {
-        self.skip();
-        self.error_at(self.at, message)
-    }
-
-    fn wanted(&mut self, wanted: &str) -> ParseError {
-        self.skip();
-        let found: String = self.rest().chars().take_while(|c| !c.is_whitespace()).take(20).collect();
-        let found = if found.is_empty() { "the end".into() } else { format!("`{found}`") };
-        self.error(format!("{wanted} is wanted, found {found}"))
-    }
-
-    /// Passes blanks, line ends and `//` comments.
-    fn skip(&mut self) {
-        loop {
-            let rest = self.rest();
-            let trimmed = rest.trim_start();
-            self.at += rest.len() - trimmed.len();
-            if !trimmed.starts_with("//") {
-                return;
-            }
-            self.at += trimmed.find('\n').unwrap_or(trimmed.len());
-        }
-    }
-
-    pub(crate) fn at_end(&mut self) -> bool {
-        self.skip();
-        self.rest().is_empty()
-    }
-
-    /// Whether a mark comes next; it is not taken.
-    pub(crate) fn sees(&mut self, mark: &str) -> bool {
-        self.skip();
-        self.rest().starts_with(mark)
-    }
-
-    /// Takes a mark if it comes next.
-    pub(crate) fn eats(&mut self, mark: &str) -> bool {
-        let sees = self.sees(mark);
-        self.at += if sees { mark.len() } else { 0 };
-        sees
-    }
-
-    pub(crate) fn expect(&mut self, mark: &str) -> Result<(), ParseError> {
-        if self.eats(mark) { Ok(()) } else { Err(self.wanted(&format!("`{mark}`"))) }
-    }
-
-    fn peek_word(&mut self) -> &'t str {
-        self.skip();
-        let rest = self.rest();
-        let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
-        &rest[..end]
-    }
-
-    pub(crate) fn word(&mut self) -> Result<&'t str, ParseError> {
-        let word = self.peek_word();
-        if word.is_empty() {
-            return Err(self.wanted("a word"));
-        }
-        self.at += word.len();
-        Ok(word)
-    }
-
-    /// Takes a whole word if it comes next.
-    pub(crate) fn eats_word(&mut self, word: &str) -> bool {
-        let eats = self.peek_word() == word;
-        self.at += if eats { word.len() } else { 0 };
-        eats
-    }
-
-    pub(crate) fn expect_word(&mut self, word: &str) -> Result<(), ParseError> {
-        if self.eats_word(word) { Ok(()) } else { Err(self.wanted(&format!("`{word}`"))) }
-    }
-
-    /// One of a few words.
-    pub(crate) fn one_of<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> Result<T, ParseError> {
-        let word = self.peek_word();
-        let Some(found) = find(word) else { return Err(self.wanted(what)) };
-        self.at += word.len();
-        Ok(found)
-    }
-
-    pub(crate) fn integer<T: std::str::FromStr>(&mut self) -> Result<T, ParseError> {
-        self.one_of("a whole number", |word| word.parse().ok())
-    }
-
-    /// `a, b, c` between two marks.
-    pub(crate) fn list<T>(
-        &mut self,
-        open: &str,
-        close: &str,
-        mut item: impl FnMut(&mut Self) -> Result<T, ParseError>,
-    ) -> Result<Vec<T>, ParseError> {
-        self.expect(open)?;
-        let mut items = Vec::new();
-        while !self.eats(close) {
-            if !items.is_empty() {
-                self.expect(",")?;
-            }
-            items.push(item(self)?);
-        }
-        Ok(items)
-    }
-
-    /// `"…"` with Rust's escapes `\"` and `\\`.
-    pub(crate) fn string(&mut self) -> Result<String, ParseError> {
-        self.expect("\"")?;
-        let mut string = String::new();
-        let mut chars = self.rest().char_indices();
-        while let Some((at, c)) = chars.next() {
-            match c {
-                '"' => {
-                    self.at += at + 1;
-                    return Ok(string);
-                }
-                '\\' => string.extend(chars.next().map(|(_, c)| c)),
-                c => string.push(c),
-            }
-        }
-        Err(self.error("a string without end"))
-    }
-
+/// What only the model IR's text has.
+pub(crate) trait ModelText<'t> {
     /// `%name`: the name, and where it stands.
-    pub(crate) fn value_name(&mut self) -> Result<(&'t str, usize), ParseError> {
+    fn value_name(&mut self) -> Result<(&'t str, usize), ParseError>;
+    /// `@layers[l].attn.q`, `@"any text"`, with `#2` behind it where several parameters share a path.
+    fn param_name(&mut self) -> Result<(String, String), ParseError>;
+    /// A parameter that was declared.
+    fn param(&mut self) -> Result<ParamId, ParseError>;
+    /// As [`ValueType`] prints.
+    fn value_type(&mut self) -> Result<ValueType, ParseError>;
+}
+
+impl<'t> ModelText<'t> for Reader<'t> {
+    fn value_name(&mut self) -> Result<(&'t str, usize), ParseError> {
         let at = self.here();
         self.expect("%")?;
         let rest = self.rest();
@@ -183,83 +30,35 @@ impl<'t> Reader<'t> {
         if end == 0 {
             return Err(self.wanted("a value's name"));
         }
-        self.at += end;
+        self.advance(end);
         Ok((&rest[..end], at))
     }
 
-    /// `@layers[l].attn.q`, `@"any text"`, with `#2` behind it where several parameters share a path.
-    pub(crate) fn param_name(&mut self) -> Result<(String, String), ParseError> {
+    fn param_name(&mut self) -> Result<(String, String), ParseError> {
         self.expect("@")?;
         let path = if self.rest().starts_with('"') {
             self.string()?
         } else {
             let rest = self.rest();
             let end = rest.find(|c: char| !is_path(c)).unwrap_or(rest.len());
-            self.at += end;
+            self.advance(end);
             rest[..end].to_owned()
         };
         let mut name = path.clone();
         if self.rest().starts_with('#') {
-            self.at += 1;
+            self.advance(1);
             name = format!("{path}#{}", self.integer::<u32>()?);
         }
         Ok((path, name))
     }
 
-    /// A parameter that was declared.
-    pub(crate) fn param(&mut self) -> Result<ParamId, ParseError> {
+    fn param(&mut self) -> Result<ParamId, ParseError> {
         let at = self.here();
         let (_, name) = self.param_name()?;
-        self.params.get(&name).copied().ok_or_else(|| self.error_at(at, format!("no parameter `@{name}`")))
+        self.names.get(&name).copied().ok_or_else(|| self.error_at(at, format!("no parameter `@{name}`")))
     }
 
-    pub(crate) fn axis(&mut self) -> Result<Axis, ParseError> {
-        Ok(Axis::new(self.word()?))
-    }
-
-    /// `(A, B)`.
-    pub(crate) fn axes(&mut self) -> Result<Vec<Axis>, ParseError> {
-        self.list("(", ")", Self::axis)
-    }
-
-    /// `S`, `D=64`, `T=past(S)`, `Slot=slots(S, 2)`.
-    pub(crate) fn dim(&mut self) -> Result<Dim, ParseError> {
-        let axis = self.axis()?;
-        if !self.eats("=") {
-            return Ok(Dim::new(axis.clone(), Size::Input(axis)));
-        }
-        let word = self.peek_word();
-        if word.starts_with(|c: char| c.is_ascii_digit()) {
-            return Ok(Dim::new(axis, Size::Fixed(self.integer()?)));
-        }
-        let of = self.axis()?;
-        let size = match (word, self.sees("(")) {
-            ("past", true) => {
-                self.expect("(")?;
-                Size::Past(self.axis()?)
-            }
-            ("slots", true) => {
-                self.expect("(")?;
-                let tokens = self.axis()?;
-                self.expect(",")?;
-                Size::Slots { tokens, choices: self.integer()? }
-            }
-            _ => return Ok(Dim::new(axis, Size::Input(of))),
-        };
-        self.expect(")")?;
-        Ok(Dim::new(axis, size))
-    }
-
-    pub(crate) fn dtype(&mut self) -> Result<DType, ParseError> {
-        self.one_of("an element type", |word| word.parse().ok())
-    }
-
-    pub(crate) fn tensor_type(&mut self) -> Result<TensorType, ParseError> {
-        let dtype = self.dtype()?;
-        Ok(TensorType::new(dtype, self.list("[", "]", Self::dim)?))
-    }
-
-    pub(crate) fn value_type(&mut self) -> Result<ValueType, ParseError> {
+    fn value_type(&mut self) -> Result<ValueType, ParseError> {
         if !self.eats_word("route") {
             return Ok(self.tensor_type()?.into());
         }
@@ -271,100 +70,6 @@ impl<'t> Reader<'t> {
         self.expect_word("of")?;
         Ok(ValueType::Route(RouteType { tokens, choices, experts: self.integer()? }))
     }
-
-    /// The characters of a number, `inf` and `NaN` included.
-    fn number_text(&mut self) -> &'t str {
-        self.skip();
-        let rest = self.rest();
-        let sign = usize::from(rest.starts_with('-'));
-        let body = &rest[sign..];
-        if let Some(word) = ["inf", "NaN"].into_iter().find(|word| body.starts_with(word)) {
-            return &rest[..sign + word.len()];
-        }
-        let exponent_sign = |at: usize, c: char| c == '-' && body[..at].ends_with(['e', 'E']);
-        let end = body
-            .char_indices()
-            .find(|(at, c)| !(c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E') || exponent_sign(*at, *c)))
-            .map_or(body.len(), |(at, _)| at);
-        &rest[..sign + end]
-    }
-
-    pub(crate) fn number(&mut self) -> Result<f64, ParseError> {
-        let text = self.number_text();
-        let Ok(number) = text.parse() else { return Err(self.wanted("a number")) };
-        self.at += text.len();
-        Ok(number)
-    }
-
-    /// Calls `read` one level deeper.
-    pub(crate) fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, ParseError>) -> Result<T, ParseError> {
-        if self.depth == DEEPEST {
-            return Err(self.error(format!("nested deeper than {DEEPEST}")));
-        }
-        self.depth += 1;
-        let read = read(self);
-        self.depth -= 1;
-        read
-    }
-
-    /// As `Expr` prints.
-    pub(crate) fn expr(&mut self) -> Result<Expr, ParseError> {
-        self.deeper(Self::expr_here)
-    }
-
-    fn expr_here(&mut self) -> Result<Expr, ParseError> {
-        if self.eats("$") {
-            return Ok(Expr::Arg(self.integer()?));
-        }
-        let word = self.peek_word();
-        let is_number =
-            word.is_empty() || word.starts_with(|c: char| c.is_ascii_digit()) || word == "inf" || word == "NaN";
-        if is_number {
-            let text = self.number_text();
-            if self.rest()[text.len()..].starts_with('i') {
-                let Ok(value) = text.parse() else { return Err(self.wanted("an i32")) };
-                self.at += text.len() + 1;
-                return Ok(Expr::I32(value));
-            }
-            let Ok(value) = text.parse() else { return Err(self.wanted("an expression")) };
-            self.at += text.len();
-            return Ok(Expr::F32(value));
-        }
-        if self.eats_word("true") {
-            return Ok(Expr::Bool(true));
-        }
-        if self.eats_word("false") {
-            return Ok(Expr::Bool(false));
-        }
-        self.at += word.len();
-        let at = self.at - word.len();
-        let arguments = self.list("(", ")", Self::expr)?;
-        let known = word == "where"
-            || UnaryOp::from_name(word).is_some()
-            || BinaryOp::from_name(word).is_some()
-            || word.parse::<DType>().is_ok();
-        if !known {
-            return Err(self.error_at(at, format!("no scalar operation `{word}`")));
-        }
-        let count = arguments.len();
-        let mut arguments = arguments.into_iter();
-        let (a, b, c) = (arguments.next(), arguments.next(), arguments.next());
-        let expr = match (a, b, c) {
-            (Some(x), None, None) => match (UnaryOp::from_name(word), word.parse()) {
-                (Some(op), _) => Some(Expr::unary(op, x)),
-                (None, Ok(dtype)) => Some(Expr::cast(dtype, x)),
-                (None, Err(())) => None,
-            },
-            (Some(a), Some(b), None) => BinaryOp::from_name(word).map(|op| Expr::binary(op, a, b)),
-            (Some(a), Some(b), Some(c)) if count == 3 && word == "where" => Some(Expr::select(a, b, c)),
-            _ => None,
-        };
-        expr.ok_or_else(|| self.error_at(at, format!("`{word}` does not take {count} operands")))
-    }
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '\'')
 }
 
 fn is_path(c: char) -> bool {

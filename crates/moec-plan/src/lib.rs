@@ -5,6 +5,7 @@
 
 mod buffer;
 mod param;
+mod parse;
 mod print;
 mod row_program;
 mod step;
@@ -12,6 +13,7 @@ mod verify;
 
 pub use buffer::{Buffer, BufferId, Home, Port, Rows};
 pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
+pub use parse::parse;
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View};
 pub use step::{Attention, Bin, Gemm, Group, Layers, Node, Step, StepKind, Store};
 pub use verify::{VerifyError, verify};

@@ -295,7 +295,9 @@ impl Expr {
             Expr::F32(_) | Expr::I32(_) | Expr::Bool(_) => self.clone(),
             Expr::Unary(op, x) => Expr::unary(*op, x.substitute(f)),
             Expr::Binary(op, a, b) => Expr::binary(*op, a.substitute(f), b.substitute(f)),
-            Expr::Select(condition, yes, no) => Expr::select(condition.substitute(f), yes.substitute(f), no.substitute(f)),
+            Expr::Select(condition, yes, no) => {
+                Expr::select(condition.substitute(f), yes.substitute(f), no.substitute(f))
+            }
             Expr::Cast(dtype, x) => Expr::cast(*dtype, x.substitute(f)),
         }
     }

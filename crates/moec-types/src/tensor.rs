@@ -34,7 +34,10 @@ pub enum Size {
     /// Every position of the sequence up to now, this pass included (`past(x, S as T)`).
     Past(Axis),
     /// One row for each (position, choice) of a token-choice route.
-    Slots { tokens: Axis, choices: u64 },
+    Slots {
+        tokens: Axis,
+        choices: u64,
+    },
 }
 
 impl Size {

@@ -1,0 +1,120 @@
+//! Lowering by meaning: the plan, interpreted, gives the oracle's numbers — with all passes, and with each left out.
+
+use std::{collections::BTreeSet, path::Path};
+
+use moec_diag::SourceMap;
+use moec_interpreter::Machine;
+use moec_ir::{Module, ParamId};
+use moec_oracle::{RandomWeights, Session, Tensor, Trace, Weights};
+use moec_plan::Plan;
+use moec_sema::Settings;
+
+/// Rounding differs between the two only in the order of sums and in f32 against f64.
+const TOLERANCE: f64 = 2e-4;
+
+/// A softmax over the keys cannot be lowered unfused (docs/decisions/0001).
+const NEEDED: &str = "fuse-attention";
+
+struct FromOracle<'w>(&'w RandomWeights);
+
+impl moec_interpreter::Weights for FromOracle<'_> {
+    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
+        let tensor = self.0.instance(ParamId(param), layer, expert).expect("random weights know every parameter");
+        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
+        (axes, tensor.f32().to_vec())
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+fn module(spec: &str, config: Option<&str>) -> Module {
+    let path = root().join(spec);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut sources = SourceMap::default();
+    let (tree, problems) = moec_syntax::parse(&mut sources, spec, &text);
+    assert!(problems.is_empty(), "{problems:?}");
+    let config = config.map(|config| {
+        let text = std::fs::read_to_string(root().join(config)).expect("a test's config is there");
+        serde_json::from_str(&text).expect("a test's config is JSON")
+    });
+    let settings = Settings { config, overrides: Vec::new() };
+    let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &settings);
+    assert!(problems.is_empty(), "{problems:?}");
+    checked.expect("no problems").module
+}
+
+fn lowered(module: &Module, without: Option<&str>) -> Plan {
+    let disabled: BTreeSet<String> = without.map(str::to_owned).into_iter().collect();
+    let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options { disabled });
+    let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("without {without:?}: {error}"));
+    let text = plan.to_string();
+    let again = moec_plan::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(again.to_string(), text, "a plan's text reads back");
+    plan
+}
+
+/// The first pass whole, then two more on top of it: outputs of every position, and the routes.
+fn compare(module: &Module, plan: &Plan, what: &str) {
+    let weights = RandomWeights::new(module, 11);
+    let from_oracle = FromOracle(&weights);
+    let mut session = Session::new(module, &weights);
+    let mut machine = Machine::new(plan, &from_oracle, 7, 20);
+    let limit = plan.inputs[0].index_limit.expect("ids look up a table") as i32;
+    for (pass, ids) in [&[5, 3, 9, 3, 1, 0, 8][..], &[2], &[7, 7, 6]].into_iter().enumerate() {
+        let ids: Vec<i32> = ids.iter().map(|id| id % limit).collect();
+        let mut trace = Trace::default();
+        let input = Tensor::named(&[("S", ids.len())], ids.clone());
+        let expected = session.run(&[("ids", input)], Some(&mut trace)).expect("the oracle runs");
+        let first = ids.len() as u64 / 2;
+        let found = machine.run(vec![ids.iter().map(|id| f64::from(*id)).collect()], ids.len() as u64, first);
+        for (route, (indices, _)) in trace.routes.iter().zip(&found.routes) {
+            assert_eq!(&route.indices, indices, "{what}, pass {pass}, {}", route.label);
+        }
+        assert_eq!(trace.routes.len(), found.routes.len(), "{what}: routes");
+        for ((name, tensor), rows) in expected.iter().zip(&found.outputs) {
+            let width = rows.len() / ids.len();
+            for (at, (want, got)) in tensor.f32().iter().zip(rows).enumerate().skip(first as usize * width) {
+                let near = (f64::from(*want) - got).abs() <= TOLERANCE * (1.0 + f64::from(want.abs()));
+                assert!(near, "{what}, pass {pass}, {name}[{at}]: {want} is wanted, found {got}");
+            }
+            assert!(rows[..first as usize * width].iter().all(|value| value.is_nan()), "rows not asked for are left alone");
+        }
+    }
+}
+
+fn all_ways(spec: &str, config: &str) {
+    let module = module(spec, Some(config));
+    compare(&module, &lowered(&module, None), config);
+    for pass in moec_passes::pipeline().iter().filter(|pass| pass.name != NEEDED) {
+        compare(&module, &lowered(&module, Some(pass.name)), &format!("{config} without {}", pass.name));
+    }
+}
+
+#[test]
+fn mixtral_lowers() {
+    all_ways("examples/families/mixtral.moe", "tests/data/oracles/mixtral/config.json");
+}
+
+#[test]
+fn a_window_and_tied_tables_lower() {
+    all_ways("examples/families/mixtral.moe", "tests/data/oracles/mixtral-swa/config.json");
+    all_ways("examples/families/mixtral.moe", "tests/data/oracles/mixtral-tied/config.json");
+}
+
+#[test]
+fn olmoe_lowers() {
+    all_ways("examples/families/olmoe.moe", "tests/data/oracles/olmoe/config.json");
+    all_ways("examples/families/olmoe.moe", "tests/data/oracles/olmoe-clip/config.json");
+}
+
+#[test]
+fn qwen2_moe_lowers() {
+    all_ways("examples/families/qwen2_moe.moe", "tests/data/oracles/qwen2_moe/config.json");
+}
+
+#[test]
+fn qwen3_moe_lowers() {
+    all_ways("examples/families/qwen3_moe.moe", "tests/data/oracles/qwen3_moe/config.json");
+}

@@ -1,0 +1,299 @@
+//! Reads what a plan prints. Steps have no source; everything else comes back as it was.
+
+use moec_diag::Span;
+use moec_types::{DType, ParseError, Reader};
+
+use crate::{
+    Attention, Bin, Buffer, BufferId, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId, Local, LocalId,
+    Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowOp, RowProgram, Rows, Source, Step, StepKind,
+    Store, View,
+};
+
+type Parsed<T> = Result<T, ParseError>;
+
+/// A plan from text; it is not verified.
+pub fn parse(text: &str) -> Result<Plan, ParseError> {
+    let mut text: Reader = Reader::new(text);
+    text.expect_word("plan")?;
+    let name = text.string()?;
+    let mut plan = Plan {
+        name,
+        inputs: ports(&mut text, "input")?,
+        outputs: ports(&mut text, "output")?,
+        params: Vec::new(),
+        literals: Vec::new(),
+        buffers: Vec::new(),
+        body: Vec::new(),
+    };
+    while text.eats_word("buffer") {
+        plan.buffers.push(buffer(&mut text)?);
+    }
+    while text.eats_word("literal") {
+        let _number: u32 = text.integer()?;
+        let dtype = text.dtype()?;
+        plan.literals.push(Literal { dtype, data: text.list("[", "]", Reader::number)? });
+    }
+    while text.eats_word("param") {
+        plan.params.push(param(&mut text)?);
+    }
+    while !text.at_end() {
+        plan.body.push(node(&mut text)?);
+    }
+    Ok(plan)
+}
+
+fn buffer_id(text: &mut Reader) -> Parsed<BufferId> {
+    text.expect("%")?;
+    Ok(BufferId(text.integer()?))
+}
+
+fn integers(text: &mut Reader) -> Parsed<Vec<u64>> {
+    text.list("[", "]", Reader::integer)
+}
+
+fn ports(text: &mut Reader, word: &str) -> Parsed<Vec<Port>> {
+    let mut ports = Vec::new();
+    while text.eats_word(word) {
+        let (name, buffer) = (text.string()?, buffer_id(text)?);
+        let axes = text.list("[", "]", |text| {
+            let axis = text.word()?.to_owned();
+            text.expect("=")?;
+            Ok((axis, text.integer()?))
+        })?;
+        let index_limit = if text.eats_word("limit") { Some(text.integer()?) } else { None };
+        ports.push(Port { name, buffer, axes, index_limit });
+    }
+    Ok(ports)
+}
+
+fn rows(text: &mut Reader) -> Parsed<Rows> {
+    if text.eats_word("slots") {
+        text.expect("(")?;
+        let choices = text.integer()?;
+        text.expect(")")?;
+        return Ok(Rows::Slots { choices });
+    }
+    text.one_of("a row count", |word| match word {
+        "one" => Some(Rows::One),
+        "tokens" => Some(Rows::Tokens),
+        "outputs" => Some(Rows::Outputs),
+        "positions" => Some(Rows::Positions),
+        _ => None,
+    })
+}
+
+fn buffer(text: &mut Reader) -> Parsed<Buffer> {
+    buffer_id(text)?;
+    let (name, dtype, rows, row) = (text.string()?, text.dtype()?, rows(text)?, text.integer()?);
+    let word = text.word()?;
+    let home = match word {
+        "input" => Home::Input(text.integer()?),
+        "output" => Home::Output(text.integer()?),
+        "workspace" => Home::Workspace { per_token: text.integer()?, fixed: text.integer()? },
+        "cache" => {
+            let panels = text.one_of("`panels` or `rows`", |word| match word {
+                "panels" => Some(true),
+                "rows" => Some(false),
+                _ => None,
+            })?;
+            Home::Cache { instances: text.integer()?, per_position: text.integer()?, panels }
+        }
+        _ => return Err(text.error(format!("a buffer's home is wanted, found `{word}`"))),
+    };
+    Ok(Buffer { name, dtype, rows, row, home })
+}
+
+fn param(text: &mut Reader) -> Parsed<PackedParam> {
+    let _number: u32 = text.integer()?;
+    let name = text.string()?;
+    let layout = if text.eats_word("plain") {
+        Layout::Plain { elements: text.integer()? }
+    } else {
+        text.expect_word("panels")?;
+        Layout::Panels { k: text.integer()?, n: text.integer()?, branches: text.integer()? }
+    };
+    let storage: DType = text.dtype()?;
+    text.expect_word("layers")?;
+    let layers = text.integer()?;
+    let per_layer = text.eats_word("each");
+    text.expect_word("experts")?;
+    let experts = text.integer()?;
+    text.expect_word("bytes")?;
+    let instance_bytes = text.integer()?;
+    text.expect_word("at")?;
+    let offset = text.integer()?;
+    let sources = block(text, |text| {
+        let (param, path) = (text.integer()?, text.string()?);
+        let words = |text: &mut Reader| text.list("[", "]", |text| text.word().map(str::to_owned));
+        text.expect_word("rows")?;
+        let rows = words(text)?;
+        text.expect_word("columns")?;
+        Ok(PackSource { param, path, rows, columns: words(text)? })
+    })?;
+    Ok(PackedParam { name, layout, storage, layers, per_layer, experts, instance_bytes, offset, sources })
+}
+
+/// `{ item item … }`.
+fn block<T>(text: &mut Reader, mut item: impl FnMut(&mut Reader) -> Parsed<T>) -> Parsed<Vec<T>> {
+    text.expect("{")?;
+    let mut items = Vec::new();
+    while !text.eats("}") {
+        items.push(text.deeper(&mut item)?);
+    }
+    Ok(items)
+}
+
+fn node(text: &mut Reader) -> Parsed<Node> {
+    if text.eats_word("layers") {
+        let order = text.list("[", "]", Reader::integer)?;
+        let kinds = block(text, |text| {
+            text.expect_word("kind")?;
+            block(text, node)
+        })?;
+        return Ok(Node::Layers(Layers { kinds, order }));
+    }
+    let at = text.here();
+    let word = text.word()?;
+    let label = text.string()?;
+    let barrier = text.eats_word("barrier");
+    let kind = match word {
+        "rows" => {
+            let rows = rows(text)?;
+            StepKind::Rows { rows, program: program(text)? }
+        }
+        "gemm" => StepKind::Gemm(gemm(text, false)?),
+        "grouped_gemm" => StepKind::Gemm(gemm(text, true)?),
+        "bin" => StepKind::Bin(bin(text)?),
+        "attention" => StepKind::Attention(attention(text)?),
+        _ => return Err(text.error_at(at, format!("no step `{word}`"))),
+    };
+    Ok(Node::Step(Step { kind, barrier, at: Span::NONE, label }))
+}
+
+fn view(text: &mut Reader) -> Parsed<View> {
+    let at = text.here();
+    let word = text.word()?;
+    let source = match word {
+        "local" => Source::Local(LocalId(text.integer()?)),
+        "row" => Source::Row(BufferId(text.integer()?)),
+        "whole" => Source::Whole(BufferId(text.integer()?)),
+        "param" => Source::Param(ParamId(text.integer()?)),
+        "literal" => Source::Literal(LiteralId(text.integer()?)),
+        "place" => Source::Place,
+        "position" => Source::Position,
+        _ => return Err(text.error_at(at, format!("no source `{word}`"))),
+    };
+    let offset = if text.eats("+") { text.integer()? } else { 0 };
+    let strides = integers(text)?;
+    let index = if text.eats_word("by") {
+        let stride = text.integer()?;
+        text.expect("*")?;
+        text.expect("(")?;
+        let inner = text.deeper(view)?;
+        text.expect(")")?;
+        Some(Box::new(Indirect { view: inner, stride }))
+    } else {
+        None
+    };
+    Ok(View { source, offset, strides, index })
+}
+
+fn views(text: &mut Reader) -> Parsed<Vec<View>> {
+    text.list("(", ")", view)
+}
+
+fn program(text: &mut Reader) -> Parsed<RowProgram> {
+    text.expect("{")?;
+    let mut program = RowProgram { locals: Vec::new(), ops: Vec::new() };
+    while text.eats_word("local") {
+        let _number: u32 = text.integer()?;
+        program.locals.push(Local { dtype: text.dtype()?, elements: text.integer()? });
+    }
+    while !text.eats("}") {
+        program.ops.push(row_op(text)?);
+    }
+    Ok(program)
+}
+
+fn row_op(text: &mut Reader) -> Parsed<RowOp> {
+    if text.eats_word("map") {
+        let (extents, expr, args) = (integers(text)?, text.expr()?, views(text)?);
+        text.expect("->")?;
+        return Ok(RowOp::Map { extents, expr, args, into: view(text)? });
+    }
+    if text.eats_word("top_k") {
+        let (extents, k) = (integers(text)?, text.integer()?);
+        text.expect_word("of")?;
+        let len = text.integer()?;
+        text.expect("(")?;
+        let arg = view(text)?;
+        text.expect(")")?;
+        text.expect("->")?;
+        let values = view(text)?;
+        text.expect(",")?;
+        return Ok(RowOp::TopK { extents, len, k, arg, values, indices: view(text)? });
+    }
+    let op = text.one_of("a row op", |word| ReduceOp::ALL.into_iter().find(|op| op.name() == word))?;
+    let extents = integers(text)?;
+    text.expect_word("over")?;
+    let (over, expr, args) = (integers(text)?, text.expr()?, views(text)?);
+    text.expect("->")?;
+    Ok(RowOp::Reduce { op, extents, over, expr, args, into: view(text)? })
+}
+
+fn gemm(text: &mut Reader, grouped: bool) -> Parsed<Gemm> {
+    let (rows, a) = (rows(text)?, buffer_id(text)?);
+    text.expect_word("param")?;
+    let weights = ParamId(text.integer()?);
+    let (epilogue, extras) = (text.expr()?, views(text)?);
+    text.expect("->")?;
+    let out = buffer_id(text)?;
+    let group = if grouped { Some(group(text)?) } else { None };
+    Ok(Gemm { rows, a, weights, epilogue, extras, out, group })
+}
+
+fn group(text: &mut Reader) -> Parsed<Group> {
+    text.expect_word("group")?;
+    let (offsets, order) = (buffer_id(text)?, buffer_id(text)?);
+    text.expect_word("choices")?;
+    let choices = text.integer()?;
+    text.expect_word("first")?;
+    let first = text.integer()?;
+    let gather = text.eats_word("gather");
+    let store = if text.eats_word("weighed") {
+        Store::Choices { weights: buffer_id(text)? }
+    } else {
+        text.expect_word("slots")?;
+        Store::Slots
+    };
+    Ok(Group { offsets, order, choices, first, gather, store })
+}
+
+fn bin(text: &mut Reader) -> Parsed<Bin> {
+    text.expect_word("route")?;
+    let route = text.integer()?;
+    let (indices, weights) = (buffer_id(text)?, buffer_id(text)?);
+    text.expect_word("experts")?;
+    let experts = text.integer()?;
+    text.expect_word("choices")?;
+    let choices = text.integer()?;
+    text.expect("->")?;
+    let (offsets, order) = (buffer_id(text)?, buffer_id(text)?);
+    let slot_of = if text.eats_word("inverse") { Some(buffer_id(text)?) } else { None };
+    Ok(Bin { indices, weights, experts, choices, offsets, order, slot_of, route })
+}
+
+fn attention(text: &mut Reader) -> Parsed<Attention> {
+    let rows = rows(text)?;
+    let (q, k, v) = (buffer_id(text)?, buffer_id(text)?, buffer_id(text)?);
+    let at = text.here();
+    let [groups, queries, width, values] = integers(text)?[..] else {
+        return Err(text.error_at(at, "`[groups, queries, width, values]` is wanted"));
+    };
+    let (score, extras) = (text.expr()?, views(text)?);
+    let causal = text.eats_word("causal");
+    let window = if text.eats_word("window") { Some(text.integer()?) } else { None };
+    text.expect("->")?;
+    let out = buffer_id(text)?;
+    Ok(Attention { rows, q, k, v, out, groups, queries, width, values, score, extras, causal, window })
+}

@@ -1,5 +1,7 @@
 //! Where the text leaves the grammar: what was found, what could have stood there, and what to type.
 
+use std::ops::Range;
+
 use miette::Diagnostic;
 use moec_diag::Span;
 use thiserror::Error;
@@ -31,25 +33,42 @@ const RESERVED: [&str; 17] = [
 ];
 
 impl<'a> Reader<'a> {
-    /// `stop.at` is within the file; `start` is where the thing being read starts.
-    pub fn report(&self, stop: Stop, start: u32, place: Place, findings: &mut Findings) {
+    /// `stop.at` is within the file, as is the `range` of the thing being read.
+    pub fn report(&self, stop: Stop, range: Range<u32>, place: Place, findings: &mut Findings) {
         // White space is skipped before a token, so that the stop may be at the end of the one before.
         let at = self.scan.index_at(stop.at.min(self.text.len() as u32));
-        let first = self.scan.index_at(start);
-        let span = match self.scan.tokens.get(at) {
-            Some(token) => findings.span(token.start, token.end),
-            None => findings.span(self.text.len() as u32, self.text.len() as u32),
+        let first = self.scan.index_at(range.start);
+        let Some(token) = self.scan.tokens.get(at).filter(|token| token.start < range.end) else {
+            return self.report_end(at, &stop.expected, place, findings);
         };
+        let span = findings.span(token.start, token.end);
         let found = self.word(at);
         let wants_name = stop.expected.iter().any(|&rule| wants_name(rule));
         let wants_value = stop.expected.iter().any(|&rule| phrase(rule, place) == Phrase::Firm("an expression"));
-        if RESERVED.contains(&found) && wants_name && !wants_value && place != Place::Item {
+        let named = wants_name && !wants_value || self.word(at + 1) == "=";
+        if RESERVED.contains(&found) && named {
             findings.report(span, ReservedWord { word: found.to_owned(), at: span });
             return;
         }
         let expected = expectation(&stop.expected, place);
-        let help = self.help(at, first, &stop.expected, place).unwrap_or_else(|| format!("write {expected} here"));
+        let help = self
+            .help(at, first, &stop.expected, wants_value, place)
+            .unwrap_or_else(|| format!("write {expected} here"));
         findings.report(span, Unexpected { found: self.describe(at), expected, help, at: span });
+    }
+
+    /// The thing being read ends before the token `at`, and the grammar wants more of it.
+    fn report_end(&self, at: usize, expected: &[Rule], place: Place, findings: &mut Findings) {
+        let end = at.checked_sub(1).map_or(0, |before| self.scan.tokens[before].end);
+        let at = findings.span(end, end);
+        let what = match place {
+            Place::Item => "item",
+            Place::Statement => "statement",
+            Place::Setting => "entry",
+            Place::Rule => "rule",
+            Place::Expression => "expression",
+        };
+        findings.report(at, EndsEarly { what, expected: expectation(expected, place), at });
     }
 
     fn word(&self, at: usize) -> &'a str {
@@ -61,15 +80,15 @@ impl<'a> Reader<'a> {
     }
 
     fn describe(&self, at: usize) -> String {
-        let Some(token) = self.scan.tokens.get(at) else { return "the end".into() };
+        let Some(token) = self.scan.tokens.get(at) else { return "end".into() };
         let spelling = self.word(at);
         let short = |spelling: &str| {
             let cut = spelling.char_indices().nth(40).map(|(cut, _)| cut);
             cut.map_or(spelling.to_owned(), |cut| format!("{}…", &spelling[..cut]))
         };
         match token.kind {
-            TokenKind::Text { .. } => format!("the string {}", short(spelling)),
-            TokenKind::Number => format!("the number {}", short(spelling)),
+            TokenKind::Text { .. } => format!("string {}", short(spelling)),
+            TokenKind::Number => format!("number {}", short(spelling)),
             TokenKind::Word | TokenKind::Open | TokenKind::Close | TokenKind::Mark | TokenKind::Unknown => {
                 format!("`{}`", short(spelling))
             }
@@ -77,16 +96,23 @@ impl<'a> Reader<'a> {
     }
 
     /// The next thing to type, where more can be said than what is expected.
-    fn help(&self, at: usize, first: usize, expected: &[Rule], place: Place) -> Option<String> {
+    fn help(&self, at: usize, first: usize, expected: &[Rule], wants_value: bool, place: Place) -> Option<String> {
         let found = self.word(at);
         let before = self.before(at, 1);
         let continues = expected.contains(&Rule::infix);
         let first_word = self.word(first);
-        if place == Place::Statement && at <= first + 1 {
-            if let Some(meant) = foreign_statement(first_word) {
+        let begins_line = self.scan.tokens.get(at).is_some_and(|token| token.first_on_line);
+        let opening = match place {
+            Place::Statement if at <= first + 1 => Some(first_word),
+            // A statement that does not begin like one was taken for more of the statement before.
+            Place::Statement if begins_line => Some(found),
+            Place::Statement | Place::Item | Place::Setting | Place::Rule | Place::Expression => None,
+        };
+        if let Some(word) = opening {
+            if let Some(meant) = foreign_statement(word) {
                 return Some(meant.into());
             }
-            if let Some(meant) = nearest(first_word, &STATEMENT_WORDS) {
+            if let Some(meant) = nearest(word, &STATEMENT_WORDS) {
                 return Some(format!("did you mean `{meant}`?"));
             }
         }
@@ -104,33 +130,81 @@ impl<'a> Reader<'a> {
             "=" if continues => "to compare, write `==`; to give a name a new value, begin with the name",
             "*" if before == "*" => "a power is written `^`",
             "|" if continues => "write `or`; keys are joined by `|` after `from` only",
-            "," if place == Place::Setting || place == Place::Statement || place == Place::Rule => {
+            "," if !wants_value
+                && !expected.contains(&Rule::close_bracket)
+                && !expected.contains(&Rule::close_paren) =>
+            {
                 "no comma is needed: each stands on its own line, or after `;`"
+            }
+            "or" if expected.contains(&Rule::bar) => "several keys are joined by `|`",
+            _ if expected.contains(&Rule::from) && self.word(at).starts_with('"') => "a key comes after `from`",
+            _ if before == "from" => "a key of `config.json` stands in quotes",
+            _ if before == "require" => "write `require \"key\" == value`, the key in quotes",
+            _ if before == "ignore" && place == Place::Rule => "write `ignore \"name.of.the.tensor\"`, in quotes",
+            _ if expected == [Rule::text] && place == Place::Rule => "the name of a tensor stands in quotes",
+            "}" if place == Place::Rule => "alternatives are two or more: `{gate,up}`",
+            _ if place == Place::Rule && before == "[" && self.is_number(at) => {
+                "an index is a name, such as `l`, that the tensor's name has as `{l}`"
             }
             "(" if continues && self.before(at, 2) == "." => {
                 "only a plain name can be called: write `name(value)`, and a block's parts are called inside that block"
+            }
+            ":" if place == Place::Item && first_word != "model" && expected.contains(&Rule::close_paren) => {
+                "arguments have no written type"
             }
             ":" if place == Place::Statement => "only a model's inputs and outputs have a written type",
             "x" | "X" if expected.contains(&Rule::times) => "a bank's count is written `× 8`, or `times 8`",
             "over" if continues => "`over` stands just after a contraction, or last inside a call's parentheses",
             "as" if continues => "`as` stands in a call's parentheses: `split(x, Head as (KV, Rep))`",
             "else" => "`else` stands after the `}` of an `if`",
+            _ if before == "else" => "both branches of an `if` stand in braces",
+            _ if before == "[" && expected == [Rule::name] => {
+                "an index names its axis: `x[Half = 0]`, `x[Half = 0..2]`"
+            }
             "{" if continues && self.before(at, 1) == "]" => "is an `=` or an operator missing before this?",
             _ if expected.contains(&Rule::equals) && place == Place::Rule => {
                 "a rule is `layers[l].norm.w = \"name.of.{l}.the.tensor\"`, with its layout after `as`"
             }
-            _ if expected.contains(&Rule::axes_over) && continues && self.in_call_over(at) => {
+            _ if expected == [Rule::comma, Rule::close_paren] && self.after_call_over(at) => {
                 "inside a call `over` belongs to the call: put a contraction that says `over` in parentheses"
+            }
+            _ if !continues && !wants_value && (place == Place::Item || at <= first + 2) => {
+                return form(first_word, place).map(|form| format!("it is written `{form}`"));
             }
             _ => return None,
         };
         Some(help.into())
     }
 
-    /// The token comes after `over A,`.
-    fn in_call_over(&self, at: usize) -> bool {
-        (1..8).any(|back| self.before(at, back) == "over")
+    fn is_number(&self, at: usize) -> bool {
+        self.scan.tokens.get(at).is_some_and(|token| token.kind == TokenKind::Number)
     }
+
+    /// The token comes after `over A, b`.
+    fn after_call_over(&self, at: usize) -> bool {
+        self.before(at, 4) == "over" && self.before(at, 2) == ","
+    }
+}
+
+/// How the item or statement that begins with a word is written.
+fn form(word: &str, place: Place) -> Option<&'static str> {
+    let form = match (place, word) {
+        (Place::Item, "use") => "use std::norm::rms_norm",
+        (Place::Item, "serves") => "serves \"ArchitectureName\"",
+        (Place::Item, "config") => "config { D = 2048 from \"hidden_size\" }",
+        (Place::Item, "fn") => "fn name(x, k = 1 over A) = expression",
+        (Place::Item, "block") => "block name(width) { … }",
+        (Place::Item, "expert") => "expert name(width) { … }",
+        (Place::Item, "gate") => "gate name(k) { … }",
+        (Place::Item, "model") => "model name(ids: i32[S]) { … }",
+        (Place::Item, "weights") => "weights hf { … }",
+        (Place::Statement, "param") => "param W[E, D]",
+        (Place::Statement, "part") => "part norm = rms_norm(eps over D)",
+        (Place::Statement, "let") => "let name = expression",
+        (Place::Statement, "layers") => "layers l in 0..L { … }",
+        _ => return None,
+    };
+    Some(form)
 }
 
 fn foreign_statement(word: &str) -> Option<&'static str> {
@@ -155,16 +229,21 @@ fn foreign_item(word: &str) -> Option<&'static str> {
 
 /// The word of the language that was probably meant.
 fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str> {
-    let close = |meant: &&&'static str| word.len() > 2 && strsim::osa_distance(word, meant) <= 1 + meant.len() / 5;
+    let close = |meant: &&&'static str| {
+        word.len() > 2 && word != **meant && strsim::osa_distance(word, meant) <= 1 + meant.len() / 5
+    };
     words.iter().filter(close).min_by_key(|meant| strsim::osa_distance(word, meant)).copied()
 }
 
 /// `a, b or c` of what could stand here. What could merely go on the expression before counts only if it is all.
 fn expectation(expected: &[Rule], place: Place) -> String {
+    let continues = expected.contains(&Rule::infix);
     let mut firm: Vec<&str> = Vec::new();
     let mut loose: Vec<&str> = Vec::new();
     for &rule in expected {
+        let merely_continues = continues && matches!(rule, Rule::open_paren | Rule::open_bracket);
         match phrase(rule, place) {
+            _ if merely_continues => {}
             Phrase::Firm(words) if !firm.contains(&words) => firm.push(words),
             Phrase::Loose(words) if !loose.contains(&words) => loose.push(words),
             Phrase::Firm(_) | Phrase::Loose(_) | Phrase::Silent => {}
@@ -181,7 +260,14 @@ fn expectation(expected: &[Rule], place: Place) -> String {
 fn wants_name(rule: Rule) -> bool {
     matches!(
         rule,
-        Rule::name | Rule::pattern | Rule::place | Rule::formal | Rule::input | Rule::axis | Rule::regroup_to | Rule::lane
+        Rule::name
+            | Rule::pattern
+            | Rule::place
+            | Rule::formal
+            | Rule::input
+            | Rule::axis
+            | Rule::regroup_to
+            | Rule::lane
     )
 }
 
@@ -278,7 +364,7 @@ fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::equals => Firm("`=`"),
         Rule::same => Firm("`==`"),
         Rule::dots => Firm("`..`"),
-        Rule::bar => Loose("`|`"),
+        Rule::bar => Firm("`|`"),
         Rule::open_paren => Firm("`(`"),
         Rule::close_paren => Firm("`)`"),
         Rule::open_bracket => Firm("`[`"),
@@ -306,6 +392,16 @@ struct Unexpected {
     found: String,
     expected: String,
     help: String,
+    #[label("expected {expected}")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the {what} ends too early")]
+#[diagnostic(code(moec::syntax::ends_early), help("write {expected} here"))]
+struct EndsEarly {
+    what: &'static str,
+    expected: String,
     #[label("expected {expected}")]
     at: Span,
 }

@@ -4,6 +4,8 @@
 //! (`grammar`), and where it stops, what is broken is reported (`expected`) and left out (`recover`), so that one run
 //! finds the problems of all statements. `build` makes the tree.
 
+#[cfg(test)]
+mod agreement;
 mod build;
 mod expected;
 mod findings;
@@ -24,10 +26,13 @@ use grammar::Rule;
 /// A file longer than this is refused.
 pub const LARGEST_FILE_BYTES: usize = 4 << 20;
 
+/// A file with a longer line is refused: no report could show it.
+const LONGEST_LINE_BYTES: usize = 10_000;
+
 /// Reads a file and adds it to the sources; spans in the tree are theirs.
 ///
 /// The tree holds what could be read even where there are problems; it is all of the file only where there are none.
-/// `None` where the text is no `.moe` file at all (binary, or over [`LARGEST_FILE_BYTES`]).
+/// `None` where the text is no `.moe` file at all: binary, over [`LARGEST_FILE_BYTES`], or with an endless line.
 pub fn parse(sources: &mut SourceMap, name: &str, text: &str) -> (Option<tree::File>, Problems) {
     let (base, problems) = add(sources, name, text);
     if !problems.is_empty() {
@@ -47,6 +52,7 @@ pub fn parse_bytes(sources: &mut SourceMap, name: &str, bytes: &[u8]) -> (Option
             match file_refused(name, bytes) {
                 Some(Refused::TooLarge(problem)) => problems.report(problem),
                 Some(Refused::Binary(problem)) => problems.report(problem),
+                Some(Refused::LongLine(problem)) => problems.report(problem),
                 None => problems.report(NotUtf8 { name: name.to_owned(), offset: error.valid_up_to() }),
             }
             (None, problems)
@@ -68,7 +74,9 @@ pub fn parse_expr(sources: &mut SourceMap, name: &str, text: &str) -> (Option<tr
                 let expr = build::expression(pair, &scan, &mut findings);
                 return (expr, findings.into_problems());
             }
-            Err(stop) => Reader { text, scan: &scan }.report(stop, 0, Place::Expression, &mut findings),
+            Err(stop) => {
+                Reader { text, scan: &scan }.report(stop, 0..text.len() as u32, Place::Expression, &mut findings)
+            }
         }
     }
     (None, findings.into_problems())
@@ -80,6 +88,7 @@ fn add(sources: &mut SourceMap, name: &str, text: &str) -> (u32, Problems) {
     match file_refused(name, text.as_bytes()) {
         Some(Refused::TooLarge(problem)) => problems.report(problem),
         Some(Refused::Binary(problem)) => problems.report(problem),
+        Some(Refused::LongLine(problem)) => problems.report(problem),
         None => return (sources.add(name, text), problems),
     }
     (0, problems)
@@ -103,6 +112,7 @@ fn read_file(text: &str, findings: &mut Findings) -> tree::File {
 enum Refused {
     TooLarge(FileTooLarge),
     Binary(BinaryFile),
+    LongLine(LineTooLong),
 }
 
 fn file_refused(name: &str, bytes: &[u8]) -> Option<Refused> {
@@ -110,8 +120,12 @@ fn file_refused(name: &str, bytes: &[u8]) -> Option<Refused> {
     if bytes.len() > LARGEST_FILE_BYTES {
         return Some(Refused::TooLarge(FileTooLarge { name, bytes: bytes.len() }));
     }
-    let offset = bytes.iter().position(|&byte| byte == 0)?;
-    Some(Refused::Binary(BinaryFile { name, offset }))
+    if let Some(offset) = bytes.iter().position(|&byte| byte == 0) {
+        return Some(Refused::Binary(BinaryFile { name, offset }));
+    }
+    let mut lines = bytes.split(|&byte| byte == b'\n').enumerate();
+    let (line, long) = lines.find(|(_, line)| line.len() > LONGEST_LINE_BYTES)?;
+    Some(Refused::LongLine(LineTooLong { name, line: line + 1, bytes: long.len() }))
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -136,4 +150,13 @@ struct BinaryFile {
 struct NotUtf8 {
     name: String,
     offset: usize,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("line {line} of {name} has {bytes} bytes")]
+#[diagnostic(code(moec::syntax::line_too_long), help("a line has at most {LONGEST_LINE_BYTES} bytes: break it"))]
+struct LineTooLong {
+    name: String,
+    line: usize,
+    bytes: usize,
 }

@@ -1,5 +1,7 @@
 //! One item from its region of the text, with what is broken in it reported and left out.
 
+use std::ops::Range;
+
 use miette::Diagnostic;
 use moec_diag::Span;
 use thiserror::Error;
@@ -26,7 +28,8 @@ pub fn read_region(text: &str, scan: &Scan, region: &Region, file: &mut File, fi
     let docs = Docs { scan };
     let reader = Reader { text, scan };
     let own = &text[region.start as usize..region.end as usize];
-    let sound = !region.broken && !region.unclosed && region.segments.iter().all(|segment| !segment.broken);
+    let whole = region.segments.iter().all(|segment| !segment.broken && !segment.unclosed);
+    let sound = whole && !region.broken && !region.unclosed;
     let stop = match sound.then(|| read(Rule::lone_item, own)) {
         Some(Ok(item)) => return build::item(item, region.start, &docs, file, findings),
         Some(Err(stop)) => Some(stop),
@@ -37,12 +40,14 @@ pub fn read_region(text: &str, scan: &Scan, region: &Region, file: &mut File, fi
         return;
     }
     match stop {
-        Some(stop) if !left_out.contains(&true) => report(&reader, stop, region.start, Place::Item, findings),
+        Some(stop) if !left_out.contains(&true) => {
+            report(&reader, stop, region.start..region.end, Place::Item, findings)
+        }
         Some(_) | None => {
             let mended = mended(text, region, &left_out);
             match read(Rule::lone_item, &mended) {
                 Ok(item) => build::item(item, region.start, &docs, file, findings),
-                Err(stop) => report(&reader, stop, region.start, Place::Item, findings),
+                Err(stop) => report(&reader, stop, region.start..region.end, Place::Item, findings),
             }
         }
     }
@@ -62,7 +67,7 @@ fn report_segments(text: &str, region: &Region, reader: &Reader, findings: &mut 
         let inside = segment.parent.is_some_and(|parent| left_out[parent]);
         left_out.push(segment.broken || stop.is_some() || inside);
         if let Some(stop) = stop {
-            report(reader, stop, segment.start, place, findings);
+            report(reader, stop, segment.start..segment.end, place, findings);
         }
     }
     left_out
@@ -76,8 +81,8 @@ fn read_segment(text: &str, segment: &Segment, rule: Rule) -> Result<(), Stop> {
     read(rule, own).map(|_| ())
 }
 
-fn report(reader: &Reader, stop: Stop, base: u32, place: Place, findings: &mut Findings) {
-    reader.report(Stop { at: base + stop.at, expected: stop.expected }, base, place, findings);
+fn report(reader: &Reader, stop: Stop, range: Range<u32>, place: Place, findings: &mut Findings) {
+    reader.report(Stop { at: range.start + stop.at, expected: stop.expected }, range, place, findings);
 }
 
 /// The region with the segments left out made blank, so that offsets stay, and with missing braces at its end.

@@ -26,7 +26,7 @@ pub enum TokenKind {
     Close,
     /// An operator or separator.
     Mark,
-    /// A character that means nothing in the language.
+    /// A character that means nothing in the language, or several of it.
     Unknown,
 }
 
@@ -106,7 +106,8 @@ fn token(rest: &str, next: char) -> (TokenKind, usize) {
         _ if is_word(next) => (TokenKind::Word, rest.find(|c| !is_word(c)).unwrap_or(rest.len())),
         _ if TWO_BYTE_MARKS.iter().any(|mark| rest.starts_with(mark)) => (TokenKind::Mark, 2),
         '=' | '<' | '>' | '+' | '-' | '*' | '/' | '%' | '^' | '@' | ',' | ';' | ':' | '.' | '|' => (TokenKind::Mark, 1),
-        _ => (TokenKind::Unknown, next.len_utf8()),
+        // One of a kind, as in `&&`, is one mistake.
+        _ => (TokenKind::Unknown, rest.find(|c| c != next).unwrap_or(rest.len())),
     }
 }
 
@@ -167,8 +168,7 @@ pub fn number_is_well_formed(spelling: &str) -> bool {
         Some((whole, fraction)) => (whole, Some(fraction)),
         None => (mantissa, None),
     };
-    let digits = |part: &str| {
-        part.split('_').all(|group| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit()))
-    };
+    let digits =
+        |part: &str| part.split('_').all(|group| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit()));
     digits(whole) && fraction.is_none_or(digits) && exponent.is_none_or(digits)
 }

@@ -180,14 +180,34 @@ pub enum ExprKind {
     Unary(Unary, Expr),
     Binary(Binary, Expr, Expr),
     /// `a · b`, `a · b over (X, Y)`; no axes written means the one shared axis.
-    Contract { left: Expr, right: Expr, over: Vec<Name> },
+    Contract {
+        left: Expr,
+        right: Expr,
+        over: Vec<Name>,
+    },
     /// `f(x, k = 2 over E)`.
-    Call { function: Name, arguments: Vec<Argument>, over: Vec<Name> },
+    Call {
+        function: Name,
+        arguments: Vec<Argument>,
+        over: Vec<Name>,
+    },
     /// `.values`, or a part's parameter.
-    Field { of: Expr, field: Name },
+    Field {
+        of: Expr,
+        field: Name,
+    },
     /// `x[Half = 0]` drops the axis; `x[Half = 0..2]` keeps it.
-    Index { of: Expr, axis: Name, from: Expr, to: Option<Expr> },
-    If { condition: Expr, yes: Expr, no: Option<Expr> },
+    Index {
+        of: Expr,
+        axis: Name,
+        from: Expr,
+        to: Option<Expr>,
+    },
+    If {
+        condition: Expr,
+        yes: Expr,
+        no: Option<Expr>,
+    },
     /// `moe { gate g(…); experts a × 8, b × 1; always c }`
     Moe(Moe),
 }
@@ -223,7 +243,11 @@ pub enum Argument {
     Value(Expr),
     Named(Name, Expr),
     /// `Head as (KV, Rep = 4)`, `(KV, Rep) as Head`, `S as T`.
-    Regroup { from: Vec<Name>, to: Vec<AxisExpr>, at: Span },
+    Regroup {
+        from: Vec<Name>,
+        to: Vec<AxisExpr>,
+        at: Span,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -382,7 +382,9 @@ struct ChainedComparison {
 #[error("`over` with no contraction before it")]
 #[diagnostic(
     code(moec::syntax::over_nothing),
-    help("`over` stands just after a contraction, `a · b over D`, or last inside a call's parentheses, `sum(a over D)`")
+    help(
+        "`over` stands just after a contraction, `a · b over D`, or last inside a call's parentheses, `sum(a over D)`"
+    )
 )]
 struct OverNothing {
     #[label("belongs to nothing")]
@@ -399,7 +401,10 @@ struct TooDeep {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("a whole number that does not fit into 64 bits")]
-#[diagnostic(code(moec::syntax::int_too_large), help("the largest is {}; a large float is written like `1e30`", i64::MAX))]
+#[diagnostic(
+    code(moec::syntax::int_too_large),
+    help("the largest is {}; a large float is written like `1e30`", i64::MAX)
+)]
 struct IntTooLarge {
     #[label("too large")]
     at: Span,

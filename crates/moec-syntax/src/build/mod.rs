@@ -28,7 +28,8 @@ impl Docs<'_> {
         let token = self.scan.index_at(offset);
         let from = token.checked_sub(1).map_or(0, |before| self.scan.tokens[before].end);
         let docs = &self.scan.docs;
-        let (first, end) = (docs.partition_point(|doc| doc.start < from), docs.partition_point(|doc| doc.start < offset));
+        let (first, end) =
+            (docs.partition_point(|doc| doc.start < from), docs.partition_point(|doc| doc.start < offset));
         docs[first..end].iter().filter(|doc| !doc.head).map(|doc| doc.text.clone()).collect()
     }
 }
@@ -229,7 +230,9 @@ impl Builder<'_> {
                 rule => {
                     let mut parts = children(child);
                     let name = self.name(given(&mut parts, rule));
-                    definition.params.push(FormalParam { name, default: parts.next().map(|pair| self.expression(pair)) });
+                    definition
+                        .params
+                        .push(FormalParam { name, default: parts.next().map(|pair| self.expression(pair)) });
                 }
             }
         }

@@ -107,7 +107,9 @@ struct UnmatchedBrace {
 #[error("`{{{inside}}}` is no hole of a tensor's name")]
 #[diagnostic(
     code(moec::syntax::not_a_hole),
-    help("a hole is `{{l}}`, an index of the parameter's path, `{{gate,up}}`, alternatives, or `{{any}}` after `ignore`")
+    help(
+        "a hole is `{{l}}`, an index of the parameter's path, `{{gate,up}}`, alternatives, or `{{any}}` after `ignore`"
+    )
 )]
 struct NotAHole {
     inside: String,

@@ -51,7 +51,9 @@ impl Found {
                 findings.report(at, MalformedNumber { found: abbreviated(&found), help, at });
             }
             Kind::UnclosedText => findings.report(at, UnclosedText { at }),
-            Kind::UnknownEscape(escape) => findings.report(at, UnknownEscape { escape, at }),
+            Kind::UnknownEscape(escape) => {
+                findings.report(at, UnknownEscape { escape: escape.escape_debug().to_string(), at })
+            }
             Kind::UnknownCharacter => {
                 let help = character_help(&found);
                 findings.report(at, UnknownCharacter { found: visible(&found), help, at });
@@ -92,10 +94,9 @@ fn abbreviated(spelling: &str) -> String {
 
 fn visible(character: &str) -> String {
     match character.chars().next() {
-        Some(c) if c.is_control() || !c.is_ascii() => {
-            format!("{}U+{:04X}", if c.is_alphanumeric() { format!("{c}, ") } else { String::new() }, c as u32)
-        }
-        Some(c) => c.to_string(),
+        Some(c) if c.is_ascii_graphic() => abbreviated(character),
+        Some(c) if c.is_alphanumeric() => format!("{c} (U+{:04X})", c as u32),
+        Some(c) => format!("U+{:04X}", c as u32),
         None => String::new(),
     }
 }
@@ -129,7 +130,11 @@ fn number_help(spelling: &str) -> String {
     if spelling.starts_with("0x") || spelling.starts_with("0b") {
         "numbers are decimal".into()
     } else if rest.starts_with(|c: char| c.is_ascii_alphabetic()) && !rest.starts_with(['e', 'E']) {
-        format!("a name does not start with a digit; to multiply, write `{} * {}`", abbreviated(whole), abbreviated(rest))
+        format!(
+            "a name does not start with a digit; to multiply, write `{} * {}`",
+            abbreviated(whole),
+            abbreviated(rest)
+        )
     } else {
         "write a number like `42`, `1_000`, `0.5` or `1e-6`".into()
     }
@@ -197,17 +202,17 @@ struct UnclosedText {
 #[error("a string cannot have `\\{escape}`")]
 #[diagnostic(code(moec::syntax::unknown_escape), help("the escapes are `\\\"`, `\\\\`, `\\n` and `\\t`"))]
 struct UnknownEscape {
-    escape: char,
+    escape: String,
     #[label("in this string")]
     at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("`{found}` means nothing here")]
+#[error("{found} is not a character of the language")]
 #[diagnostic(code(moec::syntax::unknown_character), help("{help}"))]
 struct UnknownCharacter {
     found: String,
     help: String,
-    #[label("not a character of the language")]
+    #[label("means nothing here")]
     at: Span,
 }

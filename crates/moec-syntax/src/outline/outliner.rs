@@ -134,7 +134,8 @@ impl<'a> Outliner<'a> {
                 }
             }
             TokenKind::Mark => {
-                if self.word(at) == "=" && self.phase == Phase::Head && self.word_of_region() == "fn" && self.outside() {
+                if self.word(at) == "=" && self.phase == Phase::Head && self.word_of_region() == "fn" && self.outside()
+                {
                     self.phase = Phase::Tail;
                 }
             }
@@ -164,7 +165,7 @@ impl<'a> Outliner<'a> {
 
     fn starts_item(&self, at: usize) -> bool {
         let Some(head) = self.head.filter(|_| !self.whole_expression) else { return false };
-        if !self.is_word(at) || !ITEM_WORDS.contains(&self.word(at)) || at == head {
+        if !self.is_item_word(at) || at == head {
             return false;
         }
         let token = self.tokens[at];
@@ -183,11 +184,16 @@ impl<'a> Outliner<'a> {
             return false;
         }
         match self.phase {
-            Phase::Head => certain && token.first_on_line,
+            Phase::Head if self.is_item_word(head) => certain && token.first_on_line,
+            Phase::Head => token.first_on_line && token.indent == 0,
             Phase::Body => false,
             // Two expressions never stand side by side, so the word cannot belong to the one before.
-            Phase::Tail => at - 1 > head && self.ends_expression(at - 1),
+            Phase::Tail => (certain && self.stack.is_empty()) || (at - 1 > head && self.ends_expression(at - 1)),
         }
+    }
+
+    fn is_item_word(&self, at: usize) -> bool {
+        self.is_word(at) && ITEM_WORDS.contains(&self.word(at))
     }
 
     fn ends_expression(&self, at: usize) -> bool {
@@ -271,12 +277,13 @@ impl<'a> Outliner<'a> {
         match self.shape() {
             Shape::Statements => {
                 // Where only a name can stand, such a word is a mistake of another kind.
-                let misplaced = before == "." || (matches!(before, "(" | "[" | ",") && self.word(at + 1) == "=");
-                self.is_word(at) && (STATEMENT_WORDS.contains(&word) && !misplaced || self.is_assigned(at, before))
+                let misplaced = before == "." || (matches!(before, "(" | "[" | ",") && !self.tokens[at].first_on_line);
+                let statement = self.is_word(at) && STATEMENT_WORDS.contains(&word) && !misplaced;
+                statement || self.is_assigned(at, before) || (directly && self.begins_line_anew(at, before))
             }
             Shape::Settings => {
                 let requires = word == "require" && self.word(at + 1).starts_with('"');
-                self.is_word(at) && (requires || self.is_assigned(at, before))
+                requires || self.is_assigned(at, before) || (directly && self.begins_line_anew(at, before))
             }
             Shape::Rules => {
                 let continues = matches!(before, "(" | "[" | "," | "{" | "." | "=" | "as" | "ignore");
@@ -290,9 +297,24 @@ impl<'a> Outliner<'a> {
 
     /// `name =` that is not `let name =` nor a named argument or axis.
     fn is_assigned(&self, at: usize, before: &str) -> bool {
-        self.word(at + 1) == "="
+        let first = self.tokens[at].first_on_line;
+        let in_braces = self.stack.last().is_some_and(|opener| opener.bracket == Bracket::Brace);
+        self.is_word(at)
+            && self.word(at + 1) == "="
             && !matches!(before, "let" | "part" | "param" | "out" | "(" | "[" | "," | ":" | ".")
-            && (self.tokens[at].first_on_line || matches!(before, "{" | "}") || self.ends_expression(at - 1))
+            && (first || !in_braces && (matches!(before, "{" | "}") || self.ends_expression(at - 1)))
+    }
+
+    /// A line that begins with a word or a string after an expression: two expressions never stand side by side.
+    fn begins_line_anew(&self, at: usize, before: &str) -> bool {
+        let continues = RESERVED_IN_EXPRESSIONS.contains(&self.word(at)) || matches!(self.word(at), "as" | "from");
+        let waits = STATEMENT_WORDS.contains(&before) || matches!(before, "from" | "require" | "as" | "moe");
+        self.tokens[at].first_on_line
+            && matches!(self.tokens[at].kind, TokenKind::Word | TokenKind::Text { .. })
+            && !continues
+            && !waits
+            && at > 0
+            && self.ends_expression(at - 1)
     }
 
     fn push(&mut self, bracket: Bracket, token: usize) {
@@ -342,13 +364,18 @@ impl<'a> Outliner<'a> {
         }
     }
 
-    /// The body and the segment of a `layers` statement whose brace has not come yet, if that is what is being read.
+    /// The body and the segment of a statement whose own body this brace opens: `layers`, or a loop of another language.
     fn layers_at_head(&self) -> Option<(usize, usize)> {
         let body = self.stack.iter().rposition(|opener| matches!(opener.bracket, Bracket::Body | Bracket::Brace))?;
         let segment = self.stack[body].segment?;
         let found = &self.regions.last()?.segments[segment];
-        let layers = self.text[found.start as usize..].starts_with("layers");
-        (layers && !found.opens && self.shape() == Shape::Statements).then_some((body, segment))
+        let word = &self.text[found.start as usize..self.tokens[self.scan_index(found.start)].end as usize];
+        let has_body = word == "layers" || !STATEMENT_WORDS.contains(&word);
+        (has_body && !found.opens && self.shape() == Shape::Statements).then_some((body, segment))
+    }
+
+    fn scan_index(&self, offset: u32) -> usize {
+        self.tokens.partition_point(|token| token.end <= offset)
     }
 
     fn close(&mut self, at: usize) {
@@ -483,6 +510,13 @@ impl<'a> Outliner<'a> {
     }
 
     fn note(&mut self, found: Found) {
+        // `))))` is one mistake.
+        let repeated = self.problems.last().is_some_and(|last| {
+            last.kind == Kind::Stray && found.kind == Kind::Stray && last.token.end == found.token.start
+        });
+        if repeated {
+            self.problems.pop();
+        }
         if self.problems.len() < MOST_NOTED {
             self.problems.push(found);
         }

@@ -7,7 +7,8 @@ use miette::{GraphicalReportHandler, GraphicalTheme, Report};
 use moec_diag::{Problems, SourceMap};
 
 pub fn rendered(sources: &SourceMap, problems: Problems) -> String {
-    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(120).with_links(false);
+    let handler =
+        GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(120).with_links(false);
     let mut text = String::new();
     for problem in problems.into_vec() {
         let report = Report::new_boxed(problem).with_source_code(sources.clone());

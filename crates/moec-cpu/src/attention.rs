@@ -1,0 +1,329 @@
+//! Attention over cached keys and values by running softmax: scores of a block of keys live in scratch only.
+//!
+//! The query rows of one group of heads, `[positions, queries]` flattened, go in items of a few rows; an item walks the keys
+//! in blocks: scores by the GEMM kernel on the panels of keys, the score expression, maxima and exponentials by lanes, then
+//! the weighted values by the GEMM kernel on the rows of values.
+
+use moec_plan::{Attention, PANEL, RowProgram, Rows};
+use moec_types::DType;
+
+use crate::{
+    builder::{Builder, Cmp, Elem, F32, Ty, Val},
+    expr,
+    frame::{Frame, Matrix},
+    kernel::{Columns, Kernel, Kernels},
+    math, memory,
+    view::Row,
+};
+
+/// Query rows of an item, and keys of a block.
+const ITEM_ROWS: i64 = 16;
+const BLOCK_KEYS: i64 = 128;
+const PANEL_KEYS: i64 = PANEL as i64;
+
+/// Scratch of one item, in bytes from its start.
+struct Scratch {
+    /// f32 `[ITEM_ROWS, BLOCK_KEYS]`: scores, then probabilities.
+    scores: i64,
+    /// f32 `[ITEM_ROWS, values]`: sums so far.
+    sums: i64,
+    /// f32 `[ITEM_ROWS]` each: the largest score so far, the sum of exponentials.
+    largest: i64,
+    total: i64,
+    /// Pointers to rows for the kernel.
+    pointers: i64,
+    /// The kernel's result.
+    tile: i64,
+    end: i64,
+}
+
+impl Scratch {
+    fn new(values: u64) -> Self {
+        let round = |bytes: i64| (bytes + 63) / 64 * 64;
+        let scores = 0;
+        let sums = scores + ITEM_ROWS * BLOCK_KEYS * 4;
+        let largest = sums + round(ITEM_ROWS * values as i64 * 4);
+        let total = largest + ITEM_ROWS * 4;
+        let pointers = total + ITEM_ROWS * 4;
+        let tile = pointers + ITEM_ROWS * 8;
+        Scratch { scores, sums, largest, total, pointers, tile, end: tile + 8 * 4 * 64 }
+    }
+}
+
+pub fn scratch_bytes(attention: &Attention) -> u64 {
+    Scratch::new(attention.values).end as u64
+}
+
+pub fn emit(b: &Builder, frame: &Frame, kernels: &Kernels, attention: &Attention) {
+    let [k, v] = [attention.k, attention.v].map(|id| frame.buffer(b, id));
+    let [q, out] = [attention.q, attention.out].map(|id| frame.buffer(b, id));
+    let item = Item { frame, kernels, attention, scratch: Scratch::new(attention.values), k, v, q, out };
+    let (first, end) = frame.rows(b, attention.rows);
+    let rows = b.mul(b.sub(end, first), b.i64(attention.queries as i64));
+    let row_items = b.div(b.add(rows, b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS));
+    let (from, to) = frame.share(b, b.mul(row_items, b.i64(attention.groups as i64)));
+    b.range(from, to, b.i64(1), |b, at| {
+        let group = b.div(at, row_items);
+        let from = b.mul(b.rem(at, row_items), b.i64(ITEM_ROWS));
+        let to = b.min(b.add(from, b.i64(ITEM_ROWS)), rows);
+        item.run(b, group, first, from, to);
+    });
+}
+
+struct Item<'a> {
+    frame: &'a Frame<'a>,
+    kernels: &'a Kernels,
+    attention: &'a Attention,
+    scratch: Scratch,
+    k: Matrix,
+    v: Matrix,
+    q: Matrix,
+    out: Matrix,
+}
+
+/// A query row: its position within the pass, and within its group.
+struct Query {
+    position: Val,
+    query: Val,
+}
+
+impl Item<'_> {
+    fn run(&self, b: &Builder, group: Val, first: Val, from: Val, to: Val) {
+        let (frame, attention) = (self.frame, self.attention);
+        let queries = b.i64(attention.queries as i64);
+        let query =
+            |b: &Builder, row: Val| Query { position: b.add(first, b.div(row, queries)), query: b.rem(row, queries) };
+        let count = b.sub(to, from);
+        let place = |bytes: i64| b.offset_by(frame.scratch, bytes);
+        let [scores, sums, largest, total] =
+            [self.scratch.scores, self.scratch.sums, self.scratch.largest, self.scratch.total].map(place);
+        let values_bytes = attention.values as i64 * 4;
+
+        b.repeat(count, |b, row| {
+            b.store(b.float(F32, f32::NEG_INFINITY), b.offset(largest, b.shl(row, 2)));
+            b.store(b.float(F32, 0.0), b.offset(total, b.shl(row, 2)));
+        });
+        b.repeat(b.mul(count, b.i64(attention.values as i64)), |b, at| {
+            b.store(b.float(F32, 0.0), b.offset(sums, b.shl(at, 2)));
+        });
+
+        // The keys that any row of the item may look at.
+        let all = b.add(frame.past, frame.tokens);
+        let last = b.sub(to, b.i64(1));
+        let end = match attention.causal {
+            true => b.add(frame.past, b.add(query(b, last).position, b.i64(1))),
+            false => all,
+        };
+        let start = match attention.window {
+            None => b.i64(0),
+            Some(window) => {
+                let oldest = b.add(frame.past, query(b, from).position);
+                let start = b.max(b.sub(oldest, b.i64(window as i64 - 1)), b.i64(0));
+                b.sub(start, b.and(start, b.i64(PANEL_KEYS - 1)))
+            }
+        };
+
+        b.range(start, end, b.i64(BLOCK_KEYS), |b, key| {
+            let keys = b.min(b.sub(end, key), b.i64(BLOCK_KEYS));
+            self.scores(b, group, &query, from, count, key, keys, scores);
+            b.repeat(count, |b, row| {
+                let of = query(b, b.add(from, row));
+                let row_scores = b.offset(scores, b.mul(row, b.i64(BLOCK_KEYS * 4)));
+                let sums = b.offset(sums, b.mul(row, b.i64(values_bytes)));
+                let [largest, total] = [largest, total].map(|array| b.offset(array, b.shl(row, 2)));
+                self.softmax(b, group, &of, key, keys, row_scores, [largest, total, sums]);
+            });
+            self.add_values(b, group, count, key, keys, scores, sums);
+        });
+
+        b.repeat(count, |b, row| {
+            let of = query(b, b.add(from, row));
+            let head = b.add(b.mul(group, queries), of.query);
+            let number = frame.row_number(b, attention.out, attention.rows, of.position);
+            let out = b.offset(self.out.row(b, number), b.mul(head, b.i64(values_bytes)));
+            let sums = b.offset(sums, b.mul(row, b.i64(values_bytes)));
+            let total = b.load(F32, b.offset(total, b.shl(row, 2)));
+            each_lane(b, frame.level.lanes(), attention.values, &|b, at, lanes| {
+                let at = b.shl(at, 2);
+                let sum = memory::load(b, frame.level, DType::F32, b.offset(sums, at), lanes);
+                b.store(b.div(sum, b.splat(total, lanes)), b.offset(out, at));
+            });
+        });
+    }
+
+    /// Blocks of rows for the kernel: `body` gets how many, and the first.
+    fn row_blocks(&self, b: &Builder, most: u32, count: Val, body: &dyn Fn(&Builder, u32, Val)) {
+        let mut from = b.i64(0);
+        for power in (0..=most.ilog2()).rev() {
+            let rows = 1u32 << power;
+            let size = b.i64(i64::from(rows));
+            let end = b.sub(count, b.and(count, b.i64(i64::from(rows) - 1)));
+            b.range(from, end, size, |b, row| body(b, rows, row));
+            from = end;
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn scores(
+        &self,
+        b: &Builder,
+        group: Val,
+        query: &dyn Fn(&Builder, Val) -> Query,
+        from: Val,
+        count: Val,
+        key: Val,
+        keys: Val,
+        scores: Val,
+    ) {
+        let (frame, attention) = (self.frame, self.attention);
+        let storage = frame.plan.buffer(attention.k).dtype;
+        let width = b.i64(attention.width as i64);
+        let [pointers, tile] = [self.scratch.pointers, self.scratch.tile].map(|at| b.offset_by(frame.scratch, at));
+        let width_bytes = b.i64(attention.width as i64 * 4);
+        b.repeat(count, |b, row| {
+            let of = query(b, b.add(from, row));
+            let head = b.add(b.mul(group, b.i64(attention.queries as i64)), of.query);
+            let number = frame.row_number(b, attention.q, attention.rows, of.position);
+            let q = b.offset(self.q.row(b, number), b.mul(head, width_bytes));
+            b.store(q, b.offset(pointers, b.shl(row, 3)));
+        });
+        let element = storage.bytes() as i64;
+        let group_start = b.mul(group, b.mul(width, b.i64(PANEL_KEYS * element)));
+        let panel = |b: &Builder, within: Val| {
+            let ptr = self.k.row(b, b.add(key, within));
+            let ptr = b.offset(ptr, group_start);
+            Columns { ptr, k_bytes: b.i64(PANEL_KEYS * element), group_bytes: b.i64(0) }
+        };
+        let most = Kernel::most_rows(frame.level, 1);
+        b.range(b.i64(0), keys, b.i64(PANEL_KEYS), |b, within| {
+            let columns = panel(b, within);
+            self.row_blocks(b, most, count, &|b, rows, row| {
+                let kernel = Kernel { rows, groups: 1, branches: 1, lanes: PANEL as u32, storage };
+                self.kernels.call(b, kernel, b.offset(pointers, b.shl(row, 3)), columns, width, tile);
+                for at in 0..rows {
+                    let panel = b.load(Ty::vector(Elem::F32, 16), b.offset_by(tile, i64::from(at) * 64));
+                    let start = b.mul(b.add(row, b.i64(i64::from(at))), b.i64(BLOCK_KEYS));
+                    b.store(panel, b.offset(scores, b.shl(b.add(start, within), 2)));
+                }
+            });
+        });
+    }
+
+    /// Scores become probabilities relative to the largest score so far; what was summed before is scaled to match.
+    #[allow(clippy::too_many_arguments)]
+    fn softmax(
+        &self,
+        b: &Builder,
+        group: Val,
+        query: &Query,
+        key: Val,
+        keys: Val,
+        scores: Val,
+        [largest, total, sums]: [Val; 3],
+    ) {
+        let (frame, attention) = (self.frame, self.attention);
+        let ty = Ty::vector(Elem::F32, 16);
+        let lanes = ty.lanes;
+        let position = b.narrow(b.add(frame.past, query.position), Elem::I32);
+        let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
+        let row = Row { frame, program: &program, rows: Rows::One, row: b.i64(0), locals: &[], expert: None };
+        let extras: Vec<Val> =
+            attention.extras.iter().map(|view| row.load(b, view, &[group, query.query], None)).collect();
+        let infinity = b.float(F32, f32::NEG_INFINITY);
+        let range = [b.i64(0), keys, b.i64(PANEL_KEYS)];
+        let best = b.for_loop(range, &[b.splat(infinity, lanes)], |b, within, best| {
+            let ptr = b.offset(scores, b.shl(within, 2));
+            let at = b.add(b.iota(lanes), b.splat(b.narrow(within, Elem::I32), lanes));
+            let positions = b.add(at, b.splat(b.narrow(key, Elem::I32), lanes));
+            let mut args = vec![b.load(ty, ptr), b.splat(position, lanes), positions];
+            args.extend(extras.iter().map(|extra| b.splat(*extra, lanes)));
+            let score = expr::evaluate(b, frame.level, &attention.score, &args, lanes);
+            let is_key = b.cmp(Cmp::Lt, at, b.splat(b.narrow(keys, Elem::I32), lanes));
+            let score = b.select(is_key, score, b.splat(infinity, lanes));
+            b.store(score, ptr);
+            vec![b.max(best[0], score)]
+        });
+        let before = b.load(F32, largest);
+        let best = b.max(before, b.across(best[0], |b, x, y| b.max(x, y)));
+        b.store(best, largest);
+        // Where nothing was looked at yet, any finite value will do.
+        let none = b.cmp(Cmp::Eq, best, infinity);
+        let base = b.select(none, b.float(F32, 0.0), best);
+        let shrink = math::exp(b, b.sub(before, base));
+        let sum = b.for_loop(range, &[b.float(ty, 0.0)], |b, within, sum| {
+            let ptr = b.offset(scores, b.shl(within, 2));
+            let probability = math::exp(b, b.sub(b.load(ty, ptr), b.splat(base, lanes)));
+            b.store(probability, ptr);
+            vec![b.add(sum[0], probability)]
+        });
+        let sum = b.across(sum[0], |b, x, y| b.add(x, y));
+        b.store(b.mul_add(b.load(F32, total), shrink, sum), total);
+        let changed = b.cmp(Cmp::Ne, shrink, b.float(F32, 1.0));
+        b.when(changed, |b| {
+            each_lane(b, frame.level.lanes(), attention.values, &|b, at, lanes| {
+                let ptr = b.offset(sums, b.shl(at, 2));
+                let sum = memory::load(b, frame.level, DType::F32, ptr, lanes);
+                b.store(b.mul(sum, b.splat(shrink, lanes)), ptr);
+            });
+        });
+    }
+
+    /// `sums += probabilities · values`.
+    #[allow(clippy::too_many_arguments)]
+    fn add_values(&self, b: &Builder, group: Val, count: Val, key: Val, keys: Val, scores: Val, sums: Val) {
+        let (frame, attention) = (self.frame, self.attention);
+        let storage = frame.plan.buffer(attention.v).dtype;
+        let element = storage.bytes() as i64;
+        let values = attention.values;
+        let [pointers, tile] = [self.scratch.pointers, self.scratch.tile].map(|at| b.offset_by(frame.scratch, at));
+        b.repeat(count, |b, row| {
+            let ptr = b.offset(scores, b.mul(row, b.i64(BLOCK_KEYS * 4)));
+            b.store(ptr, b.offset(pointers, b.shl(row, 3)));
+        });
+        let row_bytes = b.i64((self.v.row * self.v.element_bytes) as i64);
+        let start = b.offset(self.v.row(b, key), b.mul(group, b.i64(values as i64 * element)));
+        let part = |b: &Builder, column: Val, lanes: u32, groups: u32| {
+            let ptr = b.offset(start, b.mul(column, b.i64(element)));
+            let columns = Columns { ptr, k_bytes: row_bytes, group_bytes: b.i64(i64::from(lanes) * element) };
+            let most = Kernel::most_rows(frame.level, groups);
+            self.row_blocks(b, most, count, &|b, rows, row| {
+                let kernel = Kernel { rows, groups, branches: 1, lanes, storage };
+                self.kernels.call(b, kernel, b.offset(pointers, b.shl(row, 3)), columns, keys, tile);
+                let wide = lanes * groups;
+                b.repeat(b.i64(i64::from(rows)), |b, at| {
+                    let from = b.offset(tile, b.mul(at, b.i64(i64::from(wide) * 4)));
+                    let place = b.add(b.mul(b.add(row, at), b.i64(values as i64)), column);
+                    let into = b.offset(sums, b.shl(place, 2));
+                    for group in 0..i64::from(groups) {
+                        let shift = group * i64::from(lanes) * 4;
+                        let [from, into] = [from, into].map(|ptr| b.offset_by(ptr, shift));
+                        let ty = Ty::vector(Elem::F32, lanes);
+                        b.store(b.add(b.load(ty, into), b.load(ty, from)), into);
+                    }
+                });
+            });
+        };
+        // Pairs of 16 columns where the level has the registers, then what is left in ever smaller vectors.
+        let pair = if frame.level.accumulators() > 8 { 2 } else { 1 };
+        let mut done = 0;
+        for (lanes, groups) in [(16, pair), (16, 1), (8, 1), (4, 1), (2, 1), (1, 1)] {
+            let wide = u64::from(lanes * groups);
+            let end = values - (values - done) % wide;
+            if done < end {
+                let range = [done, end, wide].map(|at| b.i64(at as i64));
+                b.range(range[0], range[1], range[2], |b, column| part(b, column, lanes, groups));
+                done = end;
+            }
+        }
+    }
+}
+
+/// A loop over `0 .. count` in vectors, then scalars.
+fn each_lane(b: &Builder, lanes: u32, count: u64, body: &dyn Fn(&Builder, Val, u32)) {
+    let full = count - count % u64::from(lanes);
+    for (from, to, step, lanes) in [(0, full, lanes, lanes), (full, count, 1, 0)] {
+        if from < to {
+            b.range(b.i64(from as i64), b.i64(to as i64), b.i64(i64::from(step)), |b, at| body(b, at, lanes));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What this backend cannot do, found before any code is made: emission itself never fails.
+
+use moec_codegen::Unsupported;
+use moec_plan::{Attention, BufferId, Gemm, Home, Layout, Node, Plan, RowOp, Source, Step, StepKind, Store, View};
+use moec_types::DType;
+
+/// Every step of the plan, and every literal.
+pub fn check(plan: &Plan) -> Result<(), Unsupported> {
+    nodes(plan, &plan.body)
+}
+
+fn nodes(plan: &Plan, body: &[Node]) -> Result<(), Unsupported> {
+    body.iter().try_for_each(|node| match node {
+        Node::Step(step) => check_step(plan, step),
+        Node::Layers(layers) => layers.kinds.iter().try_for_each(|kind| nodes(plan, kind)),
+    })
+}
+
+fn check_step(plan: &Plan, step: &Step) -> Result<(), Unsupported> {
+    let problem = match &step.kind {
+        StepKind::Rows { program, .. } => program.ops.iter().find_map(|op| match op {
+            RowOp::Map { args, into, .. } | RowOp::Reduce { args, into, .. } => {
+                args.iter().chain([into]).find_map(|view| check_view(plan, view))
+            }
+            RowOp::TopK { arg, values, indices, .. } => {
+                [arg, values, indices].into_iter().find_map(|view| check_view(plan, view))
+            }
+        }),
+        StepKind::Gemm(gemm) => check_gemm(plan, gemm),
+        StepKind::Bin(_) => None,
+        StepKind::Attention(attention) => check_attention(plan, attention),
+    };
+    problem.map_or(Ok(()), |(reason, way_round)| {
+        let (step_name, at) = (step.label.clone(), step.at);
+        let way_round = way_round.to_string();
+        Err(Unsupported { step: step_name, target: "cpu", reason: reason.to_string(), way_round, at })
+    })
+}
+
+type Problem = (&'static str, &'static str);
+
+fn in_panels(plan: &Plan, id: BufferId) -> bool {
+    matches!(plan.buffer(id).home, Home::Cache { panels: true, .. })
+}
+
+fn check_view(plan: &Plan, view: &View) -> Option<Problem> {
+    if let Some(problem) = view.index.as_ref().and_then(|index| check_view(plan, &index.view)) {
+        return Some(problem);
+    }
+    match view.source {
+        Source::Whole(id) if in_panels(plan, id) => {
+            Some(("it looks into keys that are kept in panels", "use the keys in an attention only"))
+        }
+        Source::Literal(id) if matches!(plan.literal(id).dtype, DType::Bf16 | DType::F16) => {
+            Some(("it reads a constant of a storage type", "write the constant as f32"))
+        }
+        Source::Local(_)
+        | Source::Row(_)
+        | Source::Whole(_)
+        | Source::Param(_)
+        | Source::Literal(_)
+        | Source::Place
+        | Source::Position => None,
+    }
+}
+
+fn check_gemm(plan: &Plan, gemm: &Gemm) -> Option<Problem> {
+    let param = plan.param(gemm.weights);
+    let Layout::Panels { .. } = param.layout else {
+        return Some(("its weights are not packed in panels", "report this as a bug of the lowering"));
+    };
+    if !param.storage.is_float() {
+        return Some(("its weights are not floats", "store them as f32, bf16 or f16"));
+    }
+    if plan.buffer(gemm.a).dtype != DType::F32 || in_panels(plan, gemm.a) {
+        return Some(("its rows are not f32", "convert them to f32 before"));
+    }
+    let scattered = gemm.group.as_ref().is_some_and(|group| matches!(group.store, Store::Choices { .. }));
+    if (scattered || gemm.group.is_some()) && in_panels(plan, gemm.out) {
+        return Some(("experts write into a cache", "combine the experts' rows first"));
+    }
+    gemm.extras.iter().find_map(|view| check_view(plan, view))
+}
+
+fn check_attention(plan: &Plan, attention: &Attention) -> Option<Problem> {
+    if !in_panels(plan, attention.k) || in_panels(plan, attention.v) {
+        return Some(("its keys are not in panels, or its values are", "report this as a bug of the lowering"));
+    }
+    attention.extras.iter().find_map(|view| check_view(plan, view))
+}

@@ -1,0 +1,331 @@
+//! GEMMs, plain and grouped by expert: shares of (rows, panels) for each thread, the kernel, and the epilogue.
+
+use moec_plan::{Gemm, Group, Layout, PANEL, RowProgram, Rows, Source, Store, View};
+use moec_types::DType;
+
+use crate::{
+    builder::{Builder, Cmp, Elem, F32, I32, Val},
+    expr,
+    frame::{Frame, Matrix},
+    kernel::{Columns, Kernel, Kernels},
+    memory,
+    view::Row,
+};
+
+/// Rows of one item of work at most: their part of `a` stays in L2 while the panels of the item are read once.
+const ITEM_ROWS: i64 = 64;
+
+pub fn emit(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm) {
+    let shape = Shape::new(frame, gemm);
+    let room = Room::new(b, &shape);
+    match &gemm.group {
+        None => plain(b, frame, kernels, gemm, &shape, room),
+        Some(group) => grouped(b, frame, kernels, gemm, group, &shape, room),
+    }
+}
+
+/// The sizes of the matrices, and how the work is cut.
+struct Shape {
+    k: u64,
+    n: u64,
+    branches: u32,
+    storage: DType,
+    /// Panels that one item takes, and items that cover all panels.
+    panels: u32,
+    items: u64,
+    /// Rows of the largest kernel.
+    rows: u32,
+}
+
+impl Shape {
+    fn new(frame: &Frame, gemm: &Gemm) -> Self {
+        let param = frame.plan.param(gemm.weights);
+        let Layout::Panels { k, n, branches } = param.layout else { unreachable!("checked before") };
+        let count = n.div_ceil(PANEL);
+        let panels = (2 / branches).clamp(1, count as u32).min(frame.level.accumulators() / 2);
+        let panels = panels.max(1);
+        let rows = Kernel::most_rows(frame.level, panels * branches);
+        Shape { k, n, branches, storage: param.storage, panels, items: count.div_ceil(u64::from(panels)), rows }
+    }
+
+    /// Panels of the last item.
+    fn last_panels(&self) -> u32 {
+        (self.n.div_ceil(PANEL) - (self.items - 1) * u64::from(self.panels)) as u32
+    }
+
+    fn panel_bytes(&self) -> i64 {
+        (self.k * PANEL * u64::from(self.branches) * self.storage.bytes()) as i64
+    }
+}
+
+/// Stack for one block of rows: pointers to rows of `a`, and the tile.
+#[derive(Clone, Copy)]
+struct Room {
+    pointers: Val,
+    tile: Val,
+}
+
+impl Room {
+    fn new(b: &Builder, shape: &Shape) -> Self {
+        let tile = i64::from(shape.rows * shape.panels * shape.branches) * 64;
+        Room { pointers: b.stack(8 * i64::from(shape.rows)), tile: b.stack(tile) }
+    }
+}
+
+fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Shape, room: Room) {
+    let (first, end) = frame.rows(b, gemm.rows);
+    let weights = frame.param(b, gemm.weights, None);
+    let a = frame.buffer(b, gemm.a);
+    let out = frame.buffer(b, gemm.out);
+    let block = Block { frame, kernels, gemm, shape, room, expert: None };
+    let row_items = b.div(b.add(b.sub(end, first), b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS));
+    let (from, to) = frame.share(b, b.mul(row_items, b.i64(shape.items as i64)));
+    b.range(from, to, b.i64(1), |b, item| {
+        let panel_item = b.div(item, row_items);
+        let row_item = b.rem(item, row_items);
+        let from = b.add(first, b.mul(row_item, b.i64(ITEM_ROWS)));
+        let to = b.min(b.add(from, b.i64(ITEM_ROWS)), end);
+        let of_a = |b: &Builder, row: Val| frame_row(b, frame, a, gemm.rows, gemm.a, row);
+        let target = |b: &Builder, row: Val| Target {
+            ptr: frame_row(b, frame, out, gemm.rows, gemm.out, row),
+            extra_row: row,
+            factor: None,
+        };
+        block.run(b, panel_item, [from, to], weights, &of_a, &target);
+    });
+}
+
+/// A row of a matrix that a step over `rows` counts.
+fn frame_row(b: &Builder, frame: &Frame, matrix: Matrix, rows: Rows, id: moec_plan::BufferId, row: Val) -> Val {
+    let row = frame.row_number(b, id, rows, row);
+    matrix.row(b, row)
+}
+
+fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &Group, shape: &Shape, room: Room) {
+    let a = frame.buffer(b, gemm.a);
+    let out = frame.buffer(b, gemm.out).base;
+    let order = frame.buffer(b, group.order).base;
+    let offsets = frame.buffer(b, group.offsets).base;
+    let entry =
+        |b: &Builder, array: Val, at: Val| b.widen_signed(b.load(I32, b.offset(array, b.shl(at, 2))), Elem::I64);
+    let out_bytes = (shape.n * frame.plan.buffer(gemm.out).dtype.bytes()) as i64;
+    let choices = b.i64(group.choices as i64);
+    let experts = i64::from(frame.plan.param(gemm.weights).experts);
+    let all_experts = frame.plan.buffer(group.offsets).row as i64 - 1;
+
+    let factors = match group.store {
+        Store::Slots => None,
+        Store::Choices { weights } => Some(frame.buffer(b, weights).base),
+    };
+    let of_a = |b: &Builder, slot: Val| {
+        let row = if group.gather { b.div(entry(b, order, slot), choices) } else { slot };
+        a.row(b, row)
+    };
+    let target = |b: &Builder, slot: Val| match factors {
+        None => Target { ptr: b.offset(out, b.mul(slot, b.i64(out_bytes))), extra_row: slot, factor: None },
+        Some(factors) => {
+            let choice = entry(b, order, slot);
+            let factor = b.load(F32, b.offset(factors, b.shl(choice, 2)));
+            Target { ptr: b.offset(out, b.mul(choice, b.i64(out_bytes))), extra_row: slot, factor: Some(factor) }
+        }
+    };
+
+    // Each thread walks the experts, and takes of the items its share.
+    let first = b.i64(i64::from(group.first));
+    let rows_of = |b: &Builder, expert: Val| {
+        let at = b.add(expert, first);
+        let from = entry(b, offsets, at);
+        let to = entry(b, offsets, b.add(at, b.i64(1)));
+        let items = b.div(b.add(b.sub(to, from), b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS));
+        (from, to, items)
+    };
+    let range = || [b.i64(0), b.i64(experts), b.i64(1)];
+    let total = b.for_loop(range(), &[b.i64(0)], |b, expert, total| {
+        let (_, _, items) = rows_of(b, expert);
+        vec![b.add(total[0], b.mul(items, b.i64(shape.items as i64)))]
+    })[0];
+    let (mine_from, mine_to) = frame.share(b, total);
+    b.for_loop(range(), &[b.i64(0)], |b, expert, before| {
+        let before = before[0];
+        let (from, to, row_items) = rows_of(b, expert);
+        let items = b.mul(row_items, b.i64(shape.items as i64));
+        let after = b.add(before, items);
+        let item_from = b.sub(b.max(before, mine_from), before);
+        let item_to = b.sub(b.min(after, mine_to), before);
+        let weights = frame.param(b, gemm.weights, Some(expert));
+        let block = Block { frame, kernels, gemm, shape, room, expert: Some(expert) };
+        b.range(item_from, item_to, b.i64(1), |b, item| {
+            let panel_item = b.div(item, row_items);
+            let row_item = b.rem(item, row_items);
+            let from = b.add(from, b.mul(row_item, b.i64(ITEM_ROWS)));
+            let to = b.min(b.add(from, b.i64(ITEM_ROWS)), to);
+            block.run(b, panel_item, [from, to], weights, &of_a, &target);
+        });
+        vec![after]
+    });
+
+    if factors.is_some() {
+        // Choices without an expert stand at the end.
+        let placed = entry(b, offsets, b.i64(all_experts));
+        let slots = b.mul(frame.tokens, choices);
+        let (from, to) = frame.share(b, b.sub(slots, placed));
+        b.range(b.add(placed, from), b.add(placed, to), b.i64(1), |b, slot| {
+            let row = b.offset(out, b.mul(entry(b, order, slot), b.i64(out_bytes)));
+            let dtype = frame.plan.buffer(gemm.out).dtype;
+            b.repeat(b.i64(shape.n as i64), |b, at| {
+                let ptr = b.offset(row, b.mul(at, b.i64(dtype.bytes() as i64)));
+                memory::store_strided(b, frame.level, dtype, b.float(F32, 0.0), ptr, dtype.bytes() as i64);
+            });
+        });
+    }
+}
+
+/// Where a row of the result goes.
+struct Target {
+    ptr: Val,
+    /// The row that `Source::Row` extras mean.
+    extra_row: Val,
+    /// The row's weight.
+    factor: Option<Val>,
+}
+
+/// One item: some panels times some rows.
+struct Block<'a> {
+    frame: &'a Frame<'a>,
+    kernels: &'a Kernels,
+    gemm: &'a Gemm,
+    shape: &'a Shape,
+    room: Room,
+    expert: Option<Val>,
+}
+
+type RowPointer<'f> = dyn Fn(&Builder, Val) -> Val + 'f;
+type RowTarget<'f> = dyn Fn(&Builder, Val) -> Target + 'f;
+
+impl Block<'_> {
+    fn run(&self, b: &Builder, item: Val, rows: [Val; 2], weights: Val, of_a: &RowPointer, target: &RowTarget) {
+        let shape = self.shape;
+        let bytes = shape.panel_bytes() * i64::from(shape.panels);
+        let ptr = b.offset(weights, b.mul(item, b.i64(bytes)));
+        let column = b.mul(item, b.i64(i64::from(shape.panels) * PANEL as i64));
+        let (last, rest) = (shape.last_panels(), shape.n % PANEL);
+        if last == shape.panels && rest == 0 {
+            return self.panels(b, shape.panels, 0, column, rows, ptr, of_a, target);
+        }
+        if shape.items == 1 {
+            return self.panels(b, last, rest, column, rows, ptr, of_a, target);
+        }
+        let is_last = b.cmp(Cmp::Eq, item, b.i64(shape.items as i64 - 1));
+        b.either(
+            is_last,
+            &[],
+            |b| {
+                self.panels(b, last, rest, column, rows, ptr, of_a, target);
+                Vec::new()
+            },
+            |b| {
+                self.panels(b, shape.panels, 0, column, rows, ptr, of_a, target);
+                Vec::new()
+            },
+        );
+    }
+
+    /// `panels` panels from `column` on; the last has `rest` columns, or all where that is 0.
+    #[allow(clippy::too_many_arguments)]
+    fn panels(
+        &self,
+        b: &Builder,
+        panels: u32,
+        rest: u64,
+        column: Val,
+        [from, to]: [Val; 2],
+        ptr: Val,
+        of_a: &RowPointer,
+        target: &RowTarget,
+    ) {
+        let shape = self.shape;
+        let k_bytes = PANEL * u64::from(shape.branches) * shape.storage.bytes();
+        let columns = Columns { ptr, k_bytes: b.i64(k_bytes as i64), group_bytes: b.i64(shape.panel_bytes()) };
+        let kernel =
+            |rows| Kernel { rows, groups: panels, branches: shape.branches, lanes: 16, storage: shape.storage };
+        b.while_loop(
+            &[from],
+            |b, row| b.cmp(Cmp::Lt, row[0], to),
+            |b, row| {
+                let row = row[0];
+                let left = b.sub(to, row);
+                let sizes: Vec<u32> = (0..=shape.rows.ilog2()).map(|power| 1 << power).collect();
+                let size = sizes[1..].iter().fold(b.i64(1), |size, next| {
+                    let next = b.i64(i64::from(*next));
+                    b.select(b.cmp(Cmp::Ge, left, next), next, size)
+                });
+                b.repeat(size, |b, at| {
+                    let pointer = of_a(b, b.add(row, at));
+                    b.store(pointer, b.offset(self.room.pointers, b.shl(at, 3)));
+                });
+                for rows in sizes {
+                    b.when(b.cmp(Cmp::Eq, size, b.i64(i64::from(rows))), |b| {
+                        let Room { pointers, tile } = self.room;
+                        self.kernels.call(b, kernel(rows), pointers, columns, b.i64(shape.k as i64), tile);
+                    });
+                }
+                b.repeat(size, |b, at| {
+                    let tile_row = kernel(1).tile_row() as i64 * 4;
+                    let sums = b.offset(self.room.tile, b.mul(at, b.i64(tile_row)));
+                    self.epilogue(b, sums, panels, rest, column, &target(b, b.add(row, at)));
+                });
+                vec![b.add(row, size)]
+            },
+        );
+    }
+
+    /// One row of the tile, `[branches, panels, 16]`, to its place.
+    fn epilogue(&self, b: &Builder, sums: Val, panels: u32, rest: u64, column: Val, target: &Target) {
+        let full = if rest == 0 { panels } else { panels - 1 };
+        let branch_bytes = i64::from(panels) * 64;
+        if full > 0 {
+            b.repeat(b.i64(i64::from(full)), |b, panel| {
+                let within = b.shl(panel, 4);
+                self.columns(b, b.offset(sums, b.shl(within, 2)), branch_bytes, b.add(column, within), 16, target);
+            });
+        }
+        if rest > 0 {
+            b.repeat(b.i64(rest as i64), |b, at| {
+                let within = b.add(b.i64(i64::from(full) * 16), at);
+                self.columns(b, b.offset(sums, b.shl(within, 2)), branch_bytes, b.add(column, within), 0, target);
+            });
+        }
+    }
+
+    fn columns(&self, b: &Builder, sums: Val, branch_bytes: i64, column: Val, lanes: u32, target: &Target) {
+        let (frame, gemm) = (self.frame, self.gemm);
+        let level = frame.level;
+        let branch =
+            |at: u32| memory::load(b, level, DType::F32, b.offset_by(sums, branch_bytes * i64::from(at)), lanes);
+        let mut args: Vec<Val> = (0..self.shape.branches).map(branch).collect();
+        let dtype = frame.plan.buffer(gemm.out).dtype;
+        let stride = (frame.buffer_stride(gemm.out) * dtype.bytes()) as i64;
+        let ptr = b.offset(target.ptr, b.mul(column, b.i64(stride)));
+        for view in &gemm.extras {
+            args.push(self.extra(b, view, column, lanes, target, (ptr, stride)));
+        }
+        let mut value = expr::evaluate(b, level, &gemm.epilogue, &args, lanes);
+        if let Some(factor) = target.factor {
+            value = b.mul(value, b.splat(factor, lanes));
+        }
+        memory::store_strided(b, level, dtype, value, ptr, stride);
+    }
+
+    fn extra(&self, b: &Builder, view: &View, column: Val, lanes: u32, target: &Target, own: (Val, i64)) -> Val {
+        let (frame, gemm) = (self.frame, self.gemm);
+        if view.source == Source::Row(gemm.out) && view.offset == 0 && view.strides == [1] && view.index.is_none() {
+            let dtype = frame.plan.buffer(gemm.out).dtype;
+            return memory::load_strided(b, frame.level, dtype, own.0, own.1, lanes);
+        }
+        let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
+        let row =
+            Row { frame, program: &program, rows: gemm.rows, row: target.extra_row, locals: &[], expert: self.expert };
+        let lanes = (lanes > 0).then_some((0, lanes));
+        row.load(b, view, &[column], lanes)
+    }
+}

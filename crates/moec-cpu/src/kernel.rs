@@ -1,0 +1,142 @@
+//! The inner kernel of everything that multiplies: a block of rows times some columns, sums in registers.
+//!
+//! `tile[r, c] = sum over k of a[r][k] * w[k, c]` for a few rows `r` (through pointers, so that rows may be gathered) and a
+//! few vectors of columns. GEMMs call it on panels of packed weights, attention on panels of keys and rows of values. It is
+//! a function of its own, made once for each shape that is used: code size does not grow with the number of GEMMs.
+//! Epilogues read the tile, which is in L1 by then.
+
+use std::{cell::RefCell, collections::BTreeSet};
+
+use moec_types::DType;
+
+use crate::{
+    builder::{Builder, Elem, I64, ModuleBuilder, PTR, Ty, Val},
+    level::Level,
+    memory,
+};
+
+/// The shape of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kernel {
+    pub rows: u32,
+    /// Vectors of columns `group_bytes` apart.
+    pub groups: u32,
+    /// Vectors of columns that stand side by side within a group.
+    pub branches: u32,
+    /// Columns of a vector: 16, or fewer for what is left over.
+    pub lanes: u32,
+    pub storage: DType,
+}
+
+/// The kernels that the code so far calls.
+#[derive(Default)]
+pub struct Kernels {
+    used: RefCell<BTreeSet<Kernel>>,
+}
+
+/// Where the columns of a kernel are.
+#[derive(Clone, Copy)]
+pub struct Columns {
+    pub ptr: Val,
+    /// Bytes from one k to the next, and from one group to the next.
+    pub k_bytes: Val,
+    pub group_bytes: Val,
+}
+
+impl Kernel {
+    fn name(&self) -> String {
+        let Kernel { rows, groups, branches, lanes, storage } = *self;
+        let parts = [rows, groups, branches, lanes].map(|part| part.to_string()).join("_");
+        ["kernel_", &parts, "_", storage.name()].concat()
+    }
+
+    /// f32 elements of a row of the tile: `[branches, groups, lanes]`.
+    pub fn tile_row(&self) -> u64 {
+        u64::from(self.groups * self.branches * self.lanes)
+    }
+
+    /// So many rows at once (a power of two), given the vectors of one row.
+    pub fn most_rows(level: Level, vectors: u32) -> u32 {
+        let most = (level.accumulators() / vectors).clamp(1, 8);
+        1 << most.ilog2()
+    }
+}
+
+impl Kernels {
+    /// Emits a call: `rows` is an array of pointers to the rows of `a` (f32), `tile` takes the sums.
+    pub fn call(&self, b: &Builder, kernel: Kernel, rows: Val, columns: Columns, k: Val, tile: Val) {
+        self.used.borrow_mut().insert(kernel);
+        b.call(&kernel.name(), &[rows, columns.ptr, columns.k_bytes, columns.group_bytes, k, tile], &[]);
+    }
+
+    /// Emits all that were called.
+    pub fn emit(&self, module: &ModuleBuilder, level: Level) {
+        for kernel in self.used.borrow().iter() {
+            module.function(&kernel.name(), &[PTR, PTR, I64, I64, I64, PTR], &[], |b, arguments| {
+                let [rows, ptr, k_bytes, group_bytes, k, tile] = [0, 1, 2, 3, 4, 5].map(|at| arguments[at]);
+                body(b, level, *kernel, rows, Columns { ptr, k_bytes, group_bytes }, k, tile);
+                Vec::new()
+            });
+        }
+    }
+}
+
+fn body(b: &Builder, level: Level, kernel: Kernel, rows: Val, columns: Columns, k: Val, tile: Val) {
+    let Kernel { groups, branches, lanes, storage, .. } = kernel;
+    let vectors = groups * branches;
+    // Few rows: several k at once, each with its own sums.
+    let ways = (level.chains() / (kernel.rows * vectors)).max(1);
+    let pointers: Vec<Val> = (0..kernel.rows).map(|row| b.load(PTR, b.offset_by(rows, 8 * i64::from(row)))).collect();
+    let starts: Vec<Val> =
+        (0..groups).map(|group| b.offset(columns.ptr, b.mul(columns.group_bytes, b.i64(i64::from(group))))).collect();
+    let branch_bytes = i64::from(lanes) * storage.bytes() as i64;
+    let sum_ty = Ty::vector(Elem::F32, lanes);
+    let zero = b.float(sum_ty, 0.0);
+
+    // One k for each of `ways`: sums are [way, row, group, branch].
+    let step = |b: &Builder, at: Val, sums: &[Val], ways: u32| {
+        let mut next = sums.to_vec();
+        for way in 0..ways {
+            let at = b.add(at, b.i64(i64::from(way)));
+            let shift = b.mul(at, columns.k_bytes);
+            let weights: Vec<Val> = starts
+                .iter()
+                .flat_map(|start| {
+                    let ptr = b.offset(*start, shift);
+                    let branch = |branch: u32| b.offset_by(ptr, branch_bytes * i64::from(branch));
+                    (0..branches).map(|at| memory::load(b, level, storage, branch(at), lanes)).collect::<Vec<_>>()
+                })
+                .collect();
+            for row in 0..kernel.rows {
+                let a = b.load(Ty::scalar(Elem::F32), b.offset(pointers[row as usize], b.shl(at, 2)));
+                let a = b.splat(a, lanes);
+                for (vector, weight) in weights.iter().enumerate() {
+                    let at = ((way * kernel.rows + row) * vectors) as usize + vector;
+                    next[at] = b.mul_add(a, *weight, next[at]);
+                }
+            }
+        }
+        next
+    };
+    let count = (kernel.rows * vectors) as usize;
+    // k by k unrolled a little, so that the loop itself costs nothing.
+    let unrolled = ways.max(if count <= 8 { 4 } else { 2 });
+    let turns = b.mul(b.div(k, b.i64(i64::from(unrolled))), b.i64(i64::from(unrolled)));
+    let start = vec![zero; count * ways as usize];
+    let sums = b.for_loop([b.i64(0), turns, b.i64(i64::from(unrolled))], &start, |b, at, sums| {
+        let mut sums = sums.to_vec();
+        for part in 0..unrolled / ways {
+            sums = step(b, b.add(at, b.i64(i64::from(part * ways))), &sums, ways);
+        }
+        sums
+    });
+    let rest = b.for_loop([turns, k, b.i64(1)], &sums[..count], |b, at, sums| step(b, at, sums, 1));
+    for at in 0..count {
+        let others = (1..ways as usize).map(|way| sums[way * count + at]);
+        let sum = others.fold(rest[at], |sum, other| b.add(sum, other));
+        let (row, group, branch) =
+            (at / vectors as usize, at % vectors as usize / branches as usize, at % branches as usize);
+        let element = row as u64 * kernel.tile_row() + u64::from((branch as u32 * groups + group as u32) * lanes);
+        b.store(sum, b.offset_by(tile, 4 * element as i64));
+    }
+}

@@ -1,0 +1,70 @@
+//! The instruction sets that code is made for, and what emission wants to know of them.
+
+/// An instruction-set level of x86-64. The run time takes the best that the machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// Any x86-64: SSE2.
+    Scalar,
+    /// x86-64-v3: AVX2, FMA, F16C.
+    Avx2,
+    /// x86-64-v4: AVX-512 F, BW, CD, DQ, VL.
+    Avx512,
+}
+
+impl Level {
+    /// From the least to the most.
+    pub const ALL: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
+
+    /// In function names and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Scalar => "scalar",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// LLVM's name of the processor.
+    pub fn cpu(self) -> &'static str {
+        match self {
+            Level::Scalar => "x86-64",
+            Level::Avx2 => "x86-64-v3",
+            Level::Avx512 => "x86-64-v4",
+        }
+    }
+
+    /// f32 lanes of a register.
+    pub fn lanes(self) -> u32 {
+        match self {
+            Level::Scalar => 4,
+            Level::Avx2 => 8,
+            Level::Avx512 => 16,
+        }
+    }
+
+    /// Converts f16 in hardware.
+    pub fn has_f16(self) -> bool {
+        match self {
+            Level::Scalar => false,
+            Level::Avx2 | Level::Avx512 => true,
+        }
+    }
+
+    /// How many sums of 16 lanes a GEMM kernel keeps in registers at most.
+    pub fn accumulators(self) -> u32 {
+        match self {
+            Level::Scalar => 2,
+            Level::Avx2 => 4,
+            Level::Avx512 => 16,
+        }
+    }
+
+    /// How many independent sums of 16 lanes hide the latency of a multiply-add.
+    pub fn chains(self) -> u32 {
+        match self {
+            Level::Scalar => 2,
+            Level::Avx2 => 4,
+            Level::Avx512 => 8,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Functions of floats, written out so that all lanes work at once and every level rounds alike.
+
+use crate::{
+    builder::{Builder, Cmp, Elem, Ty, Val},
+    level::Level,
+};
+
+/// e to the x, to 2 units in the last place: -inf gives 0, overflow inf, NaN NaN; results may be subnormal.
+///
+/// Range reduction by ln 2 in two parts (Cody and Waite) and a polynomial of degree 6 (Cephes, `expf`).
+pub fn exp(b: &Builder, x: Val) -> Val {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    const POLYNOMIAL: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_3e-1];
+    // Adding it rounds to an integer, which is then in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let ty = x.ty;
+    let float = |value| b.float(ty, value);
+    // Beyond these, the result is 0 or inf anyway. The comparisons let NaN through.
+    let x = b.select(b.cmp(Cmp::Gt, x, float(89.0)), float(89.0), x);
+    let x = b.select(b.cmp(Cmp::Lt, x, float(-104.0)), float(-104.0), x);
+    let rounded = b.mul_add(x, float(LOG2_E), float(ROUND));
+    let whole = b.sub(rounded, float(ROUND));
+    let n = b.sub(b.bits(rounded, Elem::I32), b.int(ty.of(Elem::I32), i64::from(ROUND.to_bits())));
+    let r = b.mul_add(whole, float(-LN2_HIGH), x);
+    let r = b.mul_add(whole, float(-LN2_LOW), r);
+    let mut sum = float(POLYNOMIAL[0]);
+    for coefficient in &POLYNOMIAL[1..] {
+        sum = b.mul_add(sum, r, float(*coefficient));
+    }
+    let sum = b.mul_add(sum, b.mul(r, r), b.add(r, float(1.0)));
+    // Two factors, since 2^n alone may overflow or vanish.
+    let half = b.shr(n, 1);
+    let rest = b.sub(n, half);
+    b.mul(b.mul(sum, power_of_two(b, half)), power_of_two(b, rest))
+}
+
+fn power_of_two(b: &Builder, n: Val) -> Val {
+    let biased = b.add(n, b.int(n.ty, 127));
+    b.bits(b.shl(biased, 23), Elem::F32)
+}
+
+/// Cephes' `tanhf`: a polynomial near 0, else by [`exp`].
+pub fn tanh(b: &Builder, x: Val) -> Val {
+    const POLYNOMIAL: [f32; 5] = [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1];
+    let float = |value| b.float(x.ty, value);
+    let size = b.intrinsic("fabs", &[x]);
+    let z = b.mul(x, x);
+    let mut sum = float(POLYNOMIAL[0]);
+    for coefficient in &POLYNOMIAL[1..] {
+        sum = b.mul_add(sum, z, float(*coefficient));
+    }
+    let near = b.mul_add(b.mul(sum, z), x, x);
+    let grown = exp(b, b.add(size, size));
+    let far = b.sub(float(1.0), b.div(float(2.0), b.add(grown, float(1.0))));
+    let far = b.intrinsic("copysign", &[far, x]);
+    b.select(b.cmp(Cmp::Lt, size, float(0.625)), near, far)
+}
+
+/// By libm, lane by lane.
+pub fn erf(b: &Builder, x: Val) -> Val {
+    let of = |x: Val| b.call("erff", &[x], &[x.ty])[0];
+    match x.ty.lanes {
+        0 => of(x),
+        lanes => b.gather(&(0..lanes).map(|lane| of(b.lane(x, lane))).collect::<Vec<_>>()),
+    }
+}
+
+/// Towards zero; 0 where the divisor is 0, wrapping where the quotient is too large.
+pub fn divide_integers(b: &Builder, x: Val, y: Val) -> Val {
+    let int = |value| b.int(x.ty, value);
+    let by_zero = b.cmp(Cmp::Eq, y, int(0));
+    let by_minus_one = b.cmp(Cmp::Eq, y, int(-1));
+    let safe = b.select(b.or(by_zero, by_minus_one), int(1), y);
+    let quotient = b.select(by_minus_one, b.neg(x), b.div(x, safe));
+    b.select(by_zero, int(0), quotient)
+}
+
+/// With the sign of the divisor; 0 where the divisor is 0.
+pub fn modulo_integers(b: &Builder, x: Val, y: Val) -> Val {
+    let zero = b.int(x.ty, 0);
+    let one = b.int(x.ty, 1);
+    let trivial = b.or(b.cmp(Cmp::Eq, y, zero), b.cmp(Cmp::Eq, y, b.int(x.ty, -1)));
+    let rest = b.rem(x, b.select(trivial, one, y));
+    let wrong = b.and(b.cmp(Cmp::Ne, rest, zero), b.cmp(Cmp::Lt, b.xor(rest, y), zero));
+    b.select(wrong, b.add(rest, y), rest)
+}
+
+/// With the sign of the divisor.
+pub fn modulo_floats(b: &Builder, x: Val, y: Val) -> Val {
+    let zero = b.float(x.ty, 0.0);
+    let rest = b.rem(x, y);
+    let signs_differ = b.xor(b.cmp(Cmp::Lt, rest, zero), b.cmp(Cmp::Lt, y, zero));
+    let wrong = b.and(b.cmp(Cmp::Ne, rest, zero), signs_differ);
+    b.select(wrong, b.add(rest, y), rest)
+}
+
+/// The bits of a bf16 (i16 lanes) as f32.
+pub fn from_bf16(b: &Builder, bits: Val) -> Val {
+    b.bits(b.shl(b.widen(bits, Elem::I32), 16), Elem::F32)
+}
+
+/// f32 to the bits of a bf16, to nearest even.
+pub fn to_bf16(b: &Builder, x: Val) -> Val {
+    let ty = x.ty.of(Elem::I32);
+    let int = |value| b.int(ty, value);
+    let bits = b.bits(x, Elem::I32);
+    let odd = b.and(b.shr_unsigned(bits, 16), int(1));
+    let rounded = b.add(bits, b.add(odd, int(0x7fff)));
+    let is_nan = b.cmp(Cmp::Ne, x, x);
+    let quiet = b.or(bits, int(0x0040_0000));
+    b.narrow(b.shr_unsigned(b.select(is_nan, quiet, rounded), 16), Elem::I16)
+}
+
+/// The bits of an f16 (i16 lanes) as f32.
+pub fn from_f16(b: &Builder, level: Level, bits: Val) -> Val {
+    if level.has_f16() {
+        return b.extend(b.bits(bits, Elem::F16));
+    }
+    let wide = b.widen(bits, Elem::I32);
+    let int = |value| b.int(wide.ty, value);
+    let sign = b.shl(b.and(wide, int(0x8000)), 16);
+    let size = b.and(wide, int(0x7fff));
+    let shifted = b.shl(size, 13);
+    let normal = b.add(shifted, int(112 << 23));
+    let special = b.add(shifted, int(224 << 23));
+    let least = b.bits(int(113 << 23), Elem::F32);
+    let subnormal = b.sub(b.bits(b.add(shifted, int(113 << 23)), Elem::F32), least);
+    let value = b.select(b.cmp(Cmp::Ge, size, int(0x7c00)), special, normal);
+    let value = b.select(b.cmp(Cmp::Lt, size, int(0x0400)), b.bits(subnormal, Elem::I32), value);
+    b.bits(b.or(value, sign), Elem::F32)
+}
+
+/// f32 to the bits of an f16, to nearest even.
+pub fn to_f16(b: &Builder, level: Level, x: Val) -> Val {
+    if level.has_f16() {
+        return b.bits(b.truncate(x), Elem::I16);
+    }
+    let ty: Ty = x.ty.of(Elem::I32);
+    let int = |value| b.int(ty, value);
+    let bits = b.bits(x, Elem::I32);
+    let sign = b.and(b.shr_unsigned(bits, 16), int(0x8000));
+    let size = b.and(bits, int(0x7fff_ffff));
+    let special = b.select(b.cmp(Cmp::Gt, size, int(0x7f80_0000)), int(0x7e00), int(0x7c00));
+    // Adding half of the least subnormal's unit lets the float adder round.
+    let magic = int(126 << 23);
+    let subnormal = b.add(b.bits(size, Elem::F32), b.bits(magic, Elem::F32));
+    let subnormal = b.sub(b.bits(subnormal, Elem::I32), magic);
+    let odd = b.and(b.shr_unsigned(size, 13), int(1));
+    let normal = b.add(b.add(size, int(0xfff - (112 << 23))), odd);
+    let normal = b.shr_unsigned(normal, 13);
+    let value = b.select(b.cmp(Cmp::Lt, size, int(113 << 23)), subnormal, normal);
+    let value = b.select(b.cmp(Cmp::Ge, size, int(143 << 23)), special, value);
+    b.narrow(b.or(value, sign), Elem::I16)
+}

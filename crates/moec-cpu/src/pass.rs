@@ -1,0 +1,167 @@
+//! A plan as one MLIR module: the pass function, a function for each layer kind and for each step, the kernels they call.
+
+use std::cell::Cell;
+
+use melior::{Context, ir::Location};
+use moec_diag::Span;
+use moec_plan::{Layers, LiteralId, Node, Plan, Step, StepKind};
+use moec_types::DType;
+
+use crate::{
+    attention, bin,
+    builder::{Builder, Cmp, Elem, F32, I32, ModuleBuilder, PTR, Val},
+    frame::{self, ARGUMENTS, Frame},
+    gemm,
+    kernel::Kernels,
+    level::Level,
+    rows,
+};
+
+/// Finds the file, line and column of a span.
+pub type Locate<'a> = dyn Fn(Span) -> Option<(String, usize, usize)> + Sync + 'a;
+
+/// The name of a level's pass function.
+pub fn function_name(level: Level) -> String {
+    ["moec_pass_", level.name()].concat()
+}
+
+/// The whole module. The plan has been checked.
+pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, locate: &Locate) -> ModuleBuilder<'c> {
+    let module = ModuleBuilder::new(context);
+    module.external("moec_barrier", &[PTR], &[]);
+    module.external("erff", &[F32], &[F32]);
+    for (at, literal) in plan.literals.iter().enumerate() {
+        let (elem, bytes) = literal_bytes(literal.dtype, &literal.data);
+        module.constant(&frame::literal_name(LiteralId(at as u32)), elem, &bytes);
+    }
+    let emitter =
+        Emitter { module: &module, plan, level, locate, kernels: Kernels::default(), functions: Cell::new(0) };
+    let body = emitter.nodes(&plan.body);
+    module.function(&function_name(level), &[PTR, I32, I32], &[], |b, arguments| {
+        let [thread, threads] = [1, 2].map(|at| b.widen_signed(arguments[at], Elem::I64));
+        b.call(&body, &[arguments[0], thread, threads, b.i64(0)], &[]);
+        Vec::new()
+    });
+    emitter.kernels.emit(&module, level);
+    module
+}
+
+fn literal_bytes(dtype: DType, data: &[f64]) -> (Elem, Vec<u8>) {
+    let int = || data.iter().flat_map(|value| (*value as i32).to_le_bytes()).collect();
+    match dtype {
+        DType::F32 => (Elem::F32, data.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect()),
+        DType::I32 => (Elem::I32, int()),
+        DType::Bool => (Elem::I8, data.iter().map(|value| u8::from(*value != 0.0)).collect()),
+        DType::Bf16 | DType::F16 => unreachable!("checked before"),
+    }
+}
+
+struct Emitter<'a, 'c> {
+    module: &'a ModuleBuilder<'c>,
+    plan: &'a Plan,
+    level: Level,
+    locate: &'a Locate<'a>,
+    kernels: Kernels,
+    functions: Cell<u32>,
+}
+
+impl<'c> Emitter<'_, 'c> {
+    fn name(&self, kind: &str) -> String {
+        let number = self.functions.get();
+        self.functions.set(number + 1);
+        [kind, "_", &number.to_string()].concat()
+    }
+
+    /// A function that runs the nodes in order; its name.
+    fn nodes(&self, nodes: &[Node]) -> String {
+        // A step's barrier stands before its call: all threads pass it, whatever the step gives them to do.
+        let calls: Vec<(bool, String)> = nodes
+            .iter()
+            .map(|node| match node {
+                Node::Step(step) => (step.barrier, self.step(step)),
+                Node::Layers(layers) => (false, self.layers(layers)),
+            })
+            .collect();
+        let name = self.name("nodes");
+        self.module.function(&name, &ARGUMENTS, &[], |b, arguments| {
+            for (barrier, function) in &calls {
+                if *barrier {
+                    frame::barrier(b, arguments[0]);
+                }
+                b.call(function, arguments, &[]);
+            }
+            Vec::new()
+        });
+        name
+    }
+
+    fn layers(&self, layers: &Layers) -> String {
+        let kinds: Vec<String> = layers.kinds.iter().map(|kind| self.nodes(kind)).collect();
+        let name = self.name("layers");
+        let mut counts = vec![0i32; kinds.len()];
+        let mut ranks = Vec::new();
+        for kind in &layers.order {
+            ranks.push(counts[*kind as usize]);
+            counts[*kind as usize] += 1;
+        }
+        let bytes = |values: &mut dyn Iterator<Item = i32>| values.flat_map(i32::to_le_bytes).collect::<Vec<u8>>();
+        let [order_name, ranks_name] = ["_order", "_ranks"].map(|suffix| [&name, suffix].concat());
+        self.module.constant(&order_name, Elem::I32, &bytes(&mut layers.order.iter().map(|kind| *kind as i32)));
+        self.module.constant(&ranks_name, Elem::I32, &bytes(&mut ranks.into_iter()));
+        self.module.function(&name, &ARGUMENTS, &[], |b, arguments| {
+            let [order, ranks] = [&order_name, &ranks_name].map(|name| b.address_of(name));
+            b.repeat(b.i64(layers.order.len() as i64), |b, layer| {
+                let entry = |array: Val| b.widen_signed(b.load(I32, b.offset(array, b.shl(layer, 2))), Elem::I64);
+                let [kind, rank] = [order, ranks].map(entry);
+                for (at, function) in kinds.iter().enumerate() {
+                    let call = |b: &Builder| {
+                        // A stack within a layer runs once for each of that layer.
+                        let outer = b.mul(arguments[3], b.i64(i64::from(counts[at])));
+                        b.call(function, &[arguments[0], arguments[1], arguments[2], b.add(outer, rank)], &[]);
+                    };
+                    if kinds.len() == 1 {
+                        call(b);
+                    } else {
+                        b.when(b.cmp(Cmp::Eq, kind, b.i64(at as i64)), call);
+                    }
+                }
+            });
+            Vec::new()
+        });
+        name
+    }
+
+    fn step(&self, step: &Step) -> String {
+        let name = self.name("step");
+        let location =
+            (self.locate)(step.at).map(|(file, line, column)| Location::new(self.module.context, &file, line, column));
+        self.module.function(&name, &ARGUMENTS, &[], |b, arguments| {
+            let b = &location.map_or(*b, |location| b.at(location));
+            let frame = Frame::new(b, self.plan, self.level, arguments);
+            match &step.kind {
+                StepKind::Rows { rows, program } => rows::emit(b, &frame, *rows, program),
+                StepKind::Gemm(gemm) => gemm::emit(b, &frame, &self.kernels, gemm),
+                StepKind::Bin(bin) => bin::emit(b, &frame, bin),
+                StepKind::Attention(attention) => attention::emit(b, &frame, &self.kernels, attention),
+            }
+            Vec::new()
+        });
+        name
+    }
+}
+
+/// Bytes of scratch that each thread needs for a pass.
+pub fn scratch_bytes(plan: &Plan) -> u64 {
+    fn most(nodes: &[Node]) -> u64 {
+        let of = |node: &Node| match node {
+            Node::Step(step) => match &step.kind {
+                StepKind::Rows { program, .. } => rows::scratch_bytes(program),
+                StepKind::Attention(attention) => attention::scratch_bytes(attention),
+                StepKind::Gemm(_) | StepKind::Bin(_) => 0,
+            },
+            Node::Layers(layers) => layers.kinds.iter().map(|kind| most(kind)).max().unwrap_or(0),
+        };
+        nodes.iter().map(of).max().unwrap_or(0)
+    }
+    most(&plan.body).next_multiple_of(64)
+}

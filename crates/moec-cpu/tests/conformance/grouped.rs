@@ -1,0 +1,113 @@
+//! Routing and the experts' GEMMs: adversarial routings, banks in parts, both ways of storing.
+
+use moec_plan::{Bin, Gemm, Group, Layout, Rows, Source, StepKind, Store};
+use moec_types::DType;
+
+use crate::{
+    PassInput,
+    build::{Building, add, arg, mul, silu, view},
+    check,
+    host::{Library, Session, levels},
+};
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    experts: u64,
+    choices: u64,
+    width: u64,
+    hidden: u64,
+    storage: DType,
+}
+
+/// Gate, up and down of a bank in two members, `first` experts in the first.
+fn bank(sizes: Sizes, first: u64) -> Building {
+    let Sizes { experts, choices, width, hidden, storage } = sizes;
+    let mut b = Building::new(experts * 7 + width);
+    let x = b.input(DType::F32, Rows::Tokens, width);
+    let indices = b.input(DType::I32, Rows::Tokens, choices);
+    let weights = b.input(DType::F32, Rows::Tokens, choices);
+    let offsets = b.workspace(DType::I32, Rows::One, experts + 1);
+    let order = b.workspace(DType::I32, Rows::Slots { choices }, 1);
+    let slots = Rows::Slots { choices };
+    let inner = b.workspace(DType::F32, slots, hidden);
+    let slot_of = b.output(DType::I32, Rows::Tokens, choices);
+    let out = b.output(DType::F32, Rows::Tokens, choices * width);
+    b.step(StepKind::Bin(Bin { indices, weights, experts, choices, offsets, order, slot_of: Some(slot_of), route: 3 }));
+    let members = [(0, first), (first, experts - first)];
+    for (from, count) in members.into_iter().filter(|(_, count)| *count > 0) {
+        let up = b.param(Layout::Panels { k: width, n: hidden, branches: 2 }, storage, 1, count as u32);
+        let down = b.param(Layout::Panels { k: hidden, n: width, branches: 1 }, storage, 1, count as u32);
+        let bias = b.param(Layout::Plain { elements: hidden }, DType::F32, 1, count as u32);
+        let group = |gather, store| Some(Group { offsets, order, choices, first: from as u32, gather, store });
+        b.step(StepKind::Gemm(Gemm {
+            rows: slots,
+            a: x,
+            weights: up,
+            epilogue: add(mul(silu(arg(0)), arg(1)), arg(2)),
+            extras: vec![view(Source::Param(bias), 0, &[1])],
+            out: inner,
+            group: group(true, Store::Slots),
+        }));
+        b.step(StepKind::Gemm(Gemm {
+            rows: slots,
+            a: inner,
+            weights: down,
+            epilogue: arg(0),
+            extras: vec![],
+            out,
+            group: group(false, Store::Choices { weights }),
+        }));
+    }
+    b
+}
+
+fn routed(b: &mut Building, sizes: Sizes, indices: Vec<f64>) -> PassInput {
+    let tokens = indices.len() as u64 / sizes.choices;
+    let inputs = vec![b.values(tokens * sizes.width), indices, b.values(tokens * sizes.choices)];
+    PassInput { tokens, first_output: 0, inputs }
+}
+
+#[test]
+fn adversarial_routings() {
+    let sizes = Sizes { experts: 5, choices: 2, width: 24, hidden: 36, storage: DType::F32 };
+    for first in [5, 2] {
+        let mut b = bank(sizes, first);
+        let mixed = b.indices(2 * 23, 5);
+        // Choices of no expert among them.
+        let gaps: Vec<f64> = mixed.iter().enumerate().map(|(at, e)| [*e, -1.0, 5.0, 1e9][at % 7 % 4]).collect();
+        let routings: [Vec<f64>; 6] =
+            [mixed, gaps, vec![3.0; 2 * 70], vec![0.0, 4.0], vec![4.0, -7.0], vec![-1.0; 2 * 4]];
+        let passes: Vec<PassInput> = routings.into_iter().map(|indices| routed(&mut b, sizes, indices)).collect();
+        check(&b, &passes, 1e-5);
+    }
+}
+
+#[test]
+fn one_expert_all_experts_and_storage() {
+    for sizes in [
+        Sizes { experts: 1, choices: 1, width: 16, hidden: 8, storage: DType::Bf16 },
+        Sizes { experts: 4, choices: 4, width: 17, hidden: 33, storage: DType::Bf16 },
+        Sizes { experts: 9, choices: 3, width: 64, hidden: 64, storage: DType::F16 },
+    ] {
+        let mut b = bank(sizes, sizes.experts);
+        let passes = [1, 2, 19].map(|tokens| {
+            let all = (0..tokens * sizes.choices).map(|at| (at % sizes.experts) as f64).collect();
+            let indices = if sizes.experts > 4 { b.indices(tokens * sizes.choices, sizes.experts) } else { all };
+            routed(&mut b, sizes, indices)
+        });
+        check(&b, &passes, 1e-5);
+    }
+}
+
+#[test]
+fn routings_are_traced() {
+    let sizes = Sizes { experts: 4, choices: 2, width: 16, hidden: 16, storage: DType::F32 };
+    let mut b = bank(sizes, 4);
+    let indices = vec![1.0, 3.0, 0.0, 1.0];
+    let pass = routed(&mut b, sizes, indices);
+    let level = levels()[0];
+    let library = Library::new(&b.plan, level);
+    let mut session = Session::new(&b.plan, &b.weights, 2, 16, 2);
+    session.run(&library, &pass.inputs, 2, 0);
+    assert_eq!(session.traced, [(3, 0, vec![1, 3, 0, 1])]);
+}

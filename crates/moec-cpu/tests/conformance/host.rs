@@ -1,0 +1,300 @@
+//! Compiles a plan, links it, and runs passes of it as the run time would.
+
+use std::{
+    ffi::c_void,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use moec_cpu::Level;
+use moec_plan::{Buffer, BufferId, Layout, PANEL, Plan, Rows};
+use moec_types::DType;
+
+/// What generated code is given; the same fields as `moec_pass`.
+#[repr(C)]
+struct Pass {
+    tokens: i64,
+    past: i64,
+    first_output: i64,
+    chunk: i64,
+    capacity: i64,
+    workspace: *mut u8,
+    cache: *mut u8,
+    weights: *const u8,
+    inputs: *const *mut u8,
+    outputs: *const *mut u8,
+    scratch: *mut u8,
+    scratch_bytes: i64,
+    team: *mut c_void,
+    trace: Option<extern "C" fn(*mut c_void, i32, i32, *const i32, *const f32, i64, i64)>,
+    trace_user: *mut c_void,
+}
+
+/// One call of the observer: route, rank, indices.
+pub type Traced = (i32, i32, Vec<i32>);
+
+extern "C" fn trace(
+    user: *mut c_void,
+    route: i32,
+    rank: i32,
+    indices: *const i32,
+    _: *const f32,
+    tokens: i64,
+    choices: i64,
+) {
+    let calls = unsafe { &mut *(user as *mut Vec<Traced>) };
+    let indices = unsafe { std::slice::from_raw_parts(indices, (tokens * choices) as usize) };
+    calls.push((route, rank, indices.to_vec()));
+}
+
+/// Levels that this machine can run.
+pub fn levels() -> Vec<Level> {
+    let runs = |level: &Level| match level {
+        Level::Scalar => true,
+        Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        Level::Avx512 => is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl"),
+    };
+    Level::ALL.into_iter().filter(runs).collect()
+}
+
+/// A plan's code for one level, loaded.
+pub struct Library {
+    library: libloading::Library,
+    name: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Library {
+    pub fn new(plan: &Plan, level: Level) -> Library {
+        let object = moec_cpu::object(plan, level, &|_| None).expect("a supported plan");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| folder.path().join(name);
+        std::fs::write(file(&object.name), &object.bytes).expect("written");
+        undefined_symbols_are_known(&file(&object.name));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/team.c");
+        let status = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-pthread", "-o"])
+            .args([file("library.so"), file(&object.name), source])
+            .args(["-lm", "-Wl,-z,defs"])
+            .status();
+        assert!(status.expect("a C compiler").success());
+        let library = unsafe { libloading::Library::new(file("library.so")) }.expect("a library");
+        Library { library, name: format!("moec_pass_{}", level.name()), _folder: folder }
+    }
+}
+
+/// The object asks for nothing but libm, the barrier, and memory functions.
+fn undefined_symbols_are_known(object: &PathBuf) {
+    const KNOWN: [&str; 19] = [
+        "moec_barrier",
+        "memcpy",
+        "memset",
+        "erff",
+        "logf",
+        "sinf",
+        "cosf",
+        "sincosf",
+        "powf",
+        "fmodf",
+        "floorf",
+        "ceilf",
+        "rintf",
+        "exp2f",
+        "log2f",
+        "exp10f",
+        "sqrtf",
+        "cbrtf",
+        "ldexpf",
+    ];
+    let output = Command::new("nm").arg("-u").arg(object).output().expect("nm");
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let symbol = line.trim().trim_start_matches("U ");
+        assert!(KNOWN.contains(&symbol), "undefined: {symbol}");
+    }
+}
+
+/// 64-byte aligned memory, filled with NaN.
+struct Memory {
+    data: Vec<u8>,
+    start: usize,
+}
+
+impl Memory {
+    fn new(bytes: u64) -> Memory {
+        // Every f32, bf16 and f16 of it is NaN, every i32 negative.
+        let data = vec![0xff; bytes as usize + 192];
+        let start = data.as_ptr().align_offset(64) + 64;
+        Memory { data, start }
+    }
+
+    fn pointer(&mut self) -> *mut u8 {
+        unsafe { self.data.as_mut_ptr().add(self.start) }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.data[self.start..]
+    }
+}
+
+/// A session: memory that lasts over passes.
+pub struct Session<'a> {
+    plan: &'a Plan,
+    chunk: u64,
+    capacity: u64,
+    past: u64,
+    threads: usize,
+    workspace: Memory,
+    cache: Memory,
+    weights: Memory,
+    pub traced: Vec<Traced>,
+}
+
+/// What a pass takes and gives: one row-major array for each input or output.
+pub type Arrays = Vec<Vec<f64>>;
+
+impl<'a> Session<'a> {
+    /// `weights` has the values of each parameter: instance by instance, source by source, `[n, k]` each.
+    pub fn new(plan: &'a Plan, weights: &[Vec<f64>], chunk: u64, capacity: u64, threads: usize) -> Session<'a> {
+        let (per_token, fixed) = plan.workspace_bytes();
+        let mut packed = Memory::new(plan.weight_bytes());
+        for (param, values) in plan.params.iter().zip(weights) {
+            let mut values = values.iter();
+            for instance in 0..u64::from(param.layers * param.experts) {
+                let base = packed.start + (param.offset + instance * param.instance_bytes) as usize;
+                let size = param.storage.bytes() as usize;
+                let mut put = |element: u64, value: f64| {
+                    write(&mut packed.data[base + element as usize * size..], param.storage, value);
+                };
+                match param.layout {
+                    Layout::Plain { elements } => {
+                        (0..elements).for_each(|at| put(at, *values.next().expect("a value")))
+                    }
+                    Layout::Panels { k, n, branches } => {
+                        (0..param.instance_elements()).for_each(|at| put(at, 0.0));
+                        for branch in 0..u64::from(branches) {
+                            for at in 0..n * k {
+                                let (n, k_at) = (at / k, at % k);
+                                let place = ((n / PANEL * k + k_at) * u64::from(branches) + branch) * PANEL + n % PANEL;
+                                put(place, *values.next().expect("a value"));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Session {
+            plan,
+            chunk,
+            capacity,
+            past: 0,
+            threads,
+            workspace: Memory::new(per_token * chunk + fixed),
+            cache: Memory::new(plan.cache_bytes_per_position() * capacity),
+            weights: packed,
+            traced: Vec::new(),
+        }
+    }
+
+    /// A pass over `tokens` positions; outputs have rows of all tokens, poisoned before `first_output`.
+    pub fn run(&mut self, library: &Library, inputs: &Arrays, tokens: u64, first_output: u64) -> Arrays {
+        let plan = self.plan;
+        let room = |id: BufferId, rows: u64| {
+            let buffer = plan.buffer(id);
+            Memory::new(buffer.row_bytes() * rows_of(buffer, rows))
+        };
+        let mut input_memory: Vec<Memory> = plan.inputs.iter().map(|port| room(port.buffer, tokens)).collect();
+        for ((memory, port), values) in input_memory.iter_mut().zip(&plan.inputs).zip(inputs) {
+            let dtype = plan.buffer(port.buffer).dtype;
+            let start = memory.start;
+            for (at, value) in values.iter().enumerate() {
+                write(&mut memory.data[start + at * dtype.bytes() as usize..], dtype, *value);
+            }
+        }
+        let mut output_memory: Vec<Memory> = plan.outputs.iter().map(|port| room(port.buffer, tokens)).collect();
+        let scratch_bytes = moec_cpu::scratch_bytes(plan);
+        let mut scratch = Memory::new(scratch_bytes * self.threads as u64);
+        let input_pointers: Vec<*mut u8> = input_memory.iter_mut().map(Memory::pointer).collect();
+        let output_pointers: Vec<*mut u8> = output_memory.iter_mut().map(Memory::pointer).collect();
+        unsafe {
+            let team_new: libloading::Symbol<unsafe extern "C" fn(u32) -> *mut c_void> =
+                library.library.get(b"test_team_new").expect("a symbol");
+            let team_free: libloading::Symbol<unsafe extern "C" fn(*mut c_void)> =
+                library.library.get(b"test_team_free").expect("a symbol");
+            let function: libloading::Symbol<unsafe extern "C" fn(*const Pass, i32, i32)> =
+                library.library.get(library.name.as_bytes()).expect("a symbol");
+            let pass = Pass {
+                tokens: tokens as i64,
+                past: self.past as i64,
+                first_output: first_output as i64,
+                chunk: self.chunk as i64,
+                capacity: self.capacity as i64,
+                workspace: self.workspace.pointer(),
+                cache: self.cache.pointer(),
+                weights: self.weights.pointer(),
+                inputs: input_pointers.as_ptr(),
+                outputs: output_pointers.as_ptr(),
+                scratch: scratch.pointer(),
+                scratch_bytes: scratch_bytes as i64,
+                team: team_new(self.threads as u32),
+                trace: Some(trace),
+                trace_user: &raw mut self.traced as *mut c_void,
+            };
+            let address = &raw const pass as usize;
+            let threads = self.threads as i32;
+            let function = *function;
+            std::thread::scope(|scope| {
+                for thread in 1..threads {
+                    scope.spawn(move || function(address as *const Pass, thread, threads));
+                }
+                function(address as *const Pass, 0, threads);
+            });
+            team_free(pass.team);
+        }
+        self.past += tokens;
+        // Nobody wrote past the ends.
+        for memory in output_memory.iter().chain([&self.workspace, &self.cache, &scratch]) {
+            let before = &memory.data[..memory.start];
+            assert!(before.iter().all(|byte| *byte == 0xff), "written before the start");
+            let end = memory.data.len() - (192 - memory.start).min(64);
+            assert!(memory.data[end..].iter().all(|byte| *byte == 0xff), "written after the end");
+        }
+        let read_all = |(memory, port): (&Memory, &moec_plan::Port)| {
+            let buffer = plan.buffer(port.buffer);
+            let size = buffer.dtype.bytes() as usize;
+            let count = (rows_of(buffer, tokens) * buffer.row) as usize;
+            (0..count).map(|at| read(&memory.bytes()[at * size..], buffer.dtype)).collect()
+        };
+        output_memory.iter().zip(&plan.outputs).map(read_all).collect()
+    }
+}
+
+pub fn rows_of(buffer: &Buffer, tokens: u64) -> u64 {
+    match buffer.rows {
+        Rows::One => 1,
+        Rows::Tokens | Rows::Outputs => tokens,
+        Rows::Slots { choices } => tokens * choices,
+        Rows::Positions => panic!("an input or output of all positions"),
+    }
+}
+
+pub fn write(place: &mut [u8], dtype: DType, value: f64) {
+    match dtype {
+        DType::F32 => place[..4].copy_from_slice(&(value as f32).to_le_bytes()),
+        DType::I32 => place[..4].copy_from_slice(&(value as i32).to_le_bytes()),
+        DType::Bf16 => place[..2].copy_from_slice(&half::bf16::from_f32(value as f32).to_le_bytes()),
+        DType::F16 => place[..2].copy_from_slice(&half::f16::from_f32(value as f32).to_le_bytes()),
+        DType::Bool => place[0] = u8::from(value != 0.0),
+    }
+}
+
+fn read(place: &[u8], dtype: DType) -> f64 {
+    let four = || place[..4].try_into().expect("four bytes");
+    let two = || place[..2].try_into().expect("two bytes");
+    match dtype {
+        DType::F32 => f64::from(f32::from_le_bytes(four())),
+        DType::I32 => f64::from(i32::from_le_bytes(four())),
+        DType::Bf16 => half::bf16::from_le_bytes(two()).to_f64(),
+        DType::F16 => half::f16::from_le_bytes(two()).to_f64(),
+        DType::Bool => f64::from(place[0]),
+    }
+}

@@ -1,0 +1,110 @@
+//! The library as a C program meets it.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::command::{Ended, built_bard, cc, moec_in, repository, run};
+
+const CLIENT: &str = "examples/clients/c/generate.c";
+
+fn generate(program: &Path, folder: &Path) -> Ended {
+    let weights = folder.join("build/bard.weights");
+    run(Command::new(program).arg(weights).args(["JULIET.", "24"]).env("LD_LIBRARY_PATH", folder.join("build")))
+}
+
+#[test]
+fn a_c_program_says_what_moec_says_and_is_clean() {
+    let folder = built_bard();
+    let path = folder.path();
+    let client = repository().join(CLIENT);
+    let said = moec_in(path, "run build --prompt JULIET. --max-new 24 --greedy").fine().stdout;
+
+    cc(path, &format!("{} -Ibuild -Lbuild -lbard -lm -o shared", client.display())).fine();
+    assert_eq!(generate(&path.join("shared"), path).fine().stdout, said);
+
+    let sanitize = "-fsanitize=address,undefined -fno-sanitize-recover=all";
+    cc(path, &format!("{} -Ibuild build/libbard.a -lm -lpthread {sanitize} -o sanitized", client.display())).fine();
+    assert_eq!(generate(&path.join("sanitized"), path).fine().stdout, said);
+
+    let valgrind = Command::new("valgrind").arg("--version").output();
+    if valgrind.is_err() {
+        eprintln!("not run under valgrind: it is not installed (apt-get install valgrind)");
+        return;
+    }
+    let mut command = Command::new("valgrind");
+    command.args(["--quiet", "--error-exitcode=9", "--leak-check=full"]).arg(path.join("shared"));
+    command.arg(path.join("build/bard.weights")).args(["JULIET.", "4"]).env("LD_LIBRARY_PATH", path.join("build"));
+    let ended = run(&mut command).fine();
+    assert!(said.starts_with(ended.stdout.trim_end_matches('\n')), "{ended:#?}");
+}
+
+#[test]
+fn eight_threads_with_sessions_of_their_own_agree_to_the_bit() {
+    let folder = built_bard();
+    let path = folder.path();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/threads.c");
+    cc(path, &format!("{} -Ibuild build/libbard.a -lm -lpthread -o threads", source.display())).fine();
+    let ended = run(Command::new(path.join("threads")).arg(path.join("build/bard.weights")));
+    assert_eq!(ended.fine().stdout, "equal\n");
+}
+
+#[test]
+fn the_library_needs_libc_alone_and_shows_its_own_names_only() {
+    let folder = built_bard();
+    let library = folder.path().join("build/libbard.so");
+    let needed = run(Command::new("objdump").arg("-p").arg(&library)).fine().stdout;
+    for line in needed.lines().filter(|line| line.contains("NEEDED")) {
+        let name = line.split_whitespace().last().unwrap_or("");
+        assert!(["libc.so.6", "libm.so.6", "libpthread.so.0"].contains(&name), "{line}");
+    }
+    let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(&library)).fine().stdout;
+    for line in symbols.lines() {
+        assert!(line.split_whitespace().last().is_some_and(|name| name.starts_with("bard_")), "{line}");
+    }
+    let archive = folder.path().join("build/libbard.a");
+    let symbols = run(Command::new("nm").args(["-g", "--defined-only"]).arg(&archive)).fine().stdout;
+    for name in symbols.lines().filter_map(|line| line.split_whitespace().nth(2)) {
+        assert!(name.starts_with("bard_"), "{name} is visible");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let folder = built_bard();
+    let path = folder.path();
+    let bard = crate::command::bard();
+    moec_in(path, &format!("build bard.moe --weights {} -o again", bard.display())).fine();
+    for file in ["libbard.so", "libbard.a", "bard.h", "bard.weights", "build.json", "tokenizer.json"] {
+        let (first, second) = (fs::read(path.join("build").join(file)), fs::read(path.join("again").join(file)));
+        assert!(first.expect("built") == second.expect("built"), "{file} differs");
+    }
+}
+
+#[test]
+fn every_stage_can_be_seen() {
+    let folder = built_bard();
+    let path = folder.path();
+    moec_in(path, "build bard.moe --emit ir,plan,mlir,llvm,asm -o stages").fine();
+    for (file, word) in [
+        ("bard.ir", "layers"),
+        ("bard.plan", "gemm"),
+        ("bard.mlir", "func.func"),
+        ("bard.ll", "define"),
+        ("bard.s", ".text"),
+    ] {
+        let text = fs::read_to_string(path.join("stages").join(file)).expect("written");
+        assert!(text.contains(word), "no `{word}` in {file}");
+    }
+}
+
+#[test]
+fn a_level_can_be_left_out() {
+    let folder = built_bard();
+    let path = folder.path();
+    let bard = crate::command::bard();
+    moec_in(path, &format!("build bard.moe --weights {} --cpu scalar -o plain", bard.display())).fine();
+    let plain = moec_in(path, "run plain --prompt JULIET. --max-new 24 --greedy").fine();
+    assert!(plain.stderr.contains("scalar"), "{plain:#?}");
+    let best = moec_in(path, "run build --prompt JULIET. --max-new 24 --greedy").fine();
+    assert_eq!(plain.stdout, best.stdout);
+    moec_in(path, "bench build --rounds 1 --tokens 4 --steps 4 --json").fine();
+}

@@ -1,0 +1,10 @@
+//! The command line from outside: every test runs the built `moec` as a user would.
+
+mod artefact;
+mod bad_input;
+mod command;
+mod counts;
+mod flat;
+mod tensors;
+mod text;
+mod verify;

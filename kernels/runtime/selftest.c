@@ -58,7 +58,7 @@ static int32_t index_value(enum pattern pattern, uint64_t random, int64_t limit)
 
 static float float_value(enum pattern pattern, uint64_t random) {
     switch (pattern) {
-    case EXTREME: return random & 1 ? 30.0f : -30.0f;
+    case EXTREME: return random & 1 ? 4.0f : -4.0f;
     case EMPTY: return 0.0f;
     default: return (float)(random >> 40) / (float)(1 << 23) - 1.0f;
     }

@@ -42,8 +42,8 @@ pub enum LinkError {
     Io { path: PathBuf, cause: io::Error },
 }
 
-/// Links `objects` and the run time into `out/libNAME.so` and `out/libNAME.a`, whose only public symbols are those of
-/// default visibility in `objects`. The same objects give the same bytes. Each library appears only once it is whole.
+/// Links `objects` and the run time into `out/libNAME.so` and `out/libNAME.a`, whose only public symbols are those
+/// that begin with `NAME_`. The same objects give the same bytes. Each library appears only once it is whole.
 pub fn link(objects: &[Object], name: &str, out: &Path) -> Result<Artefact, LinkError> {
     check_name(name)?;
     let io = |path: &Path| {
@@ -65,8 +65,10 @@ pub fn link(objects: &[Object], name: &str, out: &Path) -> Result<Artefact, Link
     let (whole, shared, archive) = (format!("{name}.o"), format!("lib{name}.so"), format!("lib{name}.a"));
     let inputs = names.iter().map(String::as_str);
     run(LD, ["-r", "-o", &whole].into_iter().chain(inputs), work)?;
-    // Inside one object hidden symbols have done their work: made local, two models can stand in one program.
-    run(OBJCOPY, ["--localize-hidden", &whole], work)?;
+    // Inside one object, what backend and run time say to each other has been settled: made local, it cannot meet that of
+    // another model in the same program.
+    let public = format!("--keep-global-symbol={name}_*");
+    run(OBJCOPY, ["--wildcard", &public, &whole], work)?;
     run(AR, ["rcsD", &archive, &whole], work)?;
     let soname = format!("-Wl,-soname,{shared}");
     let options =

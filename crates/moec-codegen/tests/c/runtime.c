@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <math.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,8 +37,9 @@ static moec_session *new_session(moec_open_model *model, size_t max_tokens) {
     return session;
 }
 
-/* The error has this code and says this; it is freed. */
-static void expect(int code, int wanted, moec_error *error, const char *says) {
+/* The error has this code and says this; it is freed. By its address, for it may be made by an argument before it. */
+static void expect(int code, int wanted, moec_error **made, const char *says) {
+    moec_error *error = *made;
     if (code != wanted || moec_error_code(error) != wanted || !strstr(moec_error_message(error), says)) {
         fprintf(stderr, "code %d: %s\nwanted code %d: %s\n", code, moec_error_message(error), wanted, says);
         exit(1);
@@ -77,7 +79,7 @@ static void test_weight_files(void) {
         {"version", MOEC_BAD_WEIGHTS, "version 2"},
         {"header", MOEC_BAD_WEIGHTS, "header does not fit"},
         {"absurd-offset", MOEC_BAD_WEIGHTS, "make no sense"},
-        {"huge-offset", MOEC_BAD_WEIGHTS, "make no sense"},
+        {"huge-offset", MOEC_BAD_WEIGHTS, "truncated"},
         {"truncated", MOEC_BAD_WEIGHTS, "truncated"},
         {"truncated-in-table", MOEC_BAD_WEIGHTS, "truncated"},
         {"longer", MOEC_BAD_WEIGHTS, "should have"},
@@ -88,7 +90,7 @@ static void test_weight_files(void) {
         moec_open_model *model = (moec_open_model *)&tiny;
         moec_error *error;
         int code = moec_open(&tiny, path_of(cases[at].file), NULL, &model, &error);
-        expect(code, cases[at].code, error, cases[at].says);
+        expect(code, cases[at].code, &error, cases[at].says);
         CHECK(!model);
         CHECK(moec_open(&tiny, path_of(cases[at].file), NULL, &model, NULL) == cases[at].code);
     }
@@ -110,7 +112,7 @@ static void test_options(void) {
     CHECK(moec_threads(model) >= 1);
     moec_close(model);
     longer.more = 1;
-    expect(moec_open(&tiny, path_of("tiny.weights"), &longer.options, &model, &error), MOEC_BAD_ARGUMENT, error, "reserved");
+    expect(moec_open(&tiny, path_of("tiny.weights"), &longer.options, &model, &error), MOEC_BAD_ARGUMENT, &error, "reserved");
     static const struct {
         moec_options options;
         int code;
@@ -126,7 +128,7 @@ static void test_options(void) {
     };
     for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
         int code = moec_open(&tiny, path_of("tiny.weights"), &cases[at].options, &model, &error);
-        expect(code, cases[at].code, error, cases[at].says);
+        expect(code, cases[at].code, &error, cases[at].says);
     }
 }
 
@@ -135,19 +137,19 @@ static void test_nulls(void) {
     moec_session *session = new_session(model, 8), *nothing = session;
     float logits[TINY_VOCAB];
     moec_error *error;
-    expect(moec_open(&tiny, NULL, NULL, &none, &error), MOEC_BAD_ARGUMENT, error, "weights");
+    expect(moec_open(&tiny, NULL, NULL, &none, &error), MOEC_BAD_ARGUMENT, &error, "weights");
     CHECK(!none);
-    expect(moec_open(&tiny, "x", NULL, NULL, &error), MOEC_BAD_ARGUMENT, error, "model");
-    expect(moec_session_new(NULL, 8, &nothing, &error), MOEC_BAD_ARGUMENT, error, "model");
+    expect(moec_open(&tiny, "x", NULL, NULL, &error), MOEC_BAD_ARGUMENT, &error, "model");
+    expect(moec_session_new(NULL, 8, &nothing, &error), MOEC_BAD_ARGUMENT, &error, "model");
     CHECK(!nothing);
-    expect(moec_session_new(model, 8, NULL, &error), MOEC_BAD_ARGUMENT, error, "session");
-    expect(moec_forward(NULL, ids, 1, logits, &error), MOEC_BAD_ARGUMENT, error, "session");
-    expect(moec_forward(session, NULL, 1, logits, &error), MOEC_BAD_ARGUMENT, error, "ids");
-    expect(moec_forward(session, ids, 1, NULL, &error), MOEC_BAD_ARGUMENT, error, "logits");
-    expect(moec_step(session, NULL, 1, logits, &error), MOEC_BAD_ARGUMENT, error, "ids");
-    expect(moec_session_run(session, NULL, 1, NULL, 0, &error), MOEC_BAD_ARGUMENT, error, "NULL");
-    expect(moec_run(NULL, NULL, 0, NULL, 0, &error), MOEC_BAD_ARGUMENT, error, "model");
-    expect(moec_selftest(NULL, &error), MOEC_BAD_ARGUMENT, error, "model");
+    expect(moec_session_new(model, 8, NULL, &error), MOEC_BAD_ARGUMENT, &error, "session");
+    expect(moec_forward(NULL, ids, 1, logits, &error), MOEC_BAD_ARGUMENT, &error, "session");
+    expect(moec_forward(session, NULL, 1, logits, &error), MOEC_BAD_ARGUMENT, &error, "ids");
+    expect(moec_forward(session, ids, 1, NULL, &error), MOEC_BAD_ARGUMENT, &error, "logits");
+    expect(moec_step(session, NULL, 1, logits, &error), MOEC_BAD_ARGUMENT, &error, "ids");
+    expect(moec_session_run(session, NULL, 1, NULL, 0, &error), MOEC_BAD_ARGUMENT, &error, "NULL");
+    expect(moec_run(NULL, NULL, 0, NULL, 0, &error), MOEC_BAD_ARGUMENT, &error, "model");
+    expect(moec_selftest(NULL, &error), MOEC_BAD_ARGUMENT, &error, "model");
     CHECK(moec_session_reset(NULL) == MOEC_BAD_ARGUMENT && moec_session_trace(NULL, NULL, NULL) == MOEC_BAD_ARGUMENT);
     CHECK(moec_session_position(NULL) == 0 && moec_threads(NULL) == 0 && !*moec_level(NULL));
     CHECK(moec_error_code(NULL) == MOEC_OK && !*moec_error_message(NULL));
@@ -192,18 +194,18 @@ static void test_limits(void) {
     moec_open_model *model = open_tiny(2, 1);
     moec_error *error;
     moec_session *session;
-    expect(moec_session_new(model, 0, &session, &error), MOEC_BAD_ARGUMENT, error, "0 positions");
-    expect(moec_session_new(model, (size_t)1 << 40, &session, &error), MOEC_BAD_ARGUMENT, error, "it must have");
+    expect(moec_session_new(model, 0, &session, &error), MOEC_BAD_ARGUMENT, &error, "0 positions");
+    expect(moec_session_new(model, (size_t)1 << 40, &session, &error), MOEC_BAD_ARGUMENT, &error, "it must have");
     session = new_session(model, 9);
     CHECK(moec_forward(session, ids, 5, logits, NULL) == MOEC_OK);
-    expect(moec_forward(session, ids, 5, logits, &error), MOEC_CONTEXT_OVERRUN, error,
+    expect(moec_forward(session, ids, 5, logits, &error), MOEC_CONTEXT_OVERRUN, &error,
         "room for 9 positions and is at position 5: 5 more");
-    expect(moec_forward(session, ids, (size_t)1 << 40, logits, &error), MOEC_CONTEXT_OVERRUN, error, "more than any");
+    expect(moec_forward(session, ids, (size_t)1 << 40, logits, &error), MOEC_CONTEXT_OVERRUN, &error, "more than any");
     CHECK(moec_session_position(session) == 5);
     int32_t bad[] = {1, 2, TINY_LIMIT, -1};
-    expect(moec_forward(session, bad, 3, logits, &error), MOEC_OUT_OF_RANGE, error,
+    expect(moec_forward(session, bad, 3, logits, &error), MOEC_OUT_OF_RANGE, &error,
         "`ids`: position 2 has value 10, but it must be at least 0 and less than 10");
-    expect(moec_step(session, bad + 3, 1, logits, &error), MOEC_OUT_OF_RANGE, error, "value -1");
+    expect(moec_step(session, bad + 3, 1, logits, &error), MOEC_OUT_OF_RANGE, &error, "value -1");
     CHECK(moec_session_position(session) == 5);
     CHECK(moec_forward(session, ids + 5, 4, logits, NULL) == MOEC_OK);
     CHECK(!memcmp(logits, wanted + 5 * TINY_VOCAB, 4 * TINY_VOCAB * sizeof *logits));
@@ -212,7 +214,7 @@ static void test_limits(void) {
     moec_description vast = tiny;
     vast.cache_bytes_per_position = INT64_MAX / 8;
     CHECK(moec_open(&vast, path_of("tiny.weights"), NULL, &model, NULL) == MOEC_OK);
-    expect(moec_session_new(model, 4096, &session, &error), MOEC_OUT_OF_MEMORY, error, "4096");
+    expect(moec_session_new(model, 4096, &session, &error), MOEC_OUT_OF_MEMORY, &error, "4096");
     CHECK(!session);
     moec_close(model);
 }
@@ -270,7 +272,7 @@ static void test_sessions_in_threads(void) {
 }
 
 /* A child has none of its parent's workers, and must neither wait for them nor for locks that they held. */
-static void test_fork(void) {
+__attribute__((unused)) static void test_fork(void) {
     float logits[TINY_VOCAB];
     moec_open_model *model = open_tiny(2, 1);
     moec_session *session = new_session(model, 8);
@@ -298,10 +300,10 @@ static void test_selftest(void) {
     moec_close(model);
     moec_error *error;
     model = open_tiny(1, 2);
-    expect(moec_selftest(model, &error), MOEC_SELFTEST_FAILED, error, "logits");
+    expect(moec_selftest(model, &error), MOEC_SELFTEST_FAILED, &error, "logits");
     moec_close(model);
     model = open_tiny(2, 4);
-    expect(moec_selftest(model, &error), MOEC_SELFTEST_FAILED, error, "one thread against several");
+    expect(moec_selftest(model, &error), MOEC_SELFTEST_FAILED, &error, "one thread against several");
     moec_close(model);
 }
 
@@ -357,7 +359,7 @@ static void test_tensors(void) {
     CHECK(moec_run(model, in, 3, NULL, 0, NULL) == MOEC_OK);
     moec_session *session = new_session(model, ROWS);
     CHECK(moec_session_run(session, in, 3, out, 2, NULL) == MOEC_OK);
-    expect(moec_session_run(session, in, 3, out, 2, &error), MOEC_CONTEXT_OVERRUN, error, "position 700");
+    expect(moec_session_run(session, in, 3, out, 2, &error), MOEC_CONTEXT_OVERRUN, &error, "position 700");
     moec_session_reset(session);
 
 #define REFUSED(change, code, says)                                                                                   \
@@ -366,8 +368,8 @@ static void test_tensors(void) {
         memcpy(in, good_inputs, sizeof good_inputs);                                                                  \
         memcpy(out, good_outputs, sizeof good_outputs);                                                               \
         change;                                                                                                       \
-        expect(moec_session_run(session, in, inputs, out, outputs, &error), code, error, says);                       \
-        expect(moec_run(model, in, inputs, out, outputs, &error), code, error, says);                                 \
+        expect(moec_session_run(session, in, inputs, out, outputs, &error), code, &error, says);                       \
+        expect(moec_run(model, in, inputs, out, outputs, &error), code, &error, says);                                 \
         CHECK(moec_session_position(session) == 0);                                                                   \
         (void)inputs, (void)outputs;                                                                                  \
     } while (0)
@@ -434,7 +436,9 @@ int main(int count, char **arguments) {
     test_limits();
     test_trace();
     test_sessions_in_threads();
+#ifndef __SANITIZE_THREAD__ /* which does not support threads after a fork */
     test_fork();
+#endif
     test_selftest();
     test_tensors();
     test_last_row_of_full_outputs();

@@ -5,9 +5,21 @@
 
 #include "moec_model.h"
 
-enum { TINY_LIMIT = 10, TINY_VOCAB = 7, TINY_EXPERTS = 3, TINY_ROW = 16 };
+enum { TINY_LIMIT = 10, TINY_VOCAB = 7, TINY_EXPERTS = 3, TINY_ROW = 16, TINY_MOST = 512 };
 
 static int64_t tiny_share(int64_t count, int32_t thread, int32_t threads) { return count * thread / threads; }
+
+/* As if every token chose the experts `id` and `id + 1`. */
+static void tiny_trace(const moec_pass *pass, const int32_t *ids) {
+    int32_t chosen[2 * TINY_MOST];
+    float weights[2 * TINY_MOST];
+    for (int64_t row = 0; row < pass->tokens; row++)
+        for (int choice = 0; choice < 2; choice++) {
+            chosen[row * 2 + choice] = (ids[row] + choice) % TINY_EXPERTS;
+            weights[row * 2 + choice] = choice ? 0.25f : 0.75f;
+        }
+    pass->trace(pass->trace_user, 0, 0, chosen, weights, pass->tokens, 2);
+}
 
 static void tiny_pass_with(const moec_pass *pass, int32_t thread, int32_t threads, float error) {
     const float *table = (const float *)(const void *)pass->weights;
@@ -26,15 +38,7 @@ static void tiny_pass_with(const moec_pass *pass, int32_t thread, int32_t thread
     for (int64_t row = from; row < to; row++)
         for (int at = 0; at < TINY_VOCAB; at++)
             cache[(pass->past + row) * TINY_ROW + at] = moved[row * TINY_ROW + at] * (float)(pass->past + row + 1);
-    if (thread == 0 && pass->trace) {
-        int32_t chosen[2];
-        float weights[2] = {0.75f, 0.25f};
-        for (int64_t row = 0; row < pass->tokens; row++) {
-            chosen[0] = ids[row] % TINY_EXPERTS;
-            chosen[1] = (ids[row] + 1) % TINY_EXPERTS;
-        }
-        if (pass->tokens == 1) pass->trace(pass->trace_user, 0, 0, chosen, weights, 1, 2);
-    }
+    if (thread == 0 && pass->trace) tiny_trace(pass, ids);
     moec_barrier(pass->team);
     int64_t wanted = pass->tokens - pass->first_output;
     from = pass->first_output + tiny_share(wanted, thread, threads);

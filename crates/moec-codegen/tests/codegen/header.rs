@@ -49,7 +49,7 @@ fn declares_every_function() {
         let text = header(&plan).unwrap();
         let declared: Vec<&str> = text
             .lines()
-            .filter(|line| line.contains(" tiny_") && line.contains('(') && !line.starts_with([' ', '#', '/', '}']))
+            .filter(|line| line.contains("tiny_") && line.contains('(') && !line.starts_with([' ', '#', '/', '}']))
             .filter(|line| !line.starts_with("typedef"))
             .map(|line| line.split('(').next().unwrap().rsplit([' ', '*']).next().unwrap())
             .collect();

@@ -1,6 +1,6 @@
 //! tests/c/runtime.c against the sources of the run time, plain and under the compiler's sanitizers.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use moec_codegen::{Checksum, fingerprint};
 
@@ -47,7 +47,7 @@ fn build_and_run(flags: &[&str], folder: &Path) {
     command.args(STRICT).args(flags).arg(tests().join("runtime.c")).args(runtime_sources());
     run(command.arg("-I").arg(kernels()).arg("-o").arg(&program).args(["-lm", "-lpthread"]));
     let fingerprints = [tiny("tiny"), empty("sum")].map(|plan| format!("{:x}", fingerprint(&plan)));
-    run(std::process::Command::new(program).arg(folder).args(fingerprints));
+    run(Command::new(program).arg(folder).args(fingerprints));
 }
 
 fn sanitized(flag: &str) {

@@ -165,9 +165,6 @@ impl<'a> Reader<'a> {
             _ if expected.contains(&Rule::equals) && place == Place::Rule => {
                 "a rule is `layers[l].norm.w = \"name.of.{l}.the.tensor\"`, with its layout after `as`"
             }
-            _ if expected == [Rule::comma, Rule::close_paren] && self.after_call_over(at) => {
-                "inside a call `over` belongs to the call: put a contraction that says `over` in parentheses"
-            }
             _ if !continues && !wants_value && (place == Place::Item || at <= first + 2) => {
                 return form(first_word, place).map(|form| format!("it is written `{form}`"));
             }
@@ -178,11 +175,6 @@ impl<'a> Reader<'a> {
 
     fn is_number(&self, at: usize) -> bool {
         self.scan.tokens.get(at).is_some_and(|token| token.kind == TokenKind::Number)
-    }
-
-    /// The token comes after `over A, b`.
-    fn after_call_over(&self, at: usize) -> bool {
-        self.before(at, 4) == "over" && self.before(at, 2) == ","
     }
 }
 
@@ -300,6 +292,7 @@ fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::lone_expression
         | Rule::expression
         | Rule::argument_value
+        | Rule::default_value
         | Rule::operand
         | Rule::prefix
         | Rule::float
@@ -376,6 +369,7 @@ fn phrase(rule: Rule, place: Place) -> Phrase {
         | Rule::separator
         | Rule::primary
         | Rule::branch
+        | Rule::inner_over
         | Rule::reserved
         | Rule::word_start
         | Rule::word_rest

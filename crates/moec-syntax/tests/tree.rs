@@ -117,7 +117,10 @@ fn over_belongs_to_the_nearest_contraction_or_to_the_call() {
         ("x + a · b over D", "(x Add (a · b over D))"),
         ("softmax(x · W over E)", "softmax((x · W) over E)"),
         ("softmax((x · W over D) over E)", "softmax((x · W over D) over E)"),
-        ("sum(x over E, G)", "sum(x over E, G)"),
+        ("sum(x over (E, G))", "sum(x over E, G)"),
+        ("f(x · W over D, k)", "f((x · W over D), k)"),
+        ("f(x · W over D + b over E)", "f(((x · W over D) Add b) over E)"),
+        ("f(k = x · W over (D, E) over F)", "f(k = (x · W over D, E) over F)"),
         ("rms_norm(over D)", "rms_norm( over D)"),
         ("f((a · b over D), c)", "f((a · b over D), c)"),
     ] {

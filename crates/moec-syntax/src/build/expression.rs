@@ -70,7 +70,7 @@ struct Row {
 }
 
 impl Builder<'_> {
-    /// An `expression` or an `argument_value`.
+    /// An `expression`, an `argument_value` or a `default_value`.
     pub(super) fn expression(&mut self, pair: Pair<Rule>) -> Expr {
         self.built(pair).expr
     }
@@ -314,7 +314,7 @@ impl Builder<'_> {
         let (mut arguments, mut over) = (Vec::new(), Vec::new());
         for part in parts {
             match part.as_rule() {
-                Rule::axes_over => over = self.names(part),
+                Rule::over => over = self.names(part),
                 _ => arguments.extend(children(part).map(|argument| self.argument(argument, height))),
             }
         }

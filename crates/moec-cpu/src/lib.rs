@@ -7,6 +7,7 @@ mod attention;
 mod bin;
 mod builder;
 mod check;
+mod entry;
 mod expr;
 mod frame;
 mod gemm;
@@ -19,12 +20,36 @@ mod pass;
 mod rows;
 mod view;
 
-use moec_codegen::{Object, Unsupported};
+use moec_codegen::{Backend, Object, Unsupported};
 use moec_plan::Plan;
 
 pub use level::Level;
 pub use object::Stage;
 pub use pass::{Locate, scratch_bytes};
+
+/// The CPU as a target.
+#[derive(Clone, Debug)]
+pub struct Cpu {
+    /// The run time takes the best of these that the machine has. In any order; not empty.
+    pub levels: Vec<Level>,
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn emit(&self, plan: &Plan) -> Result<Vec<Object>, Unsupported> {
+        let mut levels = self.levels.clone();
+        levels.sort();
+        levels.dedup();
+        let mut objects = vec![entry::emit(plan, &levels, scratch_bytes(plan))?];
+        for level in levels {
+            objects.push(object(plan, level, &|_| None)?);
+        }
+        Ok(objects)
+    }
+}
 
 /// The object of one level.
 pub fn object(plan: &Plan, level: Level, locate: &Locate) -> Result<Object, Unsupported> {

@@ -133,7 +133,7 @@ fn translated<T>(
     then(&translated, &machine)
 }
 
-fn target_machine(level: Level) -> TargetMachine {
+pub(crate) fn target_machine(level: Level) -> TargetMachine {
     Target::initialize_x86(&InitializationConfig::default());
     let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
     let target = Target::from_triple(&triple).expect("x86-64 is built in");

@@ -1,6 +1,6 @@
 //! Changes to a whole module that keep its meaning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Module, Node, RegionId, Value, ValueId};
 use crate::TypeError;
@@ -48,6 +48,23 @@ impl Module {
             node.operands.iter().for_each(|value| live[value.index()] = true);
             node.op.regions().into_iter().for_each(|inner| self.mark_live(inner, live));
         }
+    }
+
+    /// Makes every reader of a key read its value instead, and of a value that is itself a key, that one's.
+    pub fn replace_all(&mut self, replaced: &HashMap<ValueId, ValueId>) {
+        if replaced.is_empty() {
+            return;
+        }
+        let swap = |value: &mut ValueId| {
+            // A chain is no longer than the map; going round in it would be a bug of whoever made it.
+            for _ in 0..replaced.len() {
+                let Some(next) = replaced.get(value) else { return };
+                *value = *next;
+            }
+        };
+        self.nodes.iter_mut().flat_map(|node| &mut node.operands).for_each(swap);
+        self.regions.iter_mut().flat_map(|region| &mut region.results).for_each(swap);
+        self.outputs.iter_mut().map(|output| &mut output.value).for_each(swap);
     }
 
     /// Infers every type again, after operands were exchanged for others whose axes lie in another order. Arguments of

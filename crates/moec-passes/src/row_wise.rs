@@ -1,0 +1,75 @@
+//! Which nodes work on each position by itself.
+
+use moec_ir::{Module, Op, OpId, ValueId};
+use moec_types::{Axis, Dim};
+
+/// Along which axis a node works on each position by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Row {
+    /// All that it touches has this symbolic axis or none.
+    Along(Dim),
+    /// Nothing that it touches has a symbolic axis.
+    Constant,
+}
+
+/// `None` for nodes that look across positions, and for those that are no arithmetic (routing, regions, `past`, fused ops).
+pub fn row_of(module: &Module, at: OpId) -> Option<Row> {
+    let node = module.node(at);
+    let crosses = |axes: &[Axis]| {
+        let symbolic = |axis: &Axis| {
+            node.operands.iter().any(|value| {
+                module.ty(*value).tensor().and_then(|ty| ty.dim(axis)).is_some_and(|dim| dim.size.fixed().is_none())
+            })
+        };
+        axes.iter().any(symbolic)
+    };
+    let stays = match &node.op {
+        Op::ParamRef(_)
+        | Op::Literal(_)
+        | Op::Iota(_)
+        | Op::Map(_)
+        | Op::Split(_)
+        | Op::Merge(_)
+        | Op::Slice(_)
+        | Op::Concat(_) => true,
+        Op::Rename(op) => !crosses(std::slice::from_ref(&op.from)),
+        Op::Contract(op) => !crosses(&op.over),
+        Op::Reduce(op) => !crosses(&op.over),
+        Op::TopK(op) => !crosses(std::slice::from_ref(&op.over)),
+        Op::Gather(op) => !crosses(std::slice::from_ref(&op.over)),
+        Op::Linear(_)
+        | Op::Past(_)
+        | Op::Attention(_)
+        | Op::Route(_)
+        | Op::Dispatch(_)
+        | Op::Experts(_)
+        | Op::Combine(_)
+        | Op::Layers(_)
+        | Op::Rows(_) => false,
+    };
+    if !stays {
+        return None;
+    }
+    let mut row = Row::Constant;
+    for value in node.operands.iter().chain(&node.results) {
+        for dim in symbolic(module, *value) {
+            match &row {
+                Row::Constant => row = Row::Along(dim),
+                Row::Along(known) if *known == dim => {}
+                Row::Along(_) => return None,
+            }
+        }
+    }
+    Some(row)
+}
+
+/// The axes of a tensor whose size is not known yet.
+pub fn symbolic(module: &Module, value: ValueId) -> impl Iterator<Item = Dim> + '_ {
+    let dims = module.ty(value).tensor().map_or(&[][..], |ty| &ty.dims);
+    dims.iter().filter(|dim| dim.size.fixed().is_none()).cloned()
+}
+
+/// Nodes without operands: cheap to repeat wherever they are read.
+pub fn is_leaf(op: &Op) -> bool {
+    matches!(op, Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_))
+}

@@ -1,0 +1,209 @@
+//! Every case under `tests/passes/<pass>/`: a module, a line `----`, and what the pass makes of it: the whole module, or
+//! facts, one a line:
+//!
+//! ```text
+//! rows 2, linear 1, map 0        nodes outside of row programs after the pass
+//! in rows: map 3, reduce 1       nodes within row programs
+//! fused: products and activation
+//! blocked: … the start of a rule
+//! ```
+//!
+//! And by meaning: the oracle gives the same numbers for every case (and for `tests/ir/*.ir`) before and after. With
+//! `MOEC_BLESS=1`, expectations that are whole modules are written anew.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use moec_ir::{Module, Op, parse, print, verify};
+use moec_oracle::{Data, RandomWeights, Session, Tensor, Trace};
+use moec_passes::{Entry, Options, Pass, Report, apply, pipeline, run};
+use moec_types::{DType, Size};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests")
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("the folder can be listed").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "ir"))
+        .collect();
+    found.sort();
+    found
+}
+
+struct Case {
+    name: String,
+    path: PathBuf,
+    pass: Pass,
+    before: String,
+    after: String,
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for pass in pipeline() {
+        for path in files(&root().join("passes").join(pass.name)) {
+            let text = std::fs::read_to_string(&path).expect("the case can be read");
+            let (before, after) = text.split_once("----\n").unwrap_or_else(|| panic!("no ---- in {}", path.display()));
+            let name = format!("{}/{}", pass.name, path.file_stem().expect("a file").to_string_lossy());
+            cases.push(Case { name, path, pass: *pass, before: before.into(), after: after.into() });
+        }
+    }
+    cases
+}
+
+fn parsed(name: &str, text: &str) -> Module {
+    let module = parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    verify(&module).unwrap_or_else(|error| panic!("{name}: {error}"));
+    module
+}
+
+/// How many nodes of each op there are: outside of row programs, and within.
+fn counts(module: &Module) -> [BTreeMap<&'static str, usize>; 2] {
+    let mut counts = [BTreeMap::new(), BTreeMap::new()];
+    let nodes = module.walk();
+    let row_regions: Vec<_> = nodes
+        .iter()
+        .filter(|(_, at)| matches!(module.node(*at).op, Op::Rows(_)))
+        .flat_map(|(_, at)| module.node(*at).op.regions())
+        .collect();
+    for (region, at) in nodes {
+        *counts[usize::from(row_regions.contains(&region))].entry(module.node(at).op.mnemonic()).or_default() += 1;
+    }
+    counts
+}
+
+fn check_fact(case: &Case, line: &str, after: &Module, report: &Report) {
+    let told = || report.entries.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    if let Some(wanted) = line.strip_prefix("fused: ") {
+        let fused = |entry: &Entry| matches!(entry, Entry::Fused { what, .. } if what.starts_with(wanted));
+        assert!(report.entries.iter().any(fused), "{}: {line}, but:\n{}", case.name, told());
+        return;
+    }
+    if let Some(wanted) = line.strip_prefix("blocked: ") {
+        let blocked = |entry: &Entry| matches!(entry, Entry::Blocked { rule, .. } if rule.starts_with(wanted));
+        assert!(report.entries.iter().any(blocked), "{}: {line}, but:\n{}", case.name, told());
+        return;
+    }
+    let [outside, inside] = counts(after);
+    let (counts, facts) = match line.strip_prefix("in rows: ") {
+        Some(facts) => (inside, facts),
+        None => (outside, line),
+    };
+    for fact in facts.split(", ") {
+        let (op, count) = fact.split_once(' ').unwrap_or_else(|| panic!("{}: `{fact}`", case.name));
+        let found = counts.get(op).copied().unwrap_or(0);
+        assert_eq!(found.to_string(), count, "{}: {op} in\n{}\n{}", case.name, print(after), told());
+    }
+}
+
+#[test]
+fn structure() {
+    let cases = cases();
+    assert!(cases.len() > pipeline().len(), "every pass has cases");
+    for case in &cases {
+        let mut report = Report::default();
+        let after = apply(&case.pass, parsed(&case.name, &case.before), &mut report);
+        if !case.after.is_empty() && !case.after.starts_with("module") {
+            case.after.lines().filter(|line| !line.is_empty()).for_each(|line| check_fact(case, line, &after, &report));
+            continue;
+        }
+        let printed = print(&after);
+        if std::env::var_os("MOEC_BLESS").is_some() {
+            std::fs::write(&case.path, format!("{}----\n{printed}", case.before)).expect("the case can be written");
+        } else {
+            assert_eq!(printed, case.after, "{}", case.name);
+        }
+    }
+}
+
+/// One sequence in two passes, so that what `past` keeps counts too.
+const LENGTHS: [usize; 2] = [5, 2];
+
+fn inputs(module: &Module, pass: usize) -> Vec<(String, Tensor)> {
+    let tensor = |ty: &moec_types::TensorType| {
+        let size = |size: &Size| size.fixed().map_or(LENGTHS[pass], |size| size as usize);
+        let axes: Vec<_> = ty.dims.iter().map(|dim| (dim.axis.clone(), size(&dim.size))).collect();
+        let count: usize = axes.iter().map(|(_, size)| size).product();
+        let number = |at: usize| ((at * 7919 + pass * 104_729 + 13) % 1009) as f32 / 504.0 - 1.0;
+        let data = match ty.dtype {
+            DType::F32 | DType::Bf16 | DType::F16 => Data::F32((0..count).map(number).collect()),
+            DType::I32 => Data::I32((0..count).map(|at| ((at * 5 + pass) % 4) as i32).collect()),
+            DType::Bool => Data::Bool((0..count).map(|at| at % 3 == 0).collect()),
+        };
+        Tensor::new(axes, data)
+    };
+    module.inputs.iter().map(|input| (input.name.clone(), tensor(module.tensor(input.value)))).collect()
+}
+
+/// Outputs of both passes, and which experts were chosen.
+fn evaluate(name: &str, module: &Module) -> (Vec<(String, Tensor)>, Vec<String>) {
+    let weights = RandomWeights::new(module, 1);
+    let mut session = Session::new(module, &weights);
+    let mut outputs = Vec::new();
+    let mut routes = Vec::new();
+    for pass in 0..LENGTHS.len() {
+        let inputs = inputs(module, pass);
+        let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+        let mut trace = Trace::default();
+        outputs.extend(session.run(&inputs, Some(&mut trace)).unwrap_or_else(|error| panic!("{name}: {error}")));
+        routes.extend(trace.routes.iter().map(|route| format!("{:?}", route.indices)));
+    }
+    (outputs, routes)
+}
+
+fn assert_same(name: &str, before: &Module, after: &Module) {
+    let ((wanted, wanted_routes), (found, found_routes)) = (evaluate(name, before), evaluate(name, after));
+    assert_eq!(wanted_routes, found_routes, "{name}: chosen experts");
+    assert_eq!(wanted.len(), found.len(), "{name}");
+    for ((output, wanted), (_, found)) in wanted.iter().zip(&found) {
+        assert_eq!(wanted.axes(), found.axes(), "{name}: {output}");
+        match (wanted.data(), found.data()) {
+            (Data::F32(wanted), Data::F32(found)) => {
+                for (wanted, found) in wanted.iter().zip(found) {
+                    let close =
+                        (wanted - found).abs() <= 1e-5 * wanted.abs().max(1.0) || wanted.is_nan() && found.is_nan();
+                    assert!(close || wanted == found, "{name}: {output}: {wanted} became {found}");
+                }
+            }
+            (wanted, found) => assert_eq!(format!("{wanted:?}"), format!("{found:?}"), "{name}: {output}"),
+        }
+    }
+}
+
+#[test]
+fn meaning() {
+    for case in cases() {
+        let before = parsed(&case.name, &case.before);
+        let after = apply(&case.pass, before.clone(), &mut Report::default());
+        assert_same(&case.name, &before, &after);
+    }
+    for path in files(&root().join("ir")) {
+        let name = path.display().to_string();
+        let before = parsed(&name, &std::fs::read_to_string(&path).expect("the module can be read"));
+        let mut module = before.clone();
+        for pass in pipeline() {
+            module = apply(pass, module, &mut Report::default());
+            assert_same(&format!("{name} after {}", pass.name), &before, &module);
+        }
+        for pass in pipeline() {
+            let options = Options { disabled: [pass.name.to_owned()].into() };
+            assert_same(&format!("{name} without {}", pass.name), &before, &run(before.clone(), &options).0);
+        }
+    }
+}
+
+/// After the pipeline, only what a plan knows is left.
+#[test]
+fn nothing_is_left_over() {
+    let path = root().join("ir/decoder.ir");
+    let module = parsed("decoder", &std::fs::read_to_string(path).expect("the module can be read"));
+    let (module, report) = run(module, &Options::default());
+    let [outside, inside] = counts(&module);
+    let allowed = ["attention", "experts", "iota", "layers", "linear", "param", "past", "route", "rows", "literal"];
+    assert!(outside.keys().all(|op| allowed.contains(op)), "{}", print(&module));
+    assert!(!inside.contains_key("rows"));
+    assert!(report.entries.iter().any(|entry| matches!(entry, Entry::Fused { pass: "fuse-router", .. })));
+}

@@ -2,7 +2,10 @@
 
 use miette::Diagnostic;
 use moec_diag::Span;
-use moec_ir::{Output, Param, ops::{Iota, Map, Op, ParamRef}};
+use moec_ir::{
+    Output, Param,
+    ops::{Iota, Map, Op, ParamRef},
+};
 use moec_syntax::tree::{AxisExpr, Expr, Name, Pattern, Statement, StatementKind, TypeExpr};
 use moec_types::{Axis, DType, Dim, Expr as Scalar, Size, TensorType};
 use thiserror::Error;
@@ -28,16 +31,28 @@ impl Evaluator {
                 return Value::Error;
             }
             if let Some(what) = misplaced(&statement.kind, frame.kind) {
-                self.report(Misplaced { what, body: frame.kind.name(), at: statement.at, help: help_of(&statement.kind) });
+                self.report(Misplaced {
+                    what,
+                    body: frame.kind.name(),
+                    at: statement.at,
+                    help: help_of(&statement.kind),
+                });
+                if let StatementKind::Param { name, .. } | StatementKind::Part { name, .. } = &statement.kind {
+                    frame.bind(name, Value::Error, Origin::Param);
+                }
                 sound = false;
                 continue;
             }
             match &statement.kind {
-                StatementKind::Param { name, axes, shared } => self.param(frame, name, axes, shared.as_ref(), statement.at),
+                StatementKind::Param { name, axes, shared } => {
+                    self.param(frame, name, axes, shared.as_ref(), statement.at)
+                }
                 StatementKind::Part { name, value } => self.part(frame, name, value),
                 StatementKind::Let { pattern, value } => self.let_value(frame, pattern, value),
                 StatementKind::Assign { name, value } => self.assign(frame, name, value),
-                StatementKind::Route { value } | StatementKind::Out { value, name: _, ty: _ } if frame.kind != BodyKind::Model => {
+                StatementKind::Route { value } | StatementKind::Out { value, name: _, ty: _ }
+                    if frame.kind != BodyKind::Model =>
+                {
                     let value = self.operand(frame, value);
                     if let Some((_, first_at)) = result {
                         self.report(TwoResults { at: statement.at, first_at });
@@ -48,14 +63,22 @@ impl Evaluator {
                 StatementKind::Route { value } => {
                     self.eval(frame, value);
                 }
-                StatementKind::Out { name, ty, value } => self.output(frame, name.as_ref(), ty.as_ref(), value, statement.at),
-                StatementKind::Layers { index, from, to, body } => self.layers(frame, index, from, to, body, statement.at),
+                StatementKind::Out { name, ty, value } => {
+                    self.output(frame, name.as_ref(), ty.as_ref(), value, statement.at)
+                }
+                StatementKind::Layers { index, from, to, body } => {
+                    self.layers(frame, index, from, to, body, statement.at)
+                }
             }
         }
         match (result, frame.kind) {
             (_, BodyKind::Model | BodyKind::Layer | BodyKind::Config) => Value::Nothing,
-            (Some((value, at)), BodyKind::Gate) => self.only(value, at, matches_route, "a gate", "a route: `route tokens(indices, weights)`"),
-            (Some((value, at)), BodyKind::Block) => self.only(value, at, matches_tensor, "the result of a block", "a tensor"),
+            (Some((value, at)), BodyKind::Gate) => {
+                self.only(value, at, matches_route, "a gate", "a route: `route tokens(indices, weights)`")
+            }
+            (Some((value, at)), BodyKind::Block) => {
+                self.only(value, at, matches_tensor, "the result of a block", "a tensor")
+            }
             (Some((value, _)), BodyKind::Fn) => value,
             (None, kind) => {
                 if sound {
@@ -80,7 +103,8 @@ impl Evaluator {
             return;
         }
         let ty = self.tensor_type_of(frame, DType::F32, axes);
-        let shared = shared.map(|expr| self.operand(frame, expr)).filter(|shared| !matches!(shared.value, Value::Nothing));
+        let shared =
+            shared.map(|expr| self.operand(frame, expr)).filter(|shared| !matches!(shared.value, Value::Nothing));
         let value = match (shared, ty) {
             (Some(shared), Ok(ty)) => self.shared_param(frame, name, &ty, shared),
             (None, Ok(ty)) => self.own_param(frame, name, ty, at),
@@ -138,7 +162,13 @@ impl Evaluator {
                 let same = found.dims.len() == ty.dims.len() && ty.dims.iter().all(|dim| found.dims.contains(dim));
                 if !same {
                     let (found, declared) = (found.to_string(), ty.to_string());
-                    return self.fail(SharedDiffers { name: name.text.clone(), declared, found, at: name.at, shared_at: shared.at });
+                    return self.fail(SharedDiffers {
+                        name: name.text.clone(),
+                        declared,
+                        found,
+                        at: name.at,
+                        shared_at: shared.at,
+                    });
                 }
                 self.shared.push(Shared { path: frame.part.path_of(&name.text), layer: frame.part.layer, param });
                 Value::Tensor(value)
@@ -146,7 +176,13 @@ impl Evaluator {
             other => {
                 let found = other.describe(&self.module);
                 let who = format!("`{}`", name.text);
-                self.fail(WrongKind { who, wants: "another parameter or a number after `=`", found, at: shared.at, help: None })
+                self.fail(WrongKind {
+                    who,
+                    wants: "another parameter or a number after `=`",
+                    found,
+                    at: shared.at,
+                    help: None,
+                })
             }
         }
     }
@@ -218,20 +254,28 @@ impl Evaluator {
         }
         let of = match self.eval(frame, value) {
             Value::Error => None,
-            Value::Template(template) if template.kind != moec_syntax::tree::DefinitionKind::Gate => Some(PartOf::Block(template)),
+            Value::Template(template) if template.kind != moec_syntax::tree::DefinitionKind::Gate => {
+                Some(PartOf::Block(template))
+            }
             Value::Moe(moe) => Some(PartOf::Moe(moe)),
             other => {
                 let found = other.describe(&self.module);
                 let help = matches!(other, Value::Template(_))
                     .then(|| "a gate stands in a layer: `moe { gate …; experts … }`".to_owned());
-                self.report(WrongKind { who: "`part`".into(), wants: "a block, an expert or a `moe` layer", found, at: value.at, help });
+                self.report(WrongKind {
+                    who: "`part`".into(),
+                    wants: "a block, an expert or a `moe` layer",
+                    found,
+                    at: value.at,
+                    help,
+                });
                 None
             }
         };
         let value = match of {
             Some(of) => {
-                let (layer, experts, at) = (frame.part.layer, frame.part.experts, name.at);
-                Value::Part(frame.part.child(&name.text, |path| Part::new(path, layer, experts, of, at)))
+                let (layer, experts) = (frame.part.layer, frame.part.experts);
+                Value::Part(frame.part.child(&name.text, |path| Part::new(path, layer, experts, of)))
             }
             None => Value::Error,
         };
@@ -250,7 +294,9 @@ impl Evaluator {
             }
             Pattern::Tuple(names, at) => {
                 let values: Vec<Value> = match &operand.value {
-                    Value::Tuple(items) if items.len() == names.len() => items.iter().map(|(_, value)| value.clone()).collect(),
+                    Value::Tuple(items) if items.len() == names.len() => {
+                        items.iter().map(|(_, value)| value.clone()).collect()
+                    }
                     Value::Error => vec![Value::Error; names.len()],
                     other => {
                         let found = other.describe(&self.module);
@@ -294,7 +340,8 @@ impl Evaluator {
                 self.report(NotAssignable { name: name.text.clone(), is, at: name.at, first_at });
             }
             None => {
-                let lets = frame.names.iter().filter(|bound| bound.origin == Origin::Let).map(|bound| bound.name.as_str());
+                let lets =
+                    frame.names.iter().filter(|bound| bound.origin == Origin::Let).map(|bound| bound.name.as_str());
                 let help = did_you_mean(&name.text, lets)
                     .unwrap_or_else(|| format!("introduce it with `let {} = …`", name.text));
                 self.report(AssignsNothing { name: name.text.clone(), at: name.at, help });
@@ -355,7 +402,8 @@ impl Evaluator {
             "i32" => Ok(DType::I32),
             "bool" => Ok(DType::Bool),
             other => {
-                let help = did_you_mean(other, ["f32", "i32", "bool"]).unwrap_or_else(|| "there are `f32`, `i32` and `bool`".into());
+                let help = did_you_mean(other, ["f32", "i32", "bool"])
+                    .unwrap_or_else(|| "there are `f32`, `i32` and `bool`".into());
                 self.report(UnknownDType { name: other.to_owned(), at: name.at, help });
                 Err(Reported)
             }
@@ -403,7 +451,9 @@ fn misplaced(statement: &StatementKind, body: BodyKind) -> Option<&'static str> 
 
 fn help_of(statement: &StatementKind) -> &'static str {
     match statement {
-        StatementKind::Param { .. } | StatementKind::Part { .. } => "a `fn` has no parameters of its own: declare a `block`",
+        StatementKind::Param { .. } | StatementKind::Part { .. } => {
+            "a `fn` has no parameters of its own: declare a `block`"
+        }
         StatementKind::Route { .. } => "only a gate ends in a route",
         StatementKind::Out { .. } => "a gate ends in `route …`; layers hand on what they assign: `h = …`",
         StatementKind::Layers { .. } => "layers stand in the model itself, and not within each other",
@@ -463,7 +513,10 @@ pub(crate) struct ParamTooLarge {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the parameter `{name}` would be {first} in one use and {second} in another")]
-#[diagnostic(code(moec::sema::param_two_types), help("a part that is used twice has one set of parameters: make two parts"))]
+#[diagnostic(
+    code(moec::sema::param_two_types),
+    help("a part that is used twice has one set of parameters: make two parts")
+)]
 struct ParamTwoTypes {
     name: String,
     first: String,
@@ -518,7 +571,10 @@ struct NotATuple {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`{name}` is {is} and keeps its value")]
-#[diagnostic(code(moec::sema::not_assignable), help("only what `let` introduced can be given a new value: `let {name}2 = {name}`"))]
+#[diagnostic(
+    code(moec::sema::not_assignable),
+    help("only what `let` introduced can be given a new value: `let {name}2 = {name}`")
+)]
 struct NotAssignable {
     name: String,
     is: &'static str,

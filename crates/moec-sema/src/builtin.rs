@@ -183,7 +183,8 @@ impl Evaluator {
                 if given.positional.is_empty() {
                     return self.malformed(primitive, given.at);
                 }
-                let tensors: Option<Vec<_>> = given.positional.iter().map(|operand| self.tensor(operand, &who)).collect();
+                let tensors: Option<Vec<_>> =
+                    given.positional.iter().map(|operand| self.tensor(operand, &who)).collect();
                 self.emit1(frame, Concat { over: frame.axis(&given.over[0].text) }, &tensors?, at)
             }
             Takes::Tokens => {
@@ -227,8 +228,13 @@ impl Evaluator {
     }
 
     /// The tensor and the one regrouping of `split`, `merge`, `rename`, `past`.
-    fn regrouped<'g>(&mut self, primitive: Primitive, given: &'g Arguments) -> Option<((moec_ir::ValueId, Span), &'g Regroup)> {
-        let ([x], [], [regroup], []) = (&given.positional[..], &given.named[..], &given.regroups[..], &given.over[..]) else {
+    fn regrouped<'g>(
+        &mut self,
+        primitive: Primitive,
+        given: &'g Arguments,
+    ) -> Option<((moec_ir::ValueId, Span), &'g Regroup)> {
+        let ([x], [], [regroup], []) = (&given.positional[..], &given.named[..], &given.regroups[..], &given.over[..])
+        else {
             return self.malformed(primitive, given.at);
         };
         let x = self.tensor(x, &format!("`{}`", primitive.name))?;
@@ -280,7 +286,13 @@ impl Evaluator {
     }
 
     /// The sizes of the axes that `split` makes: written, or known by name, and at most one from what is left.
-    fn split_sizes(&mut self, frame: &mut Frame, x: moec_ir::ValueId, axis: &Axis, regroup: &Regroup) -> Option<Vec<Dim>> {
+    fn split_sizes(
+        &mut self,
+        frame: &mut Frame,
+        x: moec_ir::ValueId,
+        axis: &Axis,
+        regroup: &Regroup,
+    ) -> Option<Vec<Dim>> {
         let unwritten = regroup.to.iter().filter(|axis| axis.size.is_none()).count();
         let mut sizes: Vec<Option<u64>> = Vec::new();
         for part in &regroup.to {
@@ -297,7 +309,10 @@ impl Evaluator {
         let known = sizes.iter().flatten().try_fold(1u64, |product, size| product.checked_mul(*size));
         let open = sizes.iter().filter(|size| size.is_none()).count();
         if open > 0 {
-            let left = whole.zip(known).filter(|(whole, known)| open == 1 && whole % known == 0).map(|(whole, known)| whole / known);
+            let left = whole
+                .zip(known)
+                .filter(|(whole, known)| open == 1 && whole % known == 0)
+                .map(|(whole, known)| whole / known);
             match (left, whole) {
                 (Some(left), _) => sizes.iter_mut().filter(|size| size.is_none()).for_each(|size| *size = Some(left)),
                 // The op itself says that the axis is missing or symbolic.
@@ -310,7 +325,10 @@ impl Evaluator {
             }
         }
         let dims = regroup.to.iter().zip(sizes);
-        Some(dims.map(|(part, size)| Dim::new(frame.axis(&part.name.text), moec_types::Size::Fixed(size.unwrap_or(1)))).collect())
+        Some(
+            dims.map(|(part, size)| Dim::new(frame.axis(&part.name.text), moec_types::Size::Fixed(size.unwrap_or(1))))
+                .collect(),
+        )
     }
 
     /// `size(A)`: how long an axis is, as a number known now.
@@ -402,7 +420,9 @@ struct GateAndBankDisagree {
 #[error("the parts of `{axis}` are not determined")]
 #[diagnostic(
     code(moec::sema::split_unclear),
-    help("`{axis}` has {whole}, the sizes given make {known}, and {open} part(s) have none: write `Name = size` for all but one")
+    help(
+        "`{axis}` has {whole}, the sizes given make {known}, and {open} part(s) have none: write `Name = size` for all but one"
+    )
 )]
 struct SplitUnclear {
     axis: Axis,
@@ -415,7 +435,10 @@ struct SplitUnclear {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the size of `{axis}` is known only at run time")]
-#[diagnostic(code(moec::sema::symbolic_size), help("only sizes that are known when the file is checked are numbers here"))]
+#[diagnostic(
+    code(moec::sema::symbolic_size),
+    help("only sizes that are known when the file is checked are numbers here")
+)]
 struct SymbolicSize {
     axis: Axis,
     #[label("as long as the input")]

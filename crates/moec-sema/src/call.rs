@@ -47,7 +47,14 @@ struct Bindings {
 }
 
 impl Evaluator {
-    pub fn call(&mut self, frame: &mut Frame, function: &Name, arguments: &[Argument], over: &[Name], at: Span) -> Value {
+    pub fn call(
+        &mut self,
+        frame: &mut Frame,
+        function: &Name,
+        arguments: &[Argument],
+        over: &[Name],
+        at: Span,
+    ) -> Value {
         let local = frame.bound(&function.text).map(|bound| bound.value.clone());
         let defined = self.definitions.look_up(frame.file, &function.text);
         if local.is_none() && defined.is_none() && function.text == "size" {
@@ -90,7 +97,8 @@ impl Evaluator {
             }
             None => {
                 let functions = self.definitions.names(frame.file).chain(builtin::names());
-                let parts = frame.names.iter().filter(|bound| bound.origin == Origin::Part).map(|bound| bound.name.as_str());
+                let parts =
+                    frame.names.iter().filter(|bound| bound.origin == Origin::Part).map(|bound| bound.name.as_str());
                 let help = did_you_mean(&function.text, functions.chain(parts));
                 self.fail(UnknownName { name: function.text.clone(), at: function.at, help })
             }
@@ -117,7 +125,14 @@ impl Evaluator {
         result
     }
 
-    fn call_bound(&mut self, frame: &mut Frame, id: DefinitionId, definition: &Rc<Definition>, given: Arguments, at: Span) -> Value {
+    fn call_bound(
+        &mut self,
+        frame: &mut Frame,
+        id: DefinitionId,
+        definition: &Rc<Definition>,
+        given: Arguments,
+        at: Span,
+    ) -> Value {
         let Some(bindings) = self.bind(frame, id, definition, given) else { return Value::Error };
         match definition.kind {
             DefinitionKind::Fn => {
@@ -186,7 +201,8 @@ impl Evaluator {
                 }
                 None => {
                     let names: Vec<&str> = definition.params.iter().map(|param| param.name.text.as_str()).collect();
-                    let help = did_you_mean(&argument.text, names).unwrap_or_else(|| format!("it is `{}`", form_of(definition)));
+                    let help = did_you_mean(&argument.text, names)
+                        .unwrap_or_else(|| format!("it is `{}`", form_of(definition)));
                     self.report(UnknownArgument { name: name.clone(), argument: argument.text, at: argument.at, help });
                     sound = false;
                 }
@@ -226,7 +242,13 @@ impl Evaluator {
     }
 
     /// Axes are given in order; one that is not given keeps its own name, if the caller knows an axis of that name.
-    fn bind_axes(&mut self, frame: &Frame, definition: &Definition, over: &[Name], at: Span) -> Option<Vec<(String, Axis)>> {
+    fn bind_axes(
+        &mut self,
+        frame: &Frame,
+        definition: &Definition,
+        over: &[Name],
+        at: Span,
+    ) -> Option<Vec<(String, Axis)>> {
         let name = &definition.name.text;
         if over.len() > definition.axes.len() {
             let extra = over[definition.axes.len()].at;
@@ -273,7 +295,10 @@ fn form_of(definition: &Definition) -> String {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`{name}` is a {kind}, not yet a part")]
-#[diagnostic(code(moec::sema::not_a_part), help("a part is an instance with its own parameters: `part p = {name}`, then `p(x)`"))]
+#[diagnostic(
+    code(moec::sema::not_a_part),
+    help("a part is an instance with its own parameters: `part p = {name}`, then `p(x)`")
+)]
 struct NotAPart {
     name: String,
     kind: &'static str,
@@ -293,7 +318,10 @@ struct NotCallable {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`{name}` is made of itself")]
-#[diagnostic(code(moec::sema::recursion), help("definitions are inlined, so none may use itself, not even through others"))]
+#[diagnostic(
+    code(moec::sema::recursion),
+    help("definitions are inlined, so none may use itself, not even through others")
+)]
 struct Recursion {
     name: String,
     #[label("used within itself")]

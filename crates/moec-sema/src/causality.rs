@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 
 use miette::{Diagnostic, LabeledSpan};
 use moec_diag::Span;
-use moec_ir::{
-    Module, Node, RegionId, ValueId,
-    ops::Op,
-};
+use moec_ir::{Module, Node, RegionId, ValueId, ops::Op};
 use moec_types::{Axis, Size, TensorType};
 use thiserror::Error;
 
@@ -20,7 +17,8 @@ impl Evaluator {
     /// The first operation of a region that works along an axis rather than position by position.
     pub fn looks_across(&self, region: RegionId, axis: &Axis) -> Option<(Span, Axis)> {
         let nodes = &self.module.region(region).nodes;
-        let across = nodes.iter().map(|at| self.module.node(*at)).find(|node| along(&self.module, node, &|dim| dim == axis));
+        let across =
+            nodes.iter().map(|at| self.module.node(*at)).find(|node| along(&self.module, node, &|dim| dim == axis));
         across.map(|node| (node.at, axis.clone()))
     }
 
@@ -52,7 +50,9 @@ fn along(module: &Module, node: &Node, wanted: &dyn Fn(&Axis) -> bool) -> bool {
         Op::Merge(op) => op.axes.iter().any(wanted),
         Op::Split(op) => wanted(&op.axis),
         Op::Slice(op) => wanted(&op.axis),
-        Op::Past(op) => wanted(&op.axis) && module.tensor(node.operands[0]).dim(&op.axis).is_some_and(|dim| slots(&dim.size)),
+        Op::Past(op) => {
+            wanted(&op.axis) && module.tensor(node.operands[0]).dim(&op.axis).is_some_and(|dim| slots(&dim.size))
+        }
         Op::Attention(op) => op.over.iter().any(wanted),
         Op::ParamRef(_)
         | Op::Literal(_)
@@ -177,7 +177,8 @@ impl Search<'_> {
     /// Along the tokens of this pass. Sums over `past` are causal under their mask; that is attention.
     fn crosses(&self, node: &Node) -> bool {
         let ty = node.operands.first().and_then(|value| self.module.ty(*value).tensor());
-        let symbolic = |ty: &TensorType, axis: &Axis| ty.dim(axis).is_some_and(|dim| matches!(dim.size, Size::Input(_)));
+        let symbolic =
+            |ty: &TensorType, axis: &Axis| ty.dim(axis).is_some_and(|dim| matches!(dim.size, Size::Input(_)));
         ty.is_some_and(|ty| along(self.module, node, &|axis| symbolic(ty, axis)))
     }
 
@@ -220,10 +221,17 @@ impl Diagnostic for NotCausal {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         const SHOWN: usize = 4;
-        let last = self.chain.len().min(SHOWN);
-        let steps = self.chain[..last].iter().enumerate().map(|(number, at)| {
+        // Of operations within each other, the first that the value passes.
+        let mut shown: Vec<Span> = Vec::new();
+        for at in &self.chain {
+            let overlaps = |other: &Span| at.start < other.end && other.start < at.end;
+            if shown.len() < SHOWN && !shown.iter().chain([&self.route_at]).any(overlaps) {
+                shown.push(*at);
+            }
+        }
+        let steps = shown.into_iter().enumerate().map(|(number, at)| {
             let text = if number == 0 { "looks across tokens" } else { "goes on here" };
-            LabeledSpan::new_with_span(Some(text.to_owned()), *at)
+            LabeledSpan::new_with_span(Some(text.to_owned()), at)
         });
         let route = LabeledSpan::new_with_span(Some("and reaches this route".to_owned()), self.route_at);
         Some(Box::new(steps.chain([route])))

@@ -83,8 +83,13 @@ impl Evaluator {
         for (name, _) in &overrides {
             if !self.config.iter().any(|entry| entry.name == *name) {
                 let names: Vec<&str> = self.config.iter().map(|entry| entry.name.as_str()).collect();
-                let help = did_you_mean(name, names.iter().copied())
-                    .unwrap_or_else(|| if names.is_empty() { "this file has no `config`".into() } else { format!("the entries are {}", listed(names)) });
+                let help = did_you_mean(name, names.iter().copied()).unwrap_or_else(|| {
+                    if names.is_empty() {
+                        "this file has no `config`".into()
+                    } else {
+                        format!("the entries are {}", listed(names))
+                    }
+                });
                 self.report(UnknownOverride { name: name.clone(), help });
             }
         }
@@ -171,7 +176,9 @@ pub(crate) fn settings_of(config: &[ConfigEntry]) -> Vec<Setting> {
     let value_of = |entry: &ConfigEntry| setting_value(&entry.value);
     config
         .iter()
-        .filter_map(|entry| Some(Setting { name: entry.name.clone(), value: value_of(entry)?, key: entry.key.clone(), at: entry.at }))
+        .filter_map(|entry| {
+            Some(Setting { name: entry.name.clone(), value: value_of(entry)?, key: entry.key.clone(), at: entry.at })
+        })
         .collect()
 }
 
@@ -205,7 +212,9 @@ fn from_json(json: &Json) -> Option<Value> {
         Json::Bool(value) => Some(Value::Bool(*value)),
         Json::Number(number) => number.as_i64().map(Value::Int).or_else(|| number.as_f64().map(Value::Float)),
         Json::String(text) => Some(Value::text(text)),
-        Json::Array(items) => items.iter().map(from_json).collect::<Option<Vec<_>>>().map(|items| Value::List(items.into())),
+        Json::Array(items) => {
+            items.iter().map(from_json).collect::<Option<Vec<_>>>().map(|items| Value::List(items.into()))
+        }
     }
 }
 
@@ -219,7 +228,11 @@ fn fit(default: &Value, value: &Value) -> Option<Value> {
         | (Value::Bool(_), Value::Bool(_))
         | (Value::Text(_), Value::Text(_)) => Some(value.clone()),
         (Value::List(defaults), Value::List(items)) => match defaults.first() {
-            Some(first) => items.iter().map(|item| fit(first, item)).collect::<Option<Vec<_>>>().map(|items| Value::List(items.into())),
+            Some(first) => items
+                .iter()
+                .map(|item| fit(first, item))
+                .collect::<Option<Vec<_>>>()
+                .map(|items| Value::List(items.into())),
             None => Some(value.clone()),
         },
         _ => None,
@@ -286,7 +299,10 @@ struct NotASetting {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("config.json has {found} for \"{key}\", wanted is {wants}")]
-#[diagnostic(code(moec::sema::config_kind), help("the default says what kind a setting is: mend the default here, or the value there"))]
+#[diagnostic(
+    code(moec::sema::config_kind),
+    help("the default says what kind a setting is: mend the default here, or the value there")
+)]
 struct ConfigKind {
     key: String,
     found: String,
@@ -318,7 +334,10 @@ struct UnknownOverride {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("config.json has {found} for \"{key}\", which this file does not cover")]
-#[diagnostic(code(moec::sema::require), help("this file is right for {wanted} only; a copy of it can be changed for {found}"))]
+#[diagnostic(
+    code(moec::sema::require),
+    help("this file is right for {wanted} only; a copy of it can be changed for {found}")
+)]
 struct Unsupported {
     key: String,
     found: String,

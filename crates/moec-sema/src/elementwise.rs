@@ -2,7 +2,10 @@
 
 use miette::Diagnostic;
 use moec_diag::Span;
-use moec_ir::{ValueId, ops::{Literal, Map}};
+use moec_ir::{
+    ValueId,
+    ops::{Literal, Map},
+};
 use moec_syntax::tree;
 use moec_types::{BinaryOp, DType, Expr, TensorType, UnaryOp};
 use thiserror::Error;
@@ -97,7 +100,13 @@ impl Evaluator {
             }
             (item, Value::List(_)) => {
                 let found = item.describe(&self.module);
-                self.fail(WrongKind { who: "`in`".into(), wants: "a number or a text on its left", found, at: a.at, help: None })
+                self.fail(WrongKind {
+                    who: "`in`".into(),
+                    wants: "a number or a text on its left",
+                    found,
+                    at: a.at,
+                    help: None,
+                })
             }
             (_, other) => {
                 let found = other.describe(&self.module);
@@ -112,7 +121,16 @@ impl Evaluator {
         match (&a.value, &b.value) {
             (Value::Error, _) | (_, Value::Error) => Value::Error,
             (Value::Tensor(x), _) if self.changes_nothing(op, *x, &b.value) => a.value,
-            (_, Value::Tensor(x)) if matches!(op, BinaryOp::Add | BinaryOp::Mul) && self.changes_nothing(op, *x, &a.value) => b.value,
+            (_, Value::Tensor(x))
+                if matches!(op, BinaryOp::Add | BinaryOp::Mul) && self.changes_nothing(op, *x, &a.value) =>
+            {
+                b.value
+            }
+            (x, y) if self.types_clash(x, y) => {
+                let (left, right) = (x.describe(&self.module), y.describe(&self.module));
+                let help = Some("convert one of them: `f32(…)` or `i32(…)`");
+                self.fail(WrongOperands { operation: spelling(op), left, right, left_at: a.at, right_at: b.at, help })
+            }
             (Value::Tensor(_), _) | (_, Value::Tensor(_)) => {
                 let who = format!("`{}`", spelling(op));
                 self.map(frame, &who, vec![a, b], 0, at, |mut args| {
@@ -124,13 +142,32 @@ impl Evaluator {
                 Ok(value) => value,
                 Err(Unfolded::Kind) => {
                     let (left, right) = (x.describe(&self.module), y.describe(&self.module));
-                    self.fail(WrongOperands { operation: spelling(op), left, right, left_at: a.at, right_at: b.at })
+                    self.fail(WrongOperands {
+                        operation: spelling(op),
+                        left,
+                        right,
+                        left_at: a.at,
+                        right_at: b.at,
+                        help: None,
+                    })
                 }
                 Err(Unfolded::Overflow) => self.fail(Overflow { at }),
                 Err(Unfolded::ByZero) => self.fail(DividesByZero { at: b.at }),
                 Err(Unfolded::NotWhole(left, right)) => self.fail(NotWhole { left, right, at }),
             },
         }
+    }
+
+    /// A float beside an integer tensor, or the other way round: nothing is converted in silence. (A whole number known now
+    /// fits both.)
+    fn types_clash(&self, x: &Value, y: &Value) -> bool {
+        let dtype = |value: &Value| match value {
+            Value::Tensor(value) => self.module.ty(*value).tensor().map(|ty| ty.dtype),
+            Value::Float(_) => Some(DType::F32),
+            _ => None,
+        };
+        let both = [dtype(x), dtype(y)];
+        both.contains(&Some(DType::F32)) && both.contains(&Some(DType::I32))
     }
 
     /// `x + 0` and `x * 1`: settings that are off leave no trace.
@@ -162,7 +199,9 @@ impl Evaluator {
         let who = format!("`{}`", op.name());
         match &x.value {
             Value::Error => Value::Error,
-            Value::Tensor(_) => self.map(frame, &who, vec![x], 0, at, |mut args| Expr::unary(op, args.pop().expect("one"))),
+            Value::Tensor(_) => {
+                self.map(frame, &who, vec![x], 0, at, |mut args| Expr::unary(op, args.pop().expect("one")))
+            }
             value => match fold_unary(op, value) {
                 Some(value) => value,
                 None => {
@@ -178,7 +217,13 @@ impl Evaluator {
     pub fn select(&mut self, frame: &mut Frame, condition: Operand, yes: Operand, no: Operand, at: Span) -> Value {
         match &condition.value {
             Value::Error => Value::Error,
-            Value::Bool(condition) => if *condition { yes.value } else { no.value },
+            Value::Bool(condition) => {
+                if *condition {
+                    yes.value
+                } else {
+                    no.value
+                }
+            }
             Value::Tensor(_) => self.map(frame, "`where`", vec![condition, yes, no], 1, at, |mut args| {
                 let (no, yes, condition) =
                     (args.pop().expect("three"), args.pop().expect("three"), args.pop().expect("three"));
@@ -186,7 +231,13 @@ impl Evaluator {
             }),
             other => {
                 let found = other.describe(&self.module);
-                self.fail(WrongKind { who: "`where`".into(), wants: "a bool first", found, at: condition.at, help: None })
+                self.fail(WrongKind {
+                    who: "`where`".into(),
+                    wants: "a bool first",
+                    found,
+                    at: condition.at,
+                    help: None,
+                })
             }
         }
     }
@@ -196,7 +247,9 @@ impl Evaluator {
         match &x.value {
             Value::Error => Value::Error,
             Value::Tensor(value) if self.module.tensor(*value).dtype == to => x.value,
-            Value::Tensor(_) => self.map(frame, to.name(), vec![x], 0, at, |mut args| Expr::cast(to, args.pop().expect("one"))),
+            Value::Tensor(_) => {
+                self.map(frame, to.name(), vec![x], 0, at, |mut args| Expr::cast(to, args.pop().expect("one")))
+            }
             value => match (to, Number::of(value), value) {
                 (DType::I32, Some(Number::Float(value)), _) => Value::Int(value.trunc() as i64),
                 (DType::I32, Some(Number::Int(value)), _) => Value::Int(value),
@@ -205,7 +258,13 @@ impl Evaluator {
                 (_, None, Value::Bool(value)) => Value::Float(f64::from(u8::from(*value))),
                 (_, None, other) => {
                     let found = other.describe(&self.module);
-                    self.fail(WrongKind { who: format!("`{to}`"), wants: "a number or a tensor", found, at: x.at, help: None })
+                    self.fail(WrongKind {
+                        who: format!("`{to}`"),
+                        wants: "a number or a tensor",
+                        found,
+                        at: x.at,
+                        help: None,
+                    })
                 }
             },
         }
@@ -308,7 +367,9 @@ fn fold(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Unfolded> {
             let alike = numbers.is_some()
                 || matches!(
                     (a, b),
-                    (Value::Bool(_), Value::Bool(_)) | (Value::Text(_), Value::Text(_)) | (Value::List(_), Value::List(_))
+                    (Value::Bool(_), Value::Bool(_))
+                        | (Value::Text(_), Value::Text(_))
+                        | (Value::List(_), Value::List(_))
                 );
             let same = alike.then(|| equal(a, b)).ok_or(Unfolded::Kind)?;
             Ok(Value::Bool(same == (op == BinaryOp::Eq)))
@@ -364,8 +425,20 @@ fn fold_floats(op: BinaryOp, a: f64, b: f64) -> f64 {
         BinaryOp::Div => a / b,
         BinaryOp::Mod => a - b * (a / b).floor(),
         BinaryOp::Pow => a.powf(b),
-        BinaryOp::Min => if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) },
-        BinaryOp::Max => if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) },
+        BinaryOp::Min => {
+            if a.is_nan() || b.is_nan() {
+                f64::NAN
+            } else {
+                a.min(b)
+            }
+        }
+        BinaryOp::Max => {
+            if a.is_nan() || b.is_nan() {
+                f64::NAN
+            } else {
+                a.max(b)
+            }
+        }
         BinaryOp::Lt
         | BinaryOp::Le
         | BinaryOp::Gt
@@ -432,6 +505,8 @@ struct WrongOperands {
     left_at: Span,
     #[label("this is {right}")]
     right_at: Span,
+    #[help]
+    help: Option<&'static str>,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -454,7 +529,9 @@ struct DividesByZero {
 #[error("{left} / {right} is not a whole number")]
 #[diagnostic(
     code(moec::sema::not_whole),
-    help("two integers divide to an integer; write `f32({left}) / {right}` for the fraction, `i32(floor(…))` of it to round down")
+    help(
+        "two integers divide to an integer; write `f32({left}) / {right}` for the fraction, `i32(floor(…))` of it to round down"
+    )
 )]
 struct NotWhole {
     left: i64,
@@ -467,7 +544,9 @@ struct NotWhole {
 mod tests {
     #[test]
     fn erf_is_right_on_both_sides_of_the_switch() {
-        for (x, value) in [(0.0, 0.0), (0.5, 0.520_499_877_813_046_5), (2.4, 0.999_311_486_103_355), (3.0, 0.999_977_909_503_001_4)] {
+        for (x, value) in
+            [(0.0, 0.0), (0.5, 0.520_499_877_813_046_5), (2.4, 0.999_311_486_103_355), (3.0, 0.999_977_909_503_001_4)]
+        {
             assert!((super::erf(x) - value).abs() < 1e-12, "erf({x})");
             assert!((super::erf(-x) + value).abs() < 1e-12, "erf(-{x})");
         }

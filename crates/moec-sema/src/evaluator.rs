@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
 use moec_diag::{Problem, Problems, Span};
 use moec_ir::{Module, Op, ParamId, TypeError, ValueId};
+use moec_syntax::tree::DefinitionKind;
 use moec_types::Axis;
 use thiserror::Error;
 
@@ -17,9 +18,9 @@ use crate::{
 /// How much a file may ask for, so that a hostile one ends in a problem and not in a hang.
 pub(crate) mod limits {
     /// Nodes made, those of layers that turn out to be alike included.
-    pub const NODES: u64 = 2_000_000;
+    pub const NODES: u64 = 1_000_000;
     /// Expressions evaluated.
-    pub const STEPS: u64 = 5_000_000;
+    pub const STEPS: u64 = 3_000_000;
     /// Calls within calls.
     pub const CALLS: usize = 64;
     /// Problems after which a check gives up.
@@ -90,15 +91,19 @@ impl Evaluator {
         }
     }
 
-    /// Reports a problem once; where it lies in the library, the user's call is shown as well.
+    /// Reports a problem once; where it lies in a function or in the library, the user's call is shown as well.
     pub fn report(&mut self, problem: impl Diagnostic + Send + Sync + 'static) {
         if self.stopped || self.muted {
             return;
         }
         let library_call = self.calls.iter().rposition(|call| call.from == FileId::USER);
         let outside = match library_call {
-            Some(at) if self.definitions.file_of(self.calls[at].definition) != FileId::USER => Some(&self.calls[at]),
-            Some(_) | None => None,
+            Some(at) => {
+                let definition = self.calls[at].definition;
+                let inlined = self.definitions.get(definition).kind == DefinitionKind::Fn;
+                (inlined || self.definitions.file_of(definition) != FileId::USER).then(|| &self.calls[at])
+            }
+            None => None,
         };
         let problem: Problem = match outside {
             Some(call) => Box::new(InCall {
@@ -135,7 +140,13 @@ impl Evaluator {
     }
 
     /// Appends a node. Operands come with the text that they stand for, which a type error points at.
-    pub fn emit(&mut self, frame: &mut Frame, op: impl Into<Op>, operands: &[(ValueId, Span)], at: Span) -> Option<Vec<ValueId>> {
+    pub fn emit(
+        &mut self,
+        frame: &mut Frame,
+        op: impl Into<Op>,
+        operands: &[(ValueId, Span)],
+        at: Span,
+    ) -> Option<Vec<ValueId>> {
         if !self.step(at) {
             return None;
         }
@@ -185,7 +196,9 @@ impl Evaluator {
             other => {
                 let found = other.describe(&self.module);
                 let help = match other {
-                    Value::Tensor(_) => Some("it must be known when the file is checked: a number or a `config` entry".to_owned()),
+                    Value::Tensor(_) => {
+                        Some("it must be known when the file is checked: a number or a `config` entry".to_owned())
+                    }
                     _ => None,
                 };
                 self.report(WrongKind { who: who.to_owned(), wants: "an integer", found, at: operand.at, help });
@@ -195,7 +208,7 @@ impl Evaluator {
     }
 }
 
-/// A problem within the library, together with the call that led there.
+/// A problem within a function or the library, together with the call that led there.
 #[derive(Debug)]
 struct InCall {
     problem: Problem,
@@ -233,7 +246,8 @@ impl Diagnostic for InCall {
         let own: Vec<LabeledSpan> = self.problem.labels().into_iter().flatten().collect();
         // An argument at fault is already shown within the call.
         let shown = own.iter().any(|label| {
-            label.offset() >= self.called_at.start as usize && label.offset() + label.len() <= self.called_at.end as usize
+            label.offset() >= self.called_at.start as usize
+                && label.offset() + label.len() <= self.called_at.end as usize
         });
         Some(Box::new(own.into_iter().chain((!shown).then_some(call))))
     }
@@ -294,7 +308,11 @@ pub(crate) struct WrongKind {
 #[error("this file asks for too much work to be checked")]
 #[diagnostic(
     code(moec::sema::too_much_work),
-    help("at most {} expressions and {} operations are evaluated, layers and calls multiplied out", limits::STEPS, limits::NODES)
+    help(
+        "at most {} expressions and {} operations are evaluated, layers and calls multiplied out",
+        limits::STEPS,
+        limits::NODES
+    )
 )]
 struct TooMuchWork {
     #[label("given up here")]

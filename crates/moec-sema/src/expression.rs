@@ -84,7 +84,13 @@ impl Evaluator {
                         let help = matches!(other, Value::Tensor(_)).then(|| {
                             "`if` decides when the file is checked; `where(condition, yes, no)` decides for each element".to_owned()
                         });
-                        self.fail(WrongKind { who: "`if`".into(), wants: "`true` or `false`", found, at: condition.at, help })
+                        self.fail(WrongKind {
+                            who: "`if`".into(),
+                            wants: "`true` or `false`",
+                            found,
+                            at: condition.at,
+                            help,
+                        })
                     }
                 }
             }
@@ -134,11 +140,7 @@ impl Evaluator {
         let settings = self.config.iter().filter(|_| frame.file == FileId::USER).map(|entry| entry.name.as_str());
         let names = frame.names.iter().map(|bound| bound.name.as_str());
         let axes = frame.dims.keys().map(Axis::name);
-        let all = names
-            .chain(settings)
-            .chain(axes)
-            .chain(self.definitions.names(frame.file))
-            .chain(builtin::names());
+        let all = names.chain(settings).chain(axes).chain(self.definitions.names(frame.file)).chain(builtin::names());
         did_you_mean(name, all)
     }
 
@@ -171,8 +173,12 @@ impl Evaluator {
                 if shared.len() != 1 {
                     let names = listed(shared.iter().map(Axis::name));
                     let help = match &shared[..] {
-                        [] => "both sides must have an axis of the same name; `rename(x, A as B)` gives it one".to_owned(),
-                        [first, ..] => format!("say which to sum: `over {first}`, or `over ({})` for all", names.replace('`', "")),
+                        [] => {
+                            "both sides must have an axis of the same name; `rename(x, A as B)` gives it one".to_owned()
+                        }
+                        [first, ..] => {
+                            format!("say which to sum: `over {first}`, or `over ({})` for all", names.replace('`', ""))
+                        }
                     };
                     let (left, right) = (left.to_string(), right.to_string());
                     let shared = if shared.is_empty() { "no axis".to_owned() } else { names };
@@ -192,24 +198,38 @@ impl Evaluator {
                 Some((_, value)) => value.clone(),
                 None => {
                     let names: Vec<&str> = items.iter().filter_map(|(name, _)| *name).collect();
-                    let help = did_you_mean(&field.text, names.iter().copied())
-                        .unwrap_or_else(|| if names.is_empty() { "take it apart: `let (a, b) = …`".into() } else { format!("it has {}", listed(names)) });
+                    let help = did_you_mean(&field.text, names.iter().copied()).unwrap_or_else(|| {
+                        if names.is_empty() {
+                            "take it apart: `let (a, b) = …`".into()
+                        } else {
+                            format!("it has {}", listed(names))
+                        }
+                    });
                     self.fail(UnknownField { field: field.text.clone(), of: "this tuple".into(), at: field.at, help })
                 }
             },
             Value::Part(part) => {
-                let (param, child) = (part.params.borrow().get(&field.text).copied(), part.parts.borrow().get(&field.text).cloned());
+                let (param, child) =
+                    (part.params.borrow().get(&field.text).copied(), part.parts.borrow().get(&field.text).cloned());
                 match (param, child) {
                     (Some(param), _) => self.emit1(frame, moec_ir::ops::ParamRef { param }, &[], at),
                     (None, Some(child)) => Value::Part(child),
                     (None, None) => {
-                        let names: Vec<String> = part.params.borrow().keys().chain(part.parts.borrow().keys()).cloned().collect();
+                        let names: Vec<String> =
+                            part.params.borrow().keys().chain(part.parts.borrow().keys()).cloned().collect();
                         let help = match &names[..] {
-                            [] => format!("a part has its parameters once it was used: call `{}` before this", part.path),
+                            [] => {
+                                format!("a part has its parameters once it was used: call `{}` before this", part.path)
+                            }
                             names => did_you_mean(&field.text, names.iter().map(String::as_str))
                                 .unwrap_or_else(|| format!("it has {}", listed(names.iter().map(String::as_str)))),
                         };
-                        self.fail(UnknownField { field: field.text.clone(), of: format!("the part `{}`", part.path), at: field.at, help })
+                        self.fail(UnknownField {
+                            field: field.text.clone(),
+                            of: format!("the part `{}`", part.path),
+                            at: field.at,
+                            help,
+                        })
                     }
                 }
             }
@@ -221,7 +241,15 @@ impl Evaluator {
         }
     }
 
-    fn index(&mut self, frame: &mut Frame, of: Operand, axis: &Name, from: Operand, to: Option<Operand>, at: Span) -> Value {
+    fn index(
+        &mut self,
+        frame: &mut Frame,
+        of: Operand,
+        axis: &Name,
+        from: Operand,
+        to: Option<Operand>,
+        at: Span,
+    ) -> Value {
         let Some(x) = self.tensor(&of, "`[…]`") else { return Value::Error };
         let Some(start) = self.int(&from, "a position") else { return Value::Error };
         let end = match &to {
@@ -235,7 +263,14 @@ impl Evaluator {
         let size = self.module.tensor(x.0).dim(&name).and_then(|dim| dim.size.fixed());
         if start < 0 || end <= start || size.is_some_and(|size| end as u64 > size) {
             let size = size.map_or("a symbolic size".to_owned(), |size| size.to_string());
-            return self.fail(OutsideAxis { axis: name, start, end, size, at: from.at.to(to.map_or(from.at, |to| to.at)), axis_at: of.at });
+            return self.fail(OutsideAxis {
+                axis: name,
+                start,
+                end,
+                size,
+                at: from.at.to(to.map_or(from.at, |to| to.at)),
+                axis_at: of.at,
+            });
         }
         let op = Slice { axis: name, start: start as u64, len: (end - start) as u64, drop: to.is_none() };
         self.reshape(frame, op, x, at)
@@ -286,7 +321,13 @@ impl Evaluator {
         Value::Moe(Rc::new(MoeTemplate { gate, members, always, experts: first, at }))
     }
 
-    fn template(&mut self, frame: &mut Frame, expr: &Expr, kinds: &[DefinitionKind], who: &str) -> Option<Rc<Template>> {
+    fn template(
+        &mut self,
+        frame: &mut Frame,
+        expr: &Expr,
+        kinds: &[DefinitionKind],
+        who: &str,
+    ) -> Option<Rc<Template>> {
         let found = self.eval(frame, expr);
         match found {
             Value::Template(template) if kinds.contains(&template.kind) => Some(template),
@@ -330,7 +371,9 @@ impl Evaluator {
         let Some(bound) = frame.bound(&name.text) else { return false };
         let help = match bound.origin {
             Origin::Let => format!("give it a new value with `{} = …`, or choose another name", name.text),
-            Origin::Formal | Origin::Input | Origin::Param | Origin::Part | Origin::Index => "choose another name".to_owned(),
+            Origin::Formal | Origin::Input | Origin::Param | Origin::Part | Origin::Index => {
+                "choose another name".to_owned()
+            }
         };
         let first_at = (bound.at != Span::NONE).then_some(bound.at);
         self.report(AlreadyNamed { name: name.text.clone(), is: bound.origin.name(), at: name.at, first_at, help });

@@ -98,7 +98,10 @@ impl Evaluator {
         let operands: Vec<(ValueId, Span)> = carried.iter().map(|carried| (carried.value, carried.at)).collect();
         let results = self.emit(frame, op, &operands, at);
         for (number, carried) in carried.iter().enumerate() {
-            let value = results.as_ref().and_then(|results| results.get(number)).map_or(Value::Error, |value| Value::Tensor(*value));
+            let value = results
+                .as_ref()
+                .and_then(|results| results.get(number))
+                .map_or(Value::Error, |value| Value::Tensor(*value));
             if let Value::Tensor(value) = value {
                 self.module.set_name(value, &carried.name);
             }
@@ -131,7 +134,8 @@ impl Evaluator {
                     own.extend(names.iter().flatten().map(|name| name.text.as_str()));
                 }
                 StatementKind::Assign { name, .. } => {
-                    let known = own.contains(&name.text.as_str()) || carried.iter().any(|carried| carried.name == name.text);
+                    let known =
+                        own.contains(&name.text.as_str()) || carried.iter().any(|carried| carried.name == name.text);
                     let bound = frame.bound(&name.text).filter(|bound| !known && bound.origin == Origin::Let);
                     match bound.map(|bound| &bound.value) {
                         Some(Value::Tensor(value)) => {
@@ -159,14 +163,22 @@ impl Evaluator {
     }
 
     /// One layer in a region of its own.
-    fn layer(&mut self, frame: &Frame, index: &Name, layer: u32, carried: &[Carried], body: &[Statement], at: Span) -> Option<Kind> {
+    fn layer(
+        &mut self,
+        frame: &Frame,
+        index: &Name,
+        layer: u32,
+        carried: &[Carried],
+        body: &[Statement],
+        at: Span,
+    ) -> Option<Kind> {
         let region = self.module.add_region();
         let first_param = self.module.params.len();
         let before = self.problems.len();
         let mut inside = frame.clone();
         inside.kind = BodyKind::Layer;
         inside.region = region;
-        inside.part = Rc::new(Part::new(format!("layers[{}]", index.text), Some(layer), None, PartOf::Body, at));
+        inside.part = Rc::new(Part::new(format!("layers[{}]", index.text), Some(layer), None, PartOf::Body));
         for carried in carried {
             let arg = self.module.add_arg(region, carried.ty.clone());
             self.module.set_name(arg, &carried.name);
@@ -283,7 +295,9 @@ impl Comparison<'_> {
         match (a, b) {
             (Op::ParamRef(a), Op::ParamRef(b)) => self.params.get(&b.param).unwrap_or(&b.param) == &a.param,
             (Op::Experts(a), Op::Experts(b)) => {
-                let members = |one: &moec_ir::ops::Experts| one.bank.iter().map(|member| (member.first, member.count)).collect::<Vec<_>>();
+                let members = |one: &moec_ir::ops::Experts| {
+                    one.bank.iter().map(|member| (member.first, member.count)).collect::<Vec<_>>()
+                };
                 (&a.slots, a.input, a.output) == (&b.slots, b.input, b.output)
                     && members(a) == members(b)
                     && a.bank.iter().zip(&b.bank).all(|(a, b)| self.regions(a.region, b.region))

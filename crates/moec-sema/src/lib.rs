@@ -98,7 +98,8 @@ pub fn check(sources: &mut SourceMap, file: &File, settings: &Settings) -> (Opti
     const STACK_BYTES: usize = 256 << 20;
     std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("check".to_owned()).stack_size(STACK_BYTES);
-        let worker = worker.spawn_scoped(scope, || check_here(sources, file, settings)).expect("a thread can be started");
+        let worker =
+            worker.spawn_scoped(scope, || check_here(sources, file, settings)).expect("a thread can be started");
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -40,13 +40,19 @@ impl Evaluator {
                     self.module.inputs.push(Input { name: input.name.text.clone(), value });
                     Value::Tensor(value)
                 }
-                Err(Reported) => Value::Error,
+                Err(Reported) => {
+                    // What is left to say is about the size, not about the axes.
+                    for axis in &input.ty.axes {
+                        let axis = Axis::new(&axis.name.text);
+                        frame.dims.entry(axis.clone()).or_insert(Dim::new(axis.clone(), Size::Input(axis)));
+                    }
+                    Value::Error
+                }
             };
             frame.bind(&input.name, value, Origin::Input);
         }
-        let before = self.problems.len();
         self.body(&mut frame, &model.body, model.name.at);
-        if self.problems.len() > before {
+        if !self.problems.is_empty() {
             return;
         }
         if self.module.outputs.is_empty() {

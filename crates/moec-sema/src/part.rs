@@ -95,8 +95,8 @@ impl Evaluator {
         let bank_at = moe.members.iter().map(|member| member.at).reduce(Span::to).unwrap_or(moe.at);
         let bank = Bank { experts: moe.experts, at: bank_at };
 
-        let gate = part.child("gate", |path| Part::new(path, layer, None, PartOf::Block(moe.gate.clone()), moe.gate.at));
-        let route = self.run(frame, &gate, &moe.gate, x, frame.region, Some(bank), at);
+        let gate = part.child("gate", |path| Part::new(path, layer, None, PartOf::Block(moe.gate.clone())));
+        let route = self.run(frame, &gate, &moe.gate, x, frame.region, Some(bank), moe.gate.at);
 
         let ran = match route {
             Value::Route(route) => self.run_bank(frame, part, moe, (tokens, x.at), route, at),
@@ -106,8 +106,8 @@ impl Evaluator {
         let mut result = ran;
         for (number, always) in moe.always.iter().enumerate() {
             let name = if moe.always.len() == 1 { "always".to_owned() } else { format!("always{number}") };
-            let shared = part.child(&name, |path| Part::new(path, layer, None, PartOf::Block(always.clone()), always.at));
-            let value = self.run(frame, &shared, always, x, frame.region, None, at);
+            let shared = part.child(&name, |path| Part::new(path, layer, None, PartOf::Block(always.clone())));
+            let value = self.run(frame, &shared, always, x, frame.region, None, always.at);
             let (a, b) = (Operand { value: result, at: bank_at }, Operand { value, at: always.at });
             result = self.binary_op(frame, BinaryOp::Add, a, b, at);
         }
@@ -135,7 +135,7 @@ impl Evaluator {
             // Members have their own parameters under one path: `experts[e]`, told apart by `e`.
             let instance = part.child(&format!("experts {number}"), |_| {
                 let path = part.path_of("experts[e]");
-                Part::new(path, part.layer, Some(range), PartOf::Block(member.expert.clone()), member.at)
+                Part::new(path, part.layer, Some(range), PartOf::Block(member.expert.clone()))
             });
             let region = self.module.add_region();
             let arg = self.module.add_arg(region, ty.clone());
@@ -156,10 +156,18 @@ impl Evaluator {
                 }
                 Some(_) => {
                     let (first, second) = (&moe.members[0], member);
-                    let give = |member: RegionId, module: &moec_ir::Module| module.tensor(module.region(member).results[0]).to_string();
-                    let first_gives = bank.first().map(|member: &Member| give(member.region, &self.module)).unwrap_or_default();
+                    let give = |member: RegionId, module: &moec_ir::Module| {
+                        module.tensor(module.region(member).results[0]).to_string()
+                    };
+                    let first_gives =
+                        bank.first().map(|member: &Member| give(member.region, &self.module)).unwrap_or_default();
                     let second_gives = self.module.tensor(result).to_string();
-                    return self.fail(MembersDiffer { first_gives, second_gives, first_at: first.at, second_at: second.at });
+                    return self.fail(MembersDiffer {
+                        first_gives,
+                        second_gives,
+                        first_at: first.at,
+                        second_at: second.at,
+                    });
                 }
             };
             order.get_or_insert(found);
@@ -185,7 +193,10 @@ impl Evaluator {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("a part takes one tensor")]
-#[diagnostic(code(moec::sema::part_form), help("write `{name}(x)`; what else it needs is said where the part is declared"))]
+#[diagnostic(
+    code(moec::sema::part_form),
+    help("write `{name}(x)`; what else it needs is said where the part is declared")
+)]
 struct PartForm {
     name: String,
     #[label("does not fit")]
@@ -194,7 +205,10 @@ struct PartForm {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("a `moe` layer within an expert")]
-#[diagnostic(code(moec::sema::bank_in_bank), help("an expert works on its rows alone; give the outer layer more experts instead"))]
+#[diagnostic(
+    code(moec::sema::bank_in_bank),
+    help("an expert works on its rows alone; give the outer layer more experts instead")
+)]
 struct BankInBank {
     #[label("this is used inside an expert")]
     at: Span,

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
+use miette::Diagnostic;
 use moec_diag::{Problems, SourceMap, Span};
 use moec_ir::RegionId;
 use moec_syntax::tree::{Definition, File, Item, Name, Use};
 use moec_types::{Axis, Dim, TensorType};
-use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
@@ -287,7 +287,10 @@ struct DefinedTwice {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("only the standard library can be used")]
-#[diagnostic(code(moec::sema::not_in_library), help("write `use std::norm::rms_norm`, or put the definition into this file"))]
+#[diagnostic(
+    code(moec::sema::not_in_library),
+    help("write `use std::norm::rms_norm`, or put the definition into this file")
+)]
 struct NotInLibrary {
     #[label("not of the form `std::file::name`")]
     at: Span,

@@ -21,8 +21,10 @@ pub(crate) fn closest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
     }
     // One slip in a short name, one in three letters of a long one; never a wholly different word.
     let (distance, name) = best?;
-    (distance <= (written.chars().count().max(name.chars().count()) / 3).max(1) && distance < name.chars().count().max(2))
-        .then_some(name)
+    let (shorter, longer) =
+        (written.chars().count().min(name.chars().count()), written.chars().count().max(name.chars().count()));
+    let slips = if shorter < 3 { 0 } else { (longer / 3).max(1) };
+    (distance <= slips).then_some(name)
 }
 
 /// The `help` of an unknown name.

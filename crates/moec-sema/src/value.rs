@@ -87,16 +87,15 @@ pub(crate) struct Part {
     pub of: PartOf,
     pub params: RefCell<BTreeMap<String, ParamId>>,
     pub parts: RefCell<BTreeMap<String, Rc<Part>>>,
-    pub at: Span,
 }
 
 impl Part {
     pub fn model() -> Rc<Part> {
-        Rc::new(Part::new(String::new(), None, None, PartOf::Body, Span::NONE))
+        Rc::new(Part::new(String::new(), None, None, PartOf::Body))
     }
 
-    pub fn new(path: String, layer: Option<u32>, experts: Option<Experts>, of: PartOf, at: Span) -> Part {
-        Part { path, layer, experts, of, params: RefCell::default(), parts: RefCell::default(), at }
+    pub fn new(path: String, layer: Option<u32>, experts: Option<Experts>, of: PartOf) -> Part {
+        Part { path, layer, experts, of, params: RefCell::default(), parts: RefCell::default() }
     }
 
     /// The path of a parameter or part within this one.

@@ -112,7 +112,9 @@ impl Evaluator {
         });
         let mut targets: Vec<Target> = params.collect();
         for shared in &self.shared {
-            let known = targets.iter_mut().find(|target| target.shared && target.path == shared.path && target.param == shared.param);
+            let known = targets
+                .iter_mut()
+                .find(|target| target.shared && target.path == shared.path && target.param == shared.param);
             match (known, shared.layer) {
                 (Some(Target { layers: Some(layers), .. }), Some(layer)) => layers.push(layer),
                 (Some(_), _) => {}
@@ -144,7 +146,8 @@ impl Evaluator {
                 }
             }
         }
-        let mut known: BTreeSet<String> = ["layers", "gate", "experts", "always"].into_iter().map(str::to_owned).collect();
+        let mut known: BTreeSet<String> =
+            ["layers", "gate", "experts", "always"].into_iter().map(str::to_owned).collect();
         known.extend((0..16).map(|number| format!("always{number}")));
         add(&model.body, &mut known);
         for definition in self.definitions.all() {
@@ -184,17 +187,27 @@ impl Evaluator {
     }
 
     /// One claim for each instance of a parameter; `false` once there were too many.
-    fn claim(&mut self, binding: &Binding, choice: &Choice, target: &Target, layout: Vec<Vec<Axis>>, map: &mut WeightMap) -> bool {
+    fn claim(
+        &mut self,
+        binding: &Binding,
+        choice: &Choice,
+        target: &Target,
+        layout: Vec<Vec<Axis>>,
+        map: &mut WeightMap,
+    ) -> bool {
         let named: Vec<&str> = choice.segments.iter().filter_map(|(_, index)| index.as_deref()).collect();
-        let layers: Vec<Option<u32>> = target.layers.as_ref().map_or(vec![None], |layers| layers.iter().copied().map(Some).collect());
-        let experts: Vec<Option<u32>> =
-            target.experts.map_or(vec![None], |experts| (experts.first..experts.first + experts.count).map(Some).collect());
+        let layers: Vec<Option<u32>> =
+            target.layers.as_ref().map_or(vec![None], |layers| layers.iter().copied().map(Some).collect());
+        let experts: Vec<Option<u32>> = target
+            .experts
+            .map_or(vec![None], |experts| (experts.first..experts.first + experts.count).map(Some).collect());
         // The indices of a path, in order: the layer if it has one, then the expert.
         let name_of = |at: usize, there: bool| there.then(|| named.get(at).copied()).flatten();
         let layer_name = name_of(0, target.layers.is_some());
         let expert_name = name_of(usize::from(target.layers.is_some()), target.experts.is_some());
         for (name, count) in [(layer_name, layers.len()), (expert_name, experts.len())] {
-            let used = choice.tensor.iter().any(|piece| matches!(piece, Piece::Index(index) if Some(index.as_str()) == name));
+            let used =
+                choice.tensor.iter().any(|piece| matches!(piece, Piece::Index(index) if Some(index.as_str()) == name));
             if let Some(name) = name.filter(|_| !used && count > 1) {
                 let (path, name) = (target.path.clone(), name.to_owned());
                 self.report(IndexUnused { path, name, count, at: binding.tensor.at });
@@ -231,16 +244,23 @@ impl Evaluator {
 
     /// Chooses alternatives: the n-th of one side with the n-th of the other.
     fn choices(&mut self, binding: &Binding) -> Option<Vec<Choice>> {
-        let left: Vec<&Vec<String>> = binding.target.segments.iter().flat_map(|segment| &segment.pieces).filter_map(alternatives).collect();
+        let left: Vec<&Vec<String>> =
+            binding.target.segments.iter().flat_map(|segment| &segment.pieces).filter_map(alternatives).collect();
         let right: Vec<&Vec<String>> = binding.tensor.pieces.iter().filter_map(alternatives).collect();
-        let paired = left.len() == right.len() && left.iter().zip(&right).all(|(left, right)| left.len() == right.len());
+        let paired =
+            left.len() == right.len() && left.iter().zip(&right).all(|(left, right)| left.len() == right.len());
         if !paired {
             let (left, right) = (counts(&left), counts(&right));
             self.report(AlternativesDiffer { left, right, target_at: binding.target.at, tensor_at: binding.tensor.at });
             return None;
         }
-        let indices: BTreeSet<&str> =
-            binding.target.segments.iter().filter_map(|segment| segment.index.as_ref()).map(|name| name.text.as_str()).collect();
+        let indices: BTreeSet<&str> = binding
+            .target
+            .segments
+            .iter()
+            .filter_map(|segment| segment.index.as_ref())
+            .map(|name| name.text.as_str())
+            .collect();
         for piece in &binding.tensor.pieces {
             match piece {
                 PatternPiece::Index(name) if !indices.contains(name.as_str()) => {
@@ -248,7 +268,12 @@ impl Evaluator {
                         0 => "a path has indices where it has `layers[l]` or `experts[e]`".to_owned(),
                         _ => format!("the path has {}", listed(indices.iter().copied())),
                     };
-                    self.report(UnknownIndex { name: name.clone(), at: binding.tensor.at, target_at: binding.target.at, help });
+                    self.report(UnknownIndex {
+                        name: name.clone(),
+                        at: binding.tensor.at,
+                        target_at: binding.target.at,
+                        help,
+                    });
                     return None;
                 }
                 PatternPiece::Any => {
@@ -350,7 +375,9 @@ fn choose(target: &ParamPattern, tensor: &TensorPattern, pick: &[usize]) -> Choi
     let tensor = tensor.pieces.iter().map(|piece| match piece {
         PatternPiece::Text(text) => Piece::Text(text.clone()),
         PatternPiece::Index(name) => Piece::Index(name.clone()),
-        PatternPiece::Alternatives(words) => Piece::Text(picks.next().and_then(|at| words.get(*at)).cloned().unwrap_or_default()),
+        PatternPiece::Alternatives(words) => {
+            Piece::Text(picks.next().and_then(|at| words.get(*at)).cloned().unwrap_or_default())
+        }
         PatternPiece::Any => Piece::Text(String::new()),
     });
     Choice { segments, tensor: tensor.collect() }
@@ -378,8 +405,10 @@ fn path_of(choice: &Choice) -> String {
 
 /// Two axes of equal size: a tensor that could be taken either way round.
 fn alike(ty: &TensorType) -> Option<((Axis, u64), (Axis, u64))> {
-    let sized: Vec<(Axis, u64)> = ty.dims.iter().filter_map(|dim| Some((dim.axis.clone(), dim.size.fixed()?))).collect();
-    let pairs = sized.iter().enumerate().flat_map(|(at, first)| sized[at + 1..].iter().map(move |second| (first, second)));
+    let sized: Vec<(Axis, u64)> =
+        ty.dims.iter().filter_map(|dim| Some((dim.axis.clone(), dim.size.fixed()?))).collect();
+    let pairs =
+        sized.iter().enumerate().flat_map(|(at, first)| sized[at + 1..].iter().map(move |second| (first, second)));
     pairs.filter(|(first, second)| first.1 == second.1 && first.1 > 1).map(|(a, b)| (a.clone(), b.clone())).next()
 }
 
@@ -415,7 +444,10 @@ struct BoundTwice {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the tensor `{tensor}` is claimed by `{first}` and by `{second}`")]
-#[diagnostic(code(moec::sema::claimed_twice), help("to use one tensor for two parameters, share the parameter: `param b[…] = a`"))]
+#[diagnostic(
+    code(moec::sema::claimed_twice),
+    help("to use one tensor for two parameters, share the parameter: `param b[…] = a`")
+)]
 struct ClaimedTwice {
     tensor: String,
     first: String,
@@ -474,7 +506,10 @@ struct UnknownIndex {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`{{any}}` stands in `ignore` only")]
-#[diagnostic(code(moec::sema::any_in_binding), help("a rule names its tensors exactly; use `{{l}}` for an index of the path"))]
+#[diagnostic(
+    code(moec::sema::any_in_binding),
+    help("a rule names its tensors exactly; use `{{l}}` for an index of the path")
+)]
 struct AnyInBinding {
     #[label("names no one tensor")]
     at: Span,
@@ -509,7 +544,10 @@ struct LayoutAxis {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the layout of `{path}` lacks {missing}")]
-#[diagnostic(code(moec::sema::layout_incomplete), help("axes that lie together in one of the tensor's are written `(A, B)`"))]
+#[diagnostic(
+    code(moec::sema::layout_incomplete),
+    help("axes that lie together in one of the tensor's are written `(A, B)`")
+)]
 struct LayoutIncomplete {
     path: String,
     ty: String,

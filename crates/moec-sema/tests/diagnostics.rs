@@ -36,7 +36,8 @@ fn settings_of(path: &std::path::Path, text: &str) -> Settings {
 #[test]
 fn reports_are_as_expected() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/diagnostics");
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder).expect("the folder is there").map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "moe"));
     paths.sort();
     assert!(!paths.is_empty());

@@ -27,7 +27,8 @@ fn check_file(path: &str, config: Option<&str>) -> Checked {
     let (file, problems) = moec_syntax::parse(&mut sources, path, &text);
     assert!(problems.is_empty(), "{}", render(&sources, problems));
     let config = config.map(|config| {
-        let text = fs::read_to_string(root().join("tests/data/oracles").join(config)).expect("the configuration is there");
+        let text =
+            fs::read_to_string(root().join("tests/data/oracles").join(config)).expect("the configuration is there");
         serde_json::from_str(&text).expect("it is JSON")
     });
     let settings = Settings { config, ..Settings::default() };

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use miette::Diagnostic;
-use moec_plan::{Node, Plan, Port, Rows, StepKind};
+use moec_plan::{BufferId, Node, Plan, Port, RowOp, Rows, Source, StepKind, View};
 use moec_types::DType;
 use thiserror::Error;
 
@@ -105,9 +105,47 @@ pub fn token_ports(plan: &Plan) -> Option<(&Port, &Port)> {
 pub fn port_rows(plan: &Plan, port: &Port) -> Option<PortRows> {
     match plan.buffer(port.buffer).rows {
         Rows::One => Some(PortRows::One),
+        Rows::Tokens if only_wanted_rows_written(&plan.body, port.buffer) => Some(PortRows::Outputs),
         Rows::Tokens => Some(PortRows::Tokens),
         Rows::Outputs => Some(PortRows::Outputs),
         Rows::Slots { .. } | Rows::Positions => None,
+    }
+}
+
+/// Whether all steps that write the buffer, of which there is one, write the rows that are asked for and no others.
+fn only_wanted_rows_written(body: &[Node], buffer: BufferId) -> bool {
+    let mut written = written_rows(body, buffer).into_iter().peekable();
+    written.peek().is_some() && written.all(|rows| rows == Rows::Outputs)
+}
+
+/// The rows of each step that writes the buffer.
+fn written_rows(body: &[Node], buffer: BufferId) -> Vec<Rows> {
+    let of = |node: &Node| match node {
+        Node::Layers(layers) => layers.kinds.iter().flat_map(|kind| written_rows(kind, buffer)).collect(),
+        Node::Step(step) => {
+            let (rows, written) = match &step.kind {
+                StepKind::Rows { rows, program } => (*rows, program.ops.iter().any(|op| writes(op, buffer))),
+                StepKind::Gemm(gemm) => (gemm.rows, gemm.out == buffer),
+                StepKind::Bin(bin) => {
+                    let written = [Some(bin.offsets), Some(bin.order), bin.slot_of].contains(&Some(buffer));
+                    (Rows::Tokens, written)
+                }
+                StepKind::Attention(attention) => (attention.rows, attention.out == buffer),
+            };
+            if written { vec![rows] } else { Vec::new() }
+        }
+    };
+    body.iter().flat_map(of).collect()
+}
+
+fn writes(op: &RowOp, buffer: BufferId) -> bool {
+    let into = |view: &View| match view.source {
+        Source::Row(id) | Source::Whole(id) => id == buffer,
+        Source::Local(_) | Source::Param(_) | Source::Literal(_) | Source::Place | Source::Position => false,
+    };
+    match op {
+        RowOp::Map { into: view, .. } | RowOp::Reduce { into: view, .. } => into(view),
+        RowOp::TopK { values, indices, .. } => into(values) || into(indices),
     }
 }
 

@@ -3,6 +3,7 @@
 mod c;
 mod checksum;
 mod header;
+mod interface;
 mod link;
 mod packing;
 mod plans;

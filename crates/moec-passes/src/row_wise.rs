@@ -1,6 +1,8 @@
 //! Which nodes work on each position by itself.
 
-use moec_ir::{Module, Op, OpId, ValueId};
+use std::collections::HashSet;
+
+use moec_ir::{Module, Op, OpId, RegionId, ValueId};
 use moec_types::{Axis, Dim};
 
 /// Along which axis a node works on each position by itself.
@@ -72,4 +74,18 @@ pub fn symbolic(module: &Module, value: ValueId) -> impl Iterator<Item = Dim> + 
 /// Nodes without operands: cheap to repeat wherever they are read.
 pub fn is_leaf(op: &Op) -> bool {
     matches!(op, Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_))
+}
+
+/// The regions that are not within a `rows`, outer before inner.
+pub fn regions_around_rows(module: &Module) -> Vec<RegionId> {
+    let within: HashSet<RegionId> = module
+        .walk()
+        .into_iter()
+        .map(|(_, at)| &module.node(at).op)
+        .filter_map(|op| match op {
+            Op::Rows(rows) => Some(rows.region),
+            _ => None,
+        })
+        .collect();
+    module.live_regions().into_iter().filter(|region| !within.contains(region)).collect()
 }

@@ -13,7 +13,7 @@ use moec_ir::{Module, Op, OpId, Readers, RegionId, ValueId};
 use moec_types::{Axis, Expr};
 
 use crate::compose::{self, Body};
-use crate::{Pass, Report};
+use crate::{Pass, Report, row_wise};
 
 pub const PASS: Pass = Pass {
     name: "fuse-activation",
@@ -25,7 +25,7 @@ pub const PASS: Pass = Pass {
 const NARROWEST: u64 = 8;
 
 fn run(mut module: Module, report: &mut Report) -> Module {
-    for region in module.live_regions() {
+    for region in row_wise::regions_around_rows(&module) {
         let nodes = module.region(region).nodes.clone();
         let here: HashSet<OpId> = nodes.iter().copied().collect();
         for at in &nodes {

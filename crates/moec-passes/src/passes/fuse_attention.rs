@@ -14,7 +14,7 @@ use moec_ir::{Module, Op, OpId, RegionId, ValueId};
 use moec_types::{Axis, BinaryOp, DType, Dim, Expr, TensorType, UnaryOp};
 
 use crate::compose::Body;
-use crate::{Pass, Report};
+use crate::{Pass, Report, row_wise};
 
 pub const PASS: Pass = Pass {
     name: "fuse-attention",
@@ -23,7 +23,7 @@ pub const PASS: Pass = Pass {
 };
 
 fn run(mut module: Module, report: &mut Report) -> Module {
-    for region in module.live_regions() {
+    for region in row_wise::regions_around_rows(&module) {
         let nodes = module.region(region).nodes.clone();
         let here = Here::new(&module, &nodes);
         for at in nodes {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use moec_ir::{Module, OpId, RegionId, ValueId};
 
 use crate::outline::{Outlined, outline, reschedule};
-use crate::row_wise::{Row, is_leaf, row_of};
+use crate::row_wise::{Row, is_leaf, regions_around_rows, row_of};
 use crate::{Pass, Report};
 
 pub const PASS: Pass = Pass {
@@ -21,14 +21,7 @@ pub const PASS: Pass = Pass {
 };
 
 fn run(mut module: Module, report: &mut Report) -> Module {
-    // Regions of `rows` that are there already stay as they are.
-    let rows: HashSet<RegionId> = module
-        .walk()
-        .into_iter()
-        .filter(|(_, at)| matches!(module.node(*at).op, moec_ir::Op::Rows(_)))
-        .flat_map(|(_, at)| module.node(at).op.regions())
-        .collect();
-    for region in module.live_regions().into_iter().filter(|region| !rows.contains(region)) {
+    for region in regions_around_rows(&module) {
         fuse(&mut module, region, report);
     }
     module

@@ -196,7 +196,7 @@ fn long_hostile_files_end() {
         ("fn f(x) = ", "x + ", ""),
         ("fn f(x) = ", "1e+", ""),
     ] {
-        problems_of(&repeated(head, before, "", "", tail, (1 << 17) / before.len()));
+        problems_of(&repeated(head, before, "", "", tail, (1 << 16) / before.len()));
     }
 }
 

@@ -6,14 +6,16 @@
 //! Bracket problems are found here, because only here is it known which statement should have closed what.
 //! A sound file is cut exactly at its items; guessing (by indentation) starts when braces do not match.
 
+mod brackets;
 mod found;
 mod outliner;
+mod segments;
 
 use crate::findings::Findings;
 use crate::scan::Scan;
 use outliner::{Guess, Outliner};
 
-pub use outliner::STATEMENT_WORDS;
+pub use outliner::{ITEM_WORDS, STATEMENT_WORDS};
 
 /// The text of one item, or of something that stands where an item should.
 #[derive(Debug)]

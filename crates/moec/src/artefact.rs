@@ -117,7 +117,10 @@ fn emit_text(
     sources: &moec_diag::SourceMap,
 ) -> Result<(), Failure> {
     let best = compile::levels(&code.cpu).last().copied().expect("there is always the scalar one");
-    let of = |stage| moec_cpu::text(plan, best, stage).map_err(|unsupported| compile::refused(unsupported, sources));
+    let locate = |at| sources.position(at).map(|(file, line, column)| (file.to_owned(), line, column));
+    let of = |stage| {
+        moec_cpu::text(plan, best, stage, &locate).map_err(|unsupported| compile::refused(unsupported, sources))
+    };
     let (extension, text) = match stage {
         Emit::Ir => ("ir", moec_ir::print(module)),
         Emit::Plan => ("plan", plan.to_string()),

@@ -104,7 +104,8 @@ fn flops(module: &Module, at: OpId, pass: Pass) -> (f64, f64) {
         over.iter().filter_map(|axis| ty.dim(axis)).map(|dim| size(&dim.size, pass)).product::<f64>()
     };
     // What does not depend on the pass (angles of a rotary embedding) is computed once, when compiling.
-    let constant = || node.results.iter().all(|value| module.ty(*value).tensor().is_some_and(|ty| ty.elements().is_some()));
+    let constant =
+        || node.results.iter().all(|value| module.ty(*value).tensor().is_some_and(|ty| ty.elements().is_some()));
     match &node.op {
         Op::Contract(op) => (2.0 * result() * summed(&op.over), 0.0),
         Op::Linear(op) => {
@@ -157,7 +158,8 @@ fn reads(module: &Module, at: OpId, pass: Pass) -> Vec<(ParamId, Option<f64>)> {
     let looked_up = matches!(node.op, Op::Gather(_));
     let each = node.operands.iter().enumerate().filter_map(|(number, operand)| {
         let rows = looked_up && number == 0;
-        let elements = || node.results.first().and_then(|value| module.ty(*value).tensor()).map(|ty| elements(ty, pass));
+        let elements =
+            || node.results.first().and_then(|value| module.ty(*value).tensor()).map(|ty| elements(ty, pass));
         Some((param(*operand)?, if rows { elements() } else { None }))
     });
     each.collect()

@@ -20,7 +20,10 @@ const MAX_RANK: usize = 8;
 #[derive(Debug, Error, Diagnostic)]
 pub enum NativeError {
     #[error("cannot load {}: {cause}", path.display())]
-    #[diagnostic(code(moec::native::cannot_load), help("is it a library that `moec build` of this version made, for this machine?"))]
+    #[diagnostic(
+        code(moec::native::cannot_load),
+        help("is it a library that `moec build` of this version made, for this machine?")
+    )]
     CannotLoad { path: PathBuf, cause: libloading::Error },
 
     /// The library's own words.
@@ -29,7 +32,10 @@ pub enum NativeError {
     Call { code: i32, message: String },
 
     #[error("this model is not one from tokens to logits")]
-    #[diagnostic(code(moec::native::no_tokens), help("give its inputs with `--inputs`, take its outputs with `--outputs`"))]
+    #[diagnostic(
+        code(moec::native::no_tokens),
+        help("give its inputs with `--inputs`, take its outputs with `--outputs`")
+    )]
     NoTokens,
 }
 
@@ -268,10 +274,11 @@ impl Session {
     pub fn run(&mut self, inputs: &[NamedTensor], outputs: &mut [NamedTensor]) -> Result<(), NativeError> {
         let names = |tensors: &[NamedTensor]| -> Result<Vec<CString>, NativeError> {
             let name = |tensor: &NamedTensor| CString::new(tensor.name.as_str());
-            tensors.iter().map(name).collect::<Result<_, _>>().map_err(|_| NativeError::Call {
-                code: 1,
-                message: "a tensor's name holds a zero byte".into(),
-            })
+            tensors
+                .iter()
+                .map(name)
+                .collect::<Result<_, _>>()
+                .map_err(|_| NativeError::Call { code: 1, message: "a tensor's name holds a zero byte".into() })
         };
         let (input_names, output_names) = (names(inputs)?, names(outputs)?);
         // Inputs are only read; the copies give them an alignment.

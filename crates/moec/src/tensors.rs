@@ -80,7 +80,9 @@ fn narrow(path: &Path, name: &str, data: &[u8]) -> Result<Vec<u8>, Failure> {
 pub fn write(path: &Path, tensors: &[NamedTensor]) -> Result<(), Failure> {
     let views: Result<Vec<_>, SafeTensorError> = tensors
         .iter()
-        .map(|tensor| Ok((tensor.name.as_str(), TensorView::new(stored(tensor.dtype), tensor.shape.clone(), &tensor.bytes)?)))
+        .map(|tensor| {
+            Ok((tensor.name.as_str(), TensorView::new(stored(tensor.dtype), tensor.shape.clone(), &tensor.bytes)?))
+        })
         .collect();
     let bytes = views.and_then(|views| safetensors::serialize(views, None));
     let bytes = bytes.map_err(|cause| Unsound { path: path.into(), cause })?;
@@ -102,7 +104,9 @@ pub fn floats(tensor: &NamedTensor) -> Option<Vec<f32>> {
     let bytes = &tensor.bytes;
     let pairs = || bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
     match tensor.dtype {
-        DType::F32 => Some(bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect()),
+        DType::F32 => {
+            Some(bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect())
+        }
         DType::Bf16 => Some(pairs().map(|pair| half::bf16::from_le_bytes(pair).to_f32()).collect()),
         DType::F16 => Some(pairs().map(|pair| half::f16::from_le_bytes(pair).to_f32()).collect()),
         DType::I32 | DType::Bool => None,

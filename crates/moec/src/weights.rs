@@ -104,9 +104,10 @@ fn check(param: &Param, path: &str, tensors: &BTreeMap<String, NamedTensor>, pro
     let Some(tensor) = tensors.get(path) else {
         let near = tensors.keys().map(|name| (strsim::normalized_levenshtein(name, path), name));
         let near = near.filter(|(likeness, _)| *likeness > 0.6).max_by(|a, b| a.0.total_cmp(&b.0));
-        let help = near.map_or("parameters are given among the inputs by their path in the spec, or with --weights DIR".into(), |(_, name)| {
-            format!("did you mean `{name}`?")
-        });
+        let help = near.map_or(
+            "parameters are given among the inputs by their path in the spec, or with --weights DIR".into(),
+            |(_, name)| format!("did you mean `{name}`?"),
+        );
         return problems.report(MissingParameter { path: path.into(), help });
     };
     let sizes: Vec<usize> = param.ty.dims.iter().filter_map(|dim| Some(dim.size.fixed()? as usize)).collect();

@@ -90,7 +90,12 @@ impl Times {
     fn text(&self) -> String {
         let (best, median) = self.best_and_median();
         let rate = self.tokens as f64 / best;
-        format!("{:<14} best {:>9.3} ms   median {:>9.3} ms   {rate:>9.0} tokens/s", self.what, best * 1e3, median * 1e3)
+        format!(
+            "{:<14} best {:>9.3} ms   median {:>9.3} ms   {rate:>9.0} tokens/s",
+            self.what,
+            best * 1e3,
+            median * 1e3
+        )
     }
 
     fn json(&self) -> Value {

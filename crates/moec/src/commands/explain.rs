@@ -92,13 +92,18 @@ impl<'a> Explained<'a> {
         for route in &self.routes {
             let times = if route.layers == 1 { String::new() } else { format!(", in {} layers", route.layers) };
             let place = place(sources, route.at);
-            lines.push(format!("route        each token chooses {} of {} experts{times} ({place})", route.choices, route.experts));
+            lines.push(format!(
+                "route        each token chooses {} of {} experts{times} ({place})",
+                route.choices, route.experts
+            ));
             if route.crossings.is_empty() {
                 lines.push("             a token's choice depends on that token alone".into());
             }
             for crossing in &route.crossings {
                 let (operation, axis, place) = (crossing.operation, &crossing.axis, self::place(sources, crossing.at));
-                lines.push(format!("             tokens meet in `{operation}` over {axis} ({place}): a choice depends on others"));
+                lines.push(format!(
+                    "             tokens meet in `{operation}` over {axis} ({place}): a choice depends on others"
+                ));
             }
         }
     }
@@ -109,7 +114,11 @@ impl<'a> Explained<'a> {
         lines.push(String::new());
         let plural = if tokens == 1 { "token" } else { "tokens" };
         lines.push(format!("a pass of {tokens} {plural} after {past}"));
-        lines.push(format!("  operations {:>18} a token ({} in products)", short(each(self.cost.flops()), "FLOP"), short(each(self.cost.product_flops), "FLOP")));
+        lines.push(format!(
+            "  operations {:>18} a token ({} in products)",
+            short(each(self.cost.flops()), "FLOP"),
+            short(each(self.cost.product_flops), "FLOP")
+        ));
         lines.push(format!("  weights    {:>18} read once a pass", short(self.cost.weight_bytes, "B")));
         lines.push(format!("  cache      {:>18} read and written a pass", short(self.cost.cache_bytes, "B")));
         lines.push(format!("  intensity  {:>18.2} FLOP a byte", self.cost.flops() / self.cost.bytes().max(1.0)));
@@ -125,8 +134,13 @@ impl<'a> Explained<'a> {
         lines.push(format!("plan         {}", steps.join(", ")));
         let (per_token, fixed) = plan.workspace_bytes();
         lines.push(format!("  packed     {:>18}", short(plan.weight_bytes() as f64, "B")));
-        lines.push(format!("  workspace  {:>18} for each token of a pass, and {}", short(per_token as f64, "B"), short(fixed as f64, "B")));
-        lines.push(format!("  cache      {:>18} for each position", short(plan.cache_bytes_per_position() as f64, "B")));
+        lines.push(format!(
+            "  workspace  {:>18} for each token of a pass, and {}",
+            short(per_token as f64, "B"),
+            short(fixed as f64, "B")
+        ));
+        lines
+            .push(format!("  cache      {:>18} for each position", short(plan.cache_bytes_per_position() as f64, "B")));
     }
 
     fn json(&self, sources: &SourceMap) -> Value {

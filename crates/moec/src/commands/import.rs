@@ -107,8 +107,10 @@ pub(super) fn model_name(file: &Path) -> Result<String, BadName> {
     if is_identifier(&name) {
         return Ok(name);
     }
-    let mut better: String =
-        name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '_' }).collect();
+    let mut better: String = name
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '_' })
+        .collect();
     if !better.starts_with(|first: char| first.is_ascii_alphabetic()) {
         better.insert_str(0, "model_");
     }
@@ -145,7 +147,11 @@ fn fill_in(family: &Family, settings: &[Setting], name: Option<&str>, folder: &s
     edits.sort_by_key(|edit| std::cmp::Reverse(edit.0));
     let mut text = family.text.to_owned();
     for (from, to, new) in edits {
-        text.replace_range(from..to, &new);
+        // What stands in columns goes on doing so: the blanks behind give way, all but one, or grow.
+        let blanks = text[to..].bytes().take_while(|byte| *byte == b' ').count();
+        let width = to - from + blanks;
+        let padding = if blanks == 0 { 0 } else { width.saturating_sub(new.len()).max(1) };
+        text.replace_range(from..to + blanks, &format!("{new}{:padding$}", ""));
     }
     let head = text.split_inclusive('\n').take_while(|line| line.starts_with("//!")).map(str::len).sum();
     text.insert_str(head, &format!("//! Sizes from the config.json of `{folder}`, by `moec import`.\n"));

@@ -39,7 +39,10 @@ struct NoWeights;
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the temperature is {temperature}")]
-#[diagnostic(code(moec::run::temperature), help("a temperature is a number above 0; use `--greedy` for the likeliest token"))]
+#[diagnostic(
+    code(moec::run::temperature),
+    help("a temperature is a number above 0; use `--greedy` for the likeliest token")
+)]
 struct Temperature {
     temperature: f32,
 }

@@ -55,14 +55,16 @@ fn by_oracle(arguments: &Verify, reference: &Reference, tolerances: Tolerances) 
 
 fn by_library(arguments: &Verify, reference: &Reference, tolerances: Tolerances) -> Result<Verdict, Failure> {
     let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, Some(&arguments.weights))?;
-    let folder = tempfile::tempdir().map_err(|cause| crate::files::CannotWrite { path: std::env::temp_dir(), cause })?;
+    let folder =
+        tempfile::tempdir().map_err(|cause| crate::files::CannotWrite { path: std::env::temp_dir(), cause })?;
     let source = Source::Checkpoint(&arguments.weights);
     let made = artefact::build(loaded, source, &arguments.code, &[], folder.path())?;
     let vocabulary = made.manifest.vocabulary.ok_or(native::NativeError::NoTokens)?;
     let options = native::Options { threads: crate::commands::threads(arguments.threads), level: 0 };
     let (library, weights) = (made.manifest.library(folder.path()), made.manifest.weights(folder.path()));
     let model = native::Model::open(&library, &made.manifest.model, &weights, options)?;
-    let generated = reference.generation.iter().flat_map(|generation| generation.prompts.iter().zip(&generation.continuations));
+    let generated =
+        reference.generation.iter().flat_map(|generation| generation.prompts.iter().zip(&generation.continuations));
     // Its own test first: if a level of this machine is miscompiled, that says more than a wrong logit.
     model.selftest()?;
     let longest = generated.map(|(prompt, more)| prompt.len() + more.len()).chain([reference.positions()]).max();

@@ -62,7 +62,10 @@ pub fn run(command: &mut Command) -> Ended {
 
 /// The C compiler, warnings being errors.
 pub fn cc(folder: &Path, line: &str) -> Ended {
-    run(Command::new("cc").current_dir(folder).args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]).args(line.split_whitespace()))
+    run(Command::new("cc")
+        .current_dir(folder)
+        .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"])
+        .args(line.split_whitespace()))
 }
 
 pub fn repository() -> PathBuf {

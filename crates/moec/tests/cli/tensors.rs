@@ -86,7 +86,8 @@ fn expected(tensors: &Floats, x: &[f32]) -> (Vec<f64>, Vec<usize>) {
 fn a_layer_computes_what_its_text_says() {
     let tensors = inputs();
     let folder = prepared(&tensors);
-    let line = format!("run layer.moe {SIZES} --inputs in.safetensors --outputs out.safetensors --trace trace.safetensors");
+    let line =
+        format!("run layer.moe {SIZES} --inputs in.safetensors --outputs out.safetensors --trace trace.safetensors");
     moec_in(folder.path(), &line).fine();
     let out = fs::read(folder.path().join("out.safetensors")).expect("the outputs");
     let out = SafeTensors::deserialize(&out).expect("sound");
@@ -97,7 +98,8 @@ fn a_layer_computes_what_its_text_says() {
     let trace = SafeTensors::deserialize(&trace).expect("sound");
     let chosen = trace.tensor("route.0.rank.0.indices").expect("one route");
     assert_eq!(chosen.shape(), [5, K]);
-    let chosen: Vec<i32> = chosen.data().chunks_exact(4).map(|four| i32::from_le_bytes(four.try_into().expect("four"))).collect();
+    let chosen: Vec<i32> =
+        chosen.data().chunks_exact(4).map(|four| i32::from_le_bytes(four.try_into().expect("four"))).collect();
     for (row, x) in tensors["x"].1.chunks(D).enumerate() {
         let (wanted, experts) = expected(&tensors, x);
         let experts: Vec<i32> = experts.into_iter().map(|expert| expert as i32).collect();
@@ -114,7 +116,8 @@ fn no_rows_are_no_trouble() {
     let mut tensors = inputs();
     tensors.insert("x".into(), (vec![0, D], Vec::new()));
     let folder = prepared(&tensors);
-    let ended = moec_in(folder.path(), &format!("run layer.moe {SIZES} --inputs in.safetensors --outputs out.safetensors"));
+    let ended =
+        moec_in(folder.path(), &format!("run layer.moe {SIZES} --inputs in.safetensors --outputs out.safetensors"));
     assert!(ended.code == 0 || ended.code == 1, "{ended:#?}");
 }
 

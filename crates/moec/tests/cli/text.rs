@@ -22,7 +22,8 @@ fn greedy_text_is_the_references() {
     for (prompt, whole) in rows("generate.input_ids").into_iter().zip(rows("generate.sequences")) {
         let text = String::from_utf8(prompt.clone()).expect("the reference's prompts are text");
         let new = (whole.len() - prompt.len()).to_string();
-        let ended = moec(&["run", &build.display().to_string(), "--prompt", &text, "--greedy", "--max-new", &new]).fine();
+        let ended =
+            moec(&["run", &build.display().to_string(), "--prompt", &text, "--greedy", "--max-new", &new]).fine();
         assert_eq!(ended.stdout, String::from_utf8_lossy(&whole).into_owned() + "\n");
         assert!(ended.stderr.contains("tokens/s"), "{ended:#?}");
     }
@@ -32,7 +33,8 @@ fn greedy_text_is_the_references() {
 fn a_seed_gives_the_same_text_with_any_number_of_threads() {
     let folder = built_bard();
     let sampled = |seed: u32, threads: u32| {
-        let line = format!("run build --prompt JULIET. --max-new 60 --seed {seed} --temperature 0.8 --threads {threads}");
+        let line =
+            format!("run build --prompt JULIET. --max-new 60 --seed {seed} --temperature 0.8 --threads {threads}");
         moec_in(folder.path(), &line).fine().stdout
     };
     assert_eq!(sampled(1, 1), sampled(1, 3));

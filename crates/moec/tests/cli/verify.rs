@@ -8,8 +8,15 @@ use crate::command::{bard, family, moec, oracle};
 #[track_caller]
 fn verified(spec: &str, checkpoint: &std::path::Path) {
     let (file, reference) = (family(spec), checkpoint.join("oracle.safetensors"));
-    let arguments =
-        ["verify".as_ref(), file.as_os_str(), "--weights".as_ref(), checkpoint.as_os_str(), "--oracle".as_ref(), reference.as_os_str(), "--json".as_ref()];
+    let arguments = [
+        "verify".as_ref(),
+        file.as_os_str(),
+        "--weights".as_ref(),
+        checkpoint.as_os_str(),
+        "--oracle".as_ref(),
+        reference.as_os_str(),
+        "--json".as_ref(),
+    ];
     let ended = moec(&arguments);
     let verdicts: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:#?}"));
     let verdicts = verdicts.as_array().expect("a list of verdicts");
@@ -66,7 +73,9 @@ fn a_trained_model_in_bf16() {
 
 #[test]
 fn the_older_spelling_of_a_config_means_the_same() {
-    for (spec, name) in [("mixtral", "mixtral"), ("olmoe", "olmoe"), ("qwen2_moe", "qwen2_moe"), ("qwen3_moe", "qwen3_moe")] {
+    for (spec, name) in
+        [("mixtral", "mixtral"), ("olmoe", "olmoe"), ("qwen2_moe", "qwen2_moe"), ("qwen3_moe", "qwen3_moe")]
+    {
         let (file, folder) = (family(spec), oracle(name));
         let (reference, config) = (folder.join("oracle.safetensors"), folder.join("config.legacy.json"));
         let ended = moec(&[

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use moec_ir::{Module, OpId, RegionId, ValueId};
+use moec_ir::{Module, Op, OpId, RegionId, ValueId};
 
 use crate::outline::{Outlined, outline, reschedule};
 use crate::row_wise::{Row, is_leaf, regions_around_rows, row_of};
@@ -70,9 +70,18 @@ fn fuse(module: &mut Module, region: RegionId, report: &mut Report) {
     reschedule(module, region, order);
 }
 
+/// What a GEMM computes for all positions at once, and in a bank for each expert's: a row program would read the whole
+/// parameter again for each position.
+fn is_product_with_param(module: &Module, at: OpId) -> bool {
+    let node = module.node(at);
+    let param = |value: &ValueId| module.producer(*value).is_some_and(|node| matches!(node.op, Op::ParamRef(_)));
+    matches!(node.op, Op::Contract(_)) && node.operands.iter().any(param)
+}
+
 /// Row-wise nodes that go together, each group in order.
 fn groups(module: &Module, region: RegionId, nodes: &[OpId], reads: &HashMap<OpId, Vec<ValueId>>) -> Vec<Vec<OpId>> {
-    let row = |at: &OpId| row_of(module, *at).filter(|_| !is_leaf(&module.node(*at).op));
+    let joins = |at: &OpId| !is_leaf(&module.node(*at).op) && !is_product_with_param(module, *at);
+    let row = |at: &OpId| row_of(module, *at).filter(|_| joins(at));
     let rows: HashMap<OpId, Row> = nodes.iter().filter_map(|at| Some((*at, row(at)?))).collect();
     let levels = levels(module, region, nodes, reads, &rows);
 

@@ -12,9 +12,9 @@ mod verify;
 
 pub use module::{Experts, Input, Mark, Module, Node, Output, Param, Readers, Region, RouteType, ValueType};
 pub use module::{OpId, ParamId, RegionId, ValueId};
+pub use moec_types::ParseError;
 pub use ops::{Op, OpDef, TypeError};
 pub use parse::parse;
 pub use print::print;
-pub use moec_types::ParseError;
 pub use reader::Reader;
 pub use verify::{VerifyError, verify};

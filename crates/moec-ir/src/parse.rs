@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use moec_diag::Span;
 
-use crate::{Experts, Input, Module, Op, Output, Param, ParseError, RegionId, ValueId, reader::{ModelText, Reader}};
+use crate::{
+    Experts, Input, Module, Op, Output, Param, ParseError, RegionId, ValueId,
+    reader::{ModelText, Reader},
+};
 
 /// A module from text. Its nodes have no source ([`Span::NONE`]).
 pub fn parse(text: &str) -> Result<Module, ParseError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use moec_diag::Span;
-use moec_types::Size;
+use moec_types::{Axis, Dim, Size};
 
 use crate::{Module, Op, OpId, RegionId, ValueId};
 
@@ -21,7 +21,7 @@ pub struct VerifyError {
 /// Checks that
 /// - every region belongs to one node (or is the body), every node stands in one region, and no region holds itself;
 /// - operands and region results are defined before and in scope;
-/// - types are those that the ops infer, and parameters have fixed sizes;
+/// - types are those that the ops infer, no tensor has an axis twice, and parameters have fixed sizes;
 /// - the body's arguments are the inputs, its results the outputs;
 /// - `rows` reads nothing from around it but operands, and holds only ops that work on a row.
 pub fn verify(module: &Module) -> Result<(), VerifyError> {
@@ -48,6 +48,9 @@ impl Verifier<'_> {
         for param in params {
             if let Some(dim) = param.ty.dims.iter().find(|dim| dim.size.fixed().is_none()) {
                 return broken(param.at, format!("parameter `{}` has the symbolic axis {dim}", param.path));
+            }
+            if let Some(axis) = repeated(&param.ty.dims) {
+                return broken(param.at, format!("parameter `{}` has the axis `{axis}` twice", param.path));
             }
             if param.layers.as_ref().is_some_and(|layers| !layers.is_sorted_by(|a, b| a < b)) {
                 return broken(param.at, format!("the layers of parameter `{}` do not ascend", param.path));
@@ -77,6 +80,9 @@ impl Verifier<'_> {
         for arg in &region.args {
             if self.module.producer_id(*arg).is_some() || !self.defined.insert(*arg) {
                 return broken(from, format!("argument {} of a region is defined elsewhere", arg.0));
+            }
+            if let Some(axis) = self.module.ty(*arg).tensor().and_then(|ty| repeated(&ty.dims)) {
+                return broken(from, format!("argument {} of a region has the axis `{axis}` twice", arg.0));
             }
         }
         for node in &region.nodes {
@@ -129,6 +135,14 @@ impl Verifier<'_> {
         }
         Ok(())
     }
+}
+
+/// An axis that stands twice among a tensor's.
+fn repeated(dims: &[Dim]) -> Option<&Axis> {
+    dims.iter()
+        .enumerate()
+        .find(|(at, dim)| dims[..*at].iter().any(|other| other.axis == dim.axis))
+        .map(|(_, dim)| &dim.axis)
 }
 
 /// Whether an op may stand in a `rows` at all.

@@ -20,7 +20,7 @@ fn reads_back_what_it_prints() {
     assert_eq!(dense.walk().len(), module.walk().len(), "nothing here is dead");
 }
 
-/// Each line of `tests/ir/wrong.txt`-like pairs: a change to the decoder's text, and what is said of it.
+/// A change to the decoder's text, and what is said of it.
 #[test]
 fn says_where_text_is_wrong() {
     let cases = [
@@ -48,7 +48,7 @@ fn says_where_text_is_wrong() {
 #[test]
 fn no_prefix_and_no_hole_panics() {
     let text = decoder();
-    for cut in (0..text.len()).step_by(7).filter(|cut| text.is_char_boundary(*cut)) {
+    for cut in (0..text.len()).step_by(53).filter(|cut| text.is_char_boundary(*cut)) {
         assert!(parse(&text[..cut]).is_err(), "cut at {cut}");
         let without: String = text[..cut].chars().chain(text[(cut + 5).min(text.len())..].chars()).collect();
         let _ = parse(&without);
@@ -59,4 +59,48 @@ fn no_prefix_and_no_hole_panics() {
         ")".repeat(5000)
     );
     assert!(parse(&deep).expect_err("too deep").message.contains("nested deeper"));
+}
+
+#[test]
+fn text_that_parses_may_still_break_a_rule() {
+    let row = |body: &str| {
+        format!(
+            "module m\nmodel (x %x: f32[S, D=4], y %y: f32[S, D=4]) {{ %r = rows %x : f32[S, D=4] region (%a: f32[S, D=4]) {{ {body} give %b }} give r %r }}"
+        )
+    };
+    let cases = [
+        (row("%b = map %a, %y {add($0, $1)} : f32[S, D=4]"), "`rows` reads value 1 past its operands"),
+        (row("%b = rows %a : f32[S, D=4] region (%c: f32[S, D=4]) { give %c }"), "`rows` within `rows`"),
+        ("module m model (x %x: f32[D=4, D=4]) { give x %x }".into(), "has the axis `D` twice"),
+        ("module m model (x %x: f32[T=past(S)]) { give x %x }".into(), "an input has the axis T=past(S)"),
+        (
+            "module m param @p: f32[D=2] stored f32 layers [3, 1] model () { %p = param {@p} : f32[D=2] give p %p }"
+                .into(),
+            "the layers of parameter `p` do not ascend",
+        ),
+    ];
+    for (text, expected) in cases {
+        let error = verify(&parse(&text).expect(expected)).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn what_a_pass_may_break_is_found() {
+    let module = parse(&decoder()).expect("the decoder parses");
+    let body = module.body;
+    let mut swapped = module.clone();
+    swapped.region_mut(body).nodes.swap(0, 1);
+    assert!(verify(&swapped).expect_err("order").message.contains("before it is there"));
+    let mut twice = module.clone();
+    let first = twice.region(body).nodes[0];
+    twice.region_mut(body).nodes.push(first);
+    assert!(verify(&twice).expect_err("twice").message.contains("stands in two places"));
+    let mut other = module.clone();
+    let gather = other.region(body).nodes[1];
+    other.node_mut(gather).operands.swap(0, 1);
+    assert!(verify(&other).expect_err("operands").message.contains("no axis `V`"));
+    let mut lost = module;
+    lost.outputs.clear();
+    assert!(verify(&lost).expect_err("outputs").message.contains("the outputs"));
 }

@@ -154,3 +154,31 @@ fn nothing_is_left_over() {
     assert!(!inside.contains_key("rows"));
     assert!(report.entries.iter().any(|entry| matches!(entry, Entry::Fused { pass: "fuse-router", .. })));
 }
+
+/// One region of some two thousand nodes: passes must not be quadratic in anything that matters.
+#[test]
+fn large_modules_are_no_burden() {
+    let mut text = String::from(
+        "module large\nparam @w: f32[F=8, D=8] stored f32\nparam @v: f32[D=8, F=8] stored f32\nmodel (x %x0: f32[S, D=8]) {\n",
+    );
+    let blocks = 200;
+    for block in 0..blocks {
+        let next = block + 1;
+        text += &format!(
+            "%s{block} = map %x{block} {{mul($0, $0)}} : f32[S, D=8]
+             %m{block} = reduce %s{block} {{mean over (D)}} : f32[S]
+             %n{block} = map %x{block}, %m{block} {{div($0, sqrt(add($1, 1e-6)))}} : f32[S, D=8]
+             %w{block} = param {{@w}} : f32[F=8, D=8]
+             %a{block} = contract %n{block}, %w{block} {{over (D)}} : f32[S, F=8]
+             %b{block} = map %a{block} {{mul($0, div(1.0, add(1.0, exp(neg($0)))))}} : f32[S, F=8]
+             %v{block} = param {{@v}} : f32[D=8, F=8]
+             %d{block} = contract %b{block}, %v{block} {{over (F)}} : f32[S, D=8]
+             %x{next} = map %x{block}, %d{block} {{add($0, $1)}} : f32[S, D=8]\n"
+        );
+    }
+    text += &format!("give y %x{blocks}\n}}\n");
+    let module = parsed("large", &text);
+    let (module, _) = run(module, &Options::default());
+    let [outside, _] = counts(&module);
+    assert_eq!((outside["rows"], outside["linear"]), (blocks, 2 * blocks));
+}

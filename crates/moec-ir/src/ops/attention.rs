@@ -5,7 +5,7 @@ use moec_types::{Axis, DType, Expr, TensorType};
 use super::{OpDef, TypeError, map, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
-/// `attention %q, %k, %v, extras… over (Dh) keys T {score}`: what `fuse-attention` makes of a contraction, element-wise
+/// `attention %q, %k, %v, extras… {over (Dh), keys T, score …}`: what `fuse-attention` makes of a contraction, element-wise
 /// arithmetic, a softmax over the keys and a second contraction.
 ///
 /// *Types.*   q `f32[S, heads.., Dh]`, k `f32[T, some of the heads.., Dh]`, v `f32[T, some of the heads.., values..]`; extras

@@ -5,7 +5,7 @@ use moec_types::{Axis, Size, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `concat %a, %b over Half`.
+/// `concat %a, %b {over Half}`.
 ///
 /// *Types.*   one or more tensors of one element type with the same axes (in any order), sizes equal but for the fixed
 ///            sizes along `over`, which add up -> the first's axes.

@@ -5,7 +5,7 @@ use moec_types::{Axis, DType, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
-/// `contract %a, %b over (D)`.
+/// `contract %a, %b {over (D)}`.
 ///
 /// *Types.*   two f32 tensors that both have every axis of `over` -> f32[a's axes without `over`, then b's axes that a lacks].
 /// *Meaning.* Shared axes that are not summed are aligned (a batch).

@@ -5,7 +5,7 @@ use moec_types::{Axis, DType, Dim, Size, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, RouteType, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `dispatch %x, %route as Slot`: one row for each (position, choice), ordered by expert, then by position.
+/// `dispatch %x, %route {as Slot}`: one row for each (position, choice), ordered by expert, then by position.
 ///
 /// *Types.*   x `f32[S, ..]`, a route over S -> `f32[Slot=slots(S, K), ..]`.
 #[derive(Clone, Debug, PartialEq)]

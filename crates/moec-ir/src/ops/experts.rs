@@ -5,7 +5,7 @@ use moec_types::{Axis, DType, TensorType};
 use super::{OpDef, TypeError, dispatch, operands};
 use crate::{Module, RegionId, ValueId, ValueType, ParseError, parse, reader::Reader};
 
-/// `experts %rows, %route {bank}`.
+/// `experts %rows, %route {slots Slot, input packed, output per_slot, bank (0..8)}` and a region for each member.
 ///
 /// *Types.*   rows (`Packed`: the result of a dispatch; `FromTokens`: x itself, gathered on the way in), and the route. Each
 ///            member's region takes `f32[Slot=slots(S, K), D]` and gives `f32[Slot, ..]` of one type for all members.

@@ -5,7 +5,7 @@ use moec_types::{Axis, DType, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `gather %x, %i over E`.
+/// `gather %x, %i {over E}`.
 ///
 /// *Types.*   x `T[.., over, ..]`, i `i32[..]` -> `T[i's axes, then x's axes that i lacks, without over]`.
 /// *Meaning.* Axes that both have are aligned. An index outside the axis is a fault of the caller; inputs are checked

@@ -5,7 +5,7 @@ use moec_types::{DType, Dim, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `iota S`: i32 positions along an axis.
+/// `iota {S}`: i32 positions along an axis.
 ///
 /// *Types.*   -> `i32[dim]`.
 /// *Meaning.* For a fixed size, `past` and `slots` axes: 0, 1, 2, … For an input axis: the position in the sequence, so the

@@ -3,7 +3,7 @@
 use super::{OpDef, TypeError};
 use crate::{Module, RegionId, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `layers %h {order [0, 1, 1, 1]}`.
+/// `layers %h {kinds 2, order [0, 1, 1, 1]}` and a region for each kind.
 ///
 /// *Types.*   the values that go from layer to layer; each kind's region takes and gives values of the same types.
 /// *Meaning.* `order[l]` is the kind of layer `l`. The n-th execution of a kind uses the n-th instance of its parameters.

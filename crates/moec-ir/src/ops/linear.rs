@@ -5,7 +5,7 @@ use moec_types::{Axis, DType, Expr};
 use super::{OpDef, TypeError, contract, map, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
-/// `linear %x, %gate, %up, %bias over (D) {branches 2, epilogue …}`: what `fuse-activation` makes of contractions.
+/// `linear %x, %gate, %up, %bias {over (D), branches 2, epilogue …}`: what `fuse-activation` makes of contractions.
 ///
 /// *Types.*   x, then `branches` parameters that have the axes of `over` and otherwise the same axes as each other; then
 ///            extras. -> f32[x's axes without `over`, then the first parameter's axes that x lacks].

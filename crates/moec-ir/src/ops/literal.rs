@@ -5,7 +5,7 @@ use moec_types::{DType, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `literal f32[Pair=2] [1.0, 0.5]`: values in the order of the type's axes. Integers and bools (0, 1) are held exactly.
+/// `literal {f32[Pair=2] [1.0, 0.5]}`: values in the order of the type's axes. Integers and bools (0, 1) are held exactly.
 ///
 /// *Types.*   any with fixed sizes, or a scalar.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use moec_types::{Axis, Dim, Size, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
-/// `merge %x (Group, Member) as E`: the last of the merged axes runs fastest.
+/// `merge %x {(Group, Member) as E}`: the last of the merged axes runs fastest.
 ///
 /// *Types.*   axes of fixed size, in any place -> the new axis stands where the first of them stood; the others are gone.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use moec_types::{DType, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ParamId, ValueId, ValueType, ParseError, print, reader::{ModelText, Reader}};
 
-/// `param @table`: the instance that belongs to the layer and the expert in which it stands.
+/// `param {@table}`: the instance that belongs to the layer and the expert in which it stands.
 ///
 /// *Types.*   the parameter's.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use moec_types::{Axis, DType, Dim, Size, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `past %x S as T`: in a session, what this value was at all earlier positions, then at those of this pass. The only
+/// `past %x {S as T}`: in a session, what this value was at all earlier positions, then at those of this pass. The only
 /// thing in a model that is kept between passes; caches follow from it.
 ///
 /// *Types.*   x `f32[.., S, ..]` with S an input axis -> the same with `T` of size `past(S)` in its place.

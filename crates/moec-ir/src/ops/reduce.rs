@@ -18,7 +18,7 @@ pub enum ReduceOp {
     All,
 }
 
-/// `reduce sum %x over (E)`.
+/// `reduce %x {sum over (E)}`.
 ///
 /// *Types.*   x with every axis of `over`; f32 or i32 (bool for `any` and `all`; f32 for `mean`) -> x's axes without `over`.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use moec_types::{Axis, Dim, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `rename %x K as K2`.
+/// `rename %x {K as K2}`.
 ///
 /// *Types.*   x with the axis `from`, without `to` -> the same with `to` in its place.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use moec_types::{DType, Size};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, RouteType, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `route tokens(%indices, %weights)`: each position's chosen experts and how much each counts.
+/// `route %indices, %weights {experts 8}`: each position's chosen experts and how much each counts.
 ///
 /// *Types.*   indices `i32[S, K]`, weights `f32[S, K]` (or `f32[K]`, `f32[]`, repeated), S symbolic -> a route. `experts` is
 ///            the size of the axis that the indices were chosen from.

@@ -5,7 +5,7 @@ use moec_types::{Axis, Dim, Size, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `slice %x Half 0..1 {drop}`: positions `start .. start + len` of an axis of fixed size.
+/// `slice %x {Half 0..1, drop}`: positions `start .. start + len` of an axis of fixed size.
 ///
 /// *Types.*   -> the axis with size `len`, or without the axis when `drop` (then `len` is 1).
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use moec_types::{Axis, Dim, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `split %x E as (Group=4, Member=8)`: the last of the new axes runs fastest.
+/// `split %x {E as (Group=4, Member=8)}`: the last of the new axes runs fastest.
 ///
 /// *Types.*   an axis of fixed size, the product of the new ones -> the axis replaced in place by the new ones.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use moec_types::{Axis, DType, Dim, TensorType};
 use super::{OpDef, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
-/// `(values, indices) = top_k(x, k over axis)`: the k largest along an axis, largest first.
+/// `%values, %indices = top_k %x {over E, choices K=2}`: the k largest along an axis, largest first.
 ///
 /// *Types.*   x `f32[.., axis, ..]` -> values `f32[.., choices, ..]`, indices `i32[.., choices, ..]`: the axis is replaced in
 ///            place by `choices` (of fixed size k), which x must not have.

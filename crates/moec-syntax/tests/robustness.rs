@@ -28,7 +28,7 @@ fn every_prefix_of_the_corpus_is_survived() {
     for folder in ["accept", "reject"] {
         for (_, text) in corpus(folder) {
             // All of a small file; the places differ little in a large one.
-            for (cut, _) in text.char_indices().step_by(1 + text.len() / 400) {
+            for (cut, _) in text.char_indices().step_by(1 + text.len() / 150) {
                 let mut sources = SourceMap::default();
                 let (_, problems) = parse(&mut sources, "file.moe", &text[..cut]);
                 assert_labels_within(&problems, 0, cut);

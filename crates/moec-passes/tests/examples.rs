@@ -13,52 +13,68 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn module(path: &str, config: Option<&str>) -> Module {
-    let text = std::fs::read_to_string(root().join(path)).expect("the example is there");
+fn module(path: &Path, config: Option<serde_json::Value>) -> Module {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).expect("the example is there");
     let mut sources = SourceMap::default();
-    let (file, problems) = moec_syntax::parse(&mut sources, path, &text);
-    assert!(problems.is_empty(), "{path}");
-    let config = config.map(|config| {
-        let text = std::fs::read_to_string(root().join("tests/data/oracles").join(config)).expect("the file is there");
-        serde_json::from_str(&text).expect("it is JSON")
-    });
+    let (file, problems) = moec_syntax::parse(&mut sources, &name, &text);
+    assert!(problems.is_empty(), "{name}");
     let settings = Settings { config, ..Settings::default() };
     let (checked, problems) = moec_sema::check(&mut sources, &file.expect("a tree"), &settings);
-    assert!(problems.is_empty(), "{path}: {}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    assert!(problems.is_empty(), "{name}: {}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     checked.expect("sound").module
 }
 
-/// Every example that runs in a moment: sizes of a tiny checkpoint where there is one.
-fn examples() -> Vec<(&'static str, Module)> {
-    [
-        ("examples/families/mixtral.moe", Some("mixtral/config.json")),
-        ("examples/families/mixtral.moe", Some("mixtral-swa/config.json")),
-        ("examples/families/olmoe.moe", Some("olmoe-clip/config.json")),
-        ("examples/families/qwen2_moe.moe", Some("qwen2_moe/config.json")),
-        ("examples/families/qwen3_moe.moe", Some("qwen3_moe/config.json")),
-        ("examples/gates/grouped_softplus.moe", None),
-    ]
-    .map(|(path, config)| (config.unwrap_or(path), module(path, config)))
-    .into()
+fn listed(folder: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join(folder)).expect("the folder is there");
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.expect("it can be listed").path()).collect();
+    found.sort();
+    found
+}
+
+/// Every tiny checkpoint whose architecture an example serves.
+fn families() -> Vec<(String, Module)> {
+    let examples: Vec<(PathBuf, String)> = listed("examples/families")
+        .into_iter()
+        .map(|path| (path.clone(), std::fs::read_to_string(path).expect("an example can be read")))
+        .collect();
+    let mut found = Vec::new();
+    for folder in listed("tests/data/oracles").into_iter().filter(|path| path.join("config.json").is_file()) {
+        let text = std::fs::read_to_string(folder.join("config.json")).expect("it can be read");
+        let config: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let serves = format!("serves \"{}\"", config["architectures"][0].as_str().unwrap_or_default());
+        for (path, _) in examples.iter().filter(|(_, text)| text.contains(&serves)) {
+            let name = folder.file_name().expect("a folder has a name").to_string_lossy().into_owned();
+            found.push((name, module(path, Some(config.clone()))));
+        }
+    }
+    assert!(found.len() >= 5, "the tiny checkpoints are there");
+    found
+}
+
+/// Every gate.
+fn gates() -> Vec<(String, Module)> {
+    let files = listed("examples/gates").into_iter().filter(|path| path.extension().is_some_and(|end| end == "moe"));
+    files.map(|path| (path.display().to_string(), module(&path, None))).collect()
 }
 
 #[test]
 fn the_same_numbers_after_every_pass() {
-    for (name, before) in examples() {
+    for (name, before) in families().into_iter().chain(gates()) {
         let mut after = before.clone();
         for pass in pipeline() {
             after = apply(pass, after, &mut Report::default());
         }
-        common::assert_same(name, &before, &after);
+        common::assert_same(&name, &before, &after);
     }
 }
 
 #[test]
 fn everything_fuses() {
-    for (name, before) in examples() {
+    for (name, before) in families() {
         let (after, report) = run(before.clone(), &Options::default());
         if let Some(folder) = std::env::var_os("MOEC_DUMP") {
-            let file = Path::new(&folder).join(name.replace('/', "-"));
+            let file = Path::new(&folder).join(&name);
             let told: Vec<String> = report.entries.iter().map(ToString::to_string).collect();
             let text = format!("{}\n{}\n{}\n", print(&before), print(&after), told.join("\n"));
             std::fs::write(file, text).expect("the folder can be written");

@@ -3,13 +3,12 @@
 //! Before:  g = contract x, gate over (D);  u = contract x, up over (D);  y = map g, u {mul(silu($0), $1)}
 //! After:   y = linear x, gate, up over (D) {branches 2, epilogue mul(silu($0), $1)}
 //! Holds when each product has no other reader, and the map's other operands (a bias, a residual) have no axes but the
-//! result's. A product without such a map becomes a GEMM that only stores, unless it is so narrow that a row program does
-//! it as well.
+//! result's. A product without such a map becomes a GEMM that only stores.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use moec_ir::ops::{Contract, Linear};
-use moec_ir::{Module, Op, OpId, Readers, RegionId, ValueId};
+use moec_ir::{Module, Op, OpId, ValueId};
 use moec_types::{Axis, Expr};
 
 use crate::compose::{self, Body};
@@ -21,9 +20,6 @@ pub const PASS: Pass = Pass {
     run,
 };
 
-/// Results narrower than this per position are dot products, not GEMMs.
-const NARROWEST: u64 = 8;
-
 fn run(mut module: Module, report: &mut Report) -> Module {
     for region in row_wise::regions_around_rows(&module) {
         let nodes = module.region(region).nodes.clone();
@@ -31,13 +27,11 @@ fn run(mut module: Module, report: &mut Report) -> Module {
         for at in &nodes {
             swap(&mut module, *at, report);
         }
-        let mut readers = module.readers();
+        let mut uses = Uses::new(&module);
         for at in nodes {
-            let Op::Map(_) = module.node(at).op else { continue };
             // A map may take in a product by way of the GEMM that an earlier map became.
-            if fuse_map(&mut module, at, &readers, &here, report) {
-                module = drop_unread(module, region);
-                readers = module.readers();
+            if let Op::Map(_) = module.node(at).op {
+                fuse_map(&mut module, at, &mut uses, &here, report);
             }
         }
         for at in module.region(region).nodes.clone() {
@@ -47,17 +41,38 @@ fn run(mut module: Module, report: &mut Report) -> Module {
     module
 }
 
-/// Forgets nodes of a region that nobody reads any more, so that they do not count as readers.
-fn drop_unread(mut module: Module, region: RegionId) -> Module {
-    let mut nodes = module.region(region).nodes.clone();
-    loop {
-        let readers = module.readers();
-        let before = nodes.len();
-        nodes.retain(|at| module.node(*at).results.iter().any(|value| readers.count(*value) > 0));
-        if nodes.len() == before {
-            return module;
+/// How many readers each value has, kept up as nodes change. Nodes that lose their last reader read nothing themselves.
+struct Uses {
+    counts: HashMap<ValueId, usize>,
+}
+
+impl Uses {
+    fn new(module: &Module) -> Self {
+        let mut counts = HashMap::new();
+        for region in module.live_regions() {
+            let region = module.region(region);
+            let operands = region.nodes.iter().flat_map(|at| &module.node(*at).operands);
+            operands.chain(&region.results).for_each(|value| *counts.entry(*value).or_default() += 1);
         }
-        module.region_mut(region).nodes = nodes.clone();
+        Uses { counts }
+    }
+
+    fn count(&self, value: ValueId) -> usize {
+        self.counts.get(&value).copied().unwrap_or(0)
+    }
+
+    /// Exchanges a node's op and operands.
+    fn exchange(&mut self, module: &mut Module, at: OpId, op: Op, operands: Vec<ValueId>) {
+        operands.iter().for_each(|value| *self.counts.entry(*value).or_default() += 1);
+        let node = module.node_mut(at);
+        node.op = op;
+        let mut released = std::mem::replace(&mut node.operands, operands);
+        while let Some(value) = released.pop() {
+            let count = self.counts.entry(value).or_default();
+            *count = count.saturating_sub(1);
+            let unread = module.producer(value).filter(|node| node.results.iter().all(|value| self.count(*value) == 0));
+            released.extend(unread.into_iter().flat_map(|node| &node.operands));
+        }
     }
 }
 
@@ -80,8 +95,7 @@ fn product(module: &Module, value: ValueId) -> Option<Product> {
             let symbolic = |value: ValueId| module.tensor(value).dims.iter().any(|dim| dim.size.fixed().is_none());
             let crosses =
                 over.iter().any(|axis| module.tensor(x).dim(axis).is_some_and(|dim| dim.size.fixed().is_none()));
-            let wide = width(module, x, param) >= NARROWEST;
-            (is_param(&param) && symbolic(x) && !crosses && wide).then(|| Product {
+            (is_param(&param) && symbolic(x) && !crosses).then(|| Product {
                 x,
                 params: vec![param],
                 over: over.clone(),
@@ -100,24 +114,17 @@ fn product(module: &Module, value: ValueId) -> Option<Product> {
     }
 }
 
-/// How many numbers a product gives for each position of x (and each step along axes that both sides have).
-fn width(module: &Module, x: ValueId, param: ValueId) -> u64 {
-    let x = module.tensor(x);
-    let added = module.tensor(param).dims.iter().filter(|dim| !x.has(&dim.axis));
-    added.filter_map(|dim| dim.size.fixed()).fold(1, u64::saturating_mul)
-}
-
-/// Makes a map the epilogue of the products it reads; says whether it did.
-fn fuse_map(module: &mut Module, at: OpId, readers: &Readers, here: &HashSet<OpId>, report: &mut Report) -> bool {
+/// Makes a map the epilogue of the products it reads.
+fn fuse_map(module: &mut Module, at: OpId, uses: &mut Uses, here: &HashSet<OpId>, report: &mut Report) {
     let node = module.node(at);
     let (span, result) = (node.at, node.results[0]);
     // Maps on the way that only this one reads belong to it.
-    let own = |value: ValueId| readers.count(value) == 1;
+    let own = |value: ValueId| uses.count(value) == 1;
     let enter = |value: ValueId| {
         value == result
             || own(value)
                 && module.producer_id(value).is_some_and(|at| here.contains(&at))
-                && leads_to_product(module, value, readers)
+                && leads_to_product(module, value, uses)
     };
     let body = Body::of(result).expanded(module, &enter);
     let mut groups: Vec<Vec<ValueId>> = Vec::new();
@@ -136,30 +143,23 @@ fn fuse_map(module: &mut Module, at: OpId, readers: &Readers, here: &HashSet<OpI
         }
     }
     // The most branches; of those, the last, so that an epilogue does not wait for a later GEMM.
-    let Some(group) = groups.into_iter().max_by_key(Vec::len) else { return false };
+    let Some(group) = groups.into_iter().max_by_key(Vec::len) else { return };
     match linear(module, &body, &group, result) {
         Ok((linear, operands)) => {
             let stored: Vec<_> = group.iter().map(|value| module.tensor(*value)).collect();
             let what = if group.len() > 1 { "products and activation" } else { "product and element-wise arithmetic" };
             report.fused(PASS.name, span, what, stored, group.len());
-            let node = module.node_mut(at);
-            node.op = linear.into();
-            node.operands = operands;
-            true
+            uses.exchange(module, at, linear.into(), operands);
         }
-        Err(rule) => {
-            report.blocked(PASS.name, span, rule);
-            false
-        }
+        Err(rule) => report.blocked(PASS.name, span, rule),
     }
 }
 
 /// Whether a map has a product behind it, through maps that nothing else reads.
-fn leads_to_product(module: &Module, value: ValueId, readers: &Readers) -> bool {
+fn leads_to_product(module: &Module, value: ValueId, uses: &Uses) -> bool {
     let Some(node) = module.producer(value).filter(|node| matches!(node.op, Op::Map(_))) else { return false };
     node.operands.iter().any(|operand| {
-        readers.count(*operand) == 1
-            && (product(module, *operand).is_some() || leads_to_product(module, *operand, readers))
+        uses.count(*operand) == 1 && (product(module, *operand).is_some() || leads_to_product(module, *operand, uses))
     })
 }
 

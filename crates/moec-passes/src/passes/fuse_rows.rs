@@ -2,9 +2,9 @@
 //!
 //! Before:  h = map a, b {add($0, $1)};  q = map h {mul($0, $0)};  m = reduce mean q over (D);  n = map h, m {…}
 //! After:   h, n = rows a, b { … }
-//! Holds for nodes along one symbolic axis (or none) between which no other kind of node stands. Groups are formed by level,
-//! the number of other nodes on the longest way to a node: no way leads out of a level and back in. A node that only later
-//! rows read moves to the first of them.
+//! Holds for nodes along one symbolic axis (or none) between which no other kind of node stands; products with parameters
+//! are of the other kind. Groups are formed by level, the number of other nodes on the longest way to a node: no way leads
+//! out of a level and back in. A node that only later rows read moves to the first of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -147,6 +147,7 @@ pub struct Session<'a> {
     cache: Memory,
     weights: Memory,
     pub traced: Vec<Traced>,
+    seconds: f64,
 }
 
 /// What a pass takes and gives: one row-major array for each input or output.
@@ -192,7 +193,19 @@ impl<'a> Session<'a> {
             cache: Memory::new(plan.cache_bytes_per_position() * capacity),
             weights: packed,
             traced: Vec::new(),
+            seconds: 0.0,
         }
+    }
+
+    /// Forgets all positions.
+    pub fn rewind(&mut self) {
+        self.past = 0;
+    }
+
+    /// Seconds that a pass takes.
+    pub fn time(&mut self, library: &Library, inputs: &Arrays, tokens: u64, first_output: u64) -> f64 {
+        self.run(library, inputs, tokens, first_output);
+        self.seconds
     }
 
     /// A pass over `tokens` positions; outputs have rows of all tokens, poisoned before `first_output`.
@@ -242,12 +255,14 @@ impl<'a> Session<'a> {
             let address = &raw const pass as usize;
             let threads = self.threads as i32;
             let function = *function;
+            let start = std::time::Instant::now();
             std::thread::scope(|scope| {
                 for thread in 1..threads {
                     scope.spawn(move || function(address as *const Pass, thread, threads));
                 }
                 function(address as *const Pass, 0, threads);
             });
+            self.seconds = start.elapsed().as_secs_f64();
             team_free(pass.team);
         }
         self.past += tokens;

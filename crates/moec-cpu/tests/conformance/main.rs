@@ -12,6 +12,7 @@ mod interpret;
 mod layers;
 mod math;
 mod row_programs;
+mod speed;
 
 use build::Building;
 use host::{Library, Session, levels};

@@ -7,8 +7,10 @@ use std::{
 };
 
 fn main() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/runtime");
-    println!("cargo:rerun-if-changed={}", sources.display());
+    // As it is now, not when this was compiled: work trees may share a target folder.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let sources = Path::new(&manifest).join("../../kernels/runtime");
+    println!("cargo:rerun-if-changed=../../kernels/runtime");
     let mut files: Vec<PathBuf> = fs::read_dir(&sources)
         .expect("kernels/runtime is part of the repository")
         .map(|entry| entry.expect("kernels/runtime can be read").path())

@@ -46,10 +46,12 @@ int moec_cpu_count(void);
 typedef struct moec_signal {
     _Atomic uint32_t value;
     _Atomic int32_t sleepers;
+    _Atomic int32_t patience; /* how often a waiter looks before it sleeps; a guess, so nobody minds a lost update */
 } moec_signal;
 
-/* Returns once the value is no longer `old`: first by looking `spins` times, then by giving way, then asleep. */
-void moec_signal_wait(moec_signal *signal, uint32_t old, int spins);
+void moec_signal_init(moec_signal *signal);
+/* Returns once the value is no longer `old`. */
+void moec_signal_wait(moec_signal *signal, uint32_t old);
 /* Adds one, and wakes whoever waits. What this thread wrote before is seen by those who return. */
 void moec_signal_raise(moec_signal *signal);
 
@@ -60,10 +62,9 @@ typedef struct moec_team {
     _Alignas(64) _Atomic int32_t arrived;
     _Alignas(64) moec_signal left;
     int32_t threads;
-    int spins;
 } moec_team;
 
-void moec_team_init(moec_team *team, int32_t threads, int spins);
+void moec_team_init(moec_team *team, int32_t threads);
 
 /* ---- pool.c */
 
@@ -78,6 +79,20 @@ bool moec_pool_is_ours(const moec_pool *pool);
 void moec_pool_run(moec_pool *pool, moec_pass_function *function, moec_pass *pass, int threads);
 /* Runs a pass on the caller alone. */
 void moec_run_alone(moec_pass_function *function, moec_pass *pass);
+
+/* ---- tempo.c */
+
+/* How long a pass of one position takes, with one thread and with all; 0 while unknown. */
+typedef struct moec_tempo {
+    int64_t alone_ns;
+    int64_t team_ns;
+    int64_t until_trial;
+} moec_tempo;
+
+int64_t moec_now_ns(void);
+/* Whether the next short pass had better be run by one thread. */
+bool moec_tempo_alone(moec_tempo *tempo);
+void moec_tempo_note(moec_tempo *tempo, bool alone, int64_t ns);
 
 /* ---- weights.c */
 
@@ -102,6 +117,7 @@ struct moec_open_model {
     _Atomic int64_t references; /* the caller's handle, and each session */
     atomic_flag pool_busy;      /* held by whoever runs a pass on the pool, or makes it */
     moec_pool *pool;            /* made by the first pass of more than one thread */
+    moec_tempo tempo;           /* of whoever holds the pool, likewise */
 };
 
 void moec_model_release(moec_open_model *model);
@@ -112,6 +128,7 @@ struct moec_session {
     moec_open_model *model;
     moec_pass_function *pass;
     int threads;
+    bool all_threads; /* whether or not that is quicker */
     int64_t max_tokens;
     int64_t capacity; /* max_tokens, rounded up to whole panels */
     int64_t chunk;    /* the most tokens of one pass */

@@ -13,6 +13,9 @@ static moec_pool *take_pool(moec_open_model *model) {
     return model->pool;
 }
 
+/* Passes of so few positions are short ones. */
+enum { SHORT_PASS = 4 };
+
 static void run_pass(moec_session *session, moec_pass *pass) {
     moec_open_model *model = session->model;
     moec_pool *pool = session->threads > 1 ? take_pool(model) : NULL;
@@ -20,7 +23,13 @@ static void run_pass(moec_session *session, moec_pass *pass) {
         moec_run_alone(session->pass, pass);
         return;
     }
-    moec_pool_run(pool, session->pass, pass, session->threads);
+    bool alone = !session->all_threads && pass->tokens <= SHORT_PASS && moec_tempo_alone(&model->tempo);
+    int64_t start = moec_now_ns();
+    if (alone)
+        moec_run_alone(session->pass, pass);
+    else
+        moec_pool_run(pool, session->pass, pass, session->threads);
+    if (pass->tokens == 1) moec_tempo_note(&model->tempo, alone, moec_now_ns() - start);
     atomic_flag_clear_explicit(&model->pool_busy, memory_order_release);
 }
 

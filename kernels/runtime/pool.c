@@ -7,11 +7,6 @@
 
 #include "internal.h"
 
-enum {
-    SPINS = 4000,           /* about 0.1 ms: longer than the gap between two passes of a decoder */
-    SPINS_OVERSUBSCRIBED = 64 /* with more threads than CPUs, looking on keeps the others from working */
-};
-
 struct moec_pool {
     moec_team team; /* those who run the pass */
     moec_team crew; /* the caller and all workers, at the end of every pass */
@@ -19,7 +14,6 @@ struct moec_pool {
     moec_pass_function *function;
     moec_pass *pass;
     bool stop;
-    int spins;
     int workers;
     pid_t process;
     struct worker {
@@ -43,7 +37,7 @@ static void *work(void *argument) {
     const struct worker *self = argument;
     moec_pool *pool = self->pool;
     for (uint32_t round = 0;; round++) {
-        moec_signal_wait(&pool->start, round, pool->spins);
+        moec_signal_wait(&pool->start, round);
         if (pool->stop) return NULL;
         if (self->number < pool->team.threads)
             run_share(pool->function, pool->pass, self->number, pool->team.threads);
@@ -65,10 +59,8 @@ moec_pool *moec_pool_new(int threads) {
     size_t bytes = sizeof(moec_pool) + (size_t)(threads - 1) * sizeof(struct worker);
     moec_pool *pool = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (!pool) return NULL;
-    pool->spins = threads > moec_cpu_count() ? SPINS_OVERSUBSCRIBED : SPINS;
-    atomic_init(&pool->start.value, 0);
-    atomic_init(&pool->start.sleepers, 0);
-    moec_team_init(&pool->team, 1, pool->spins);
+    moec_signal_init(&pool->start);
+    moec_team_init(&pool->team, 1);
     pool->function = NULL;
     pool->pass = NULL;
     pool->stop = false;
@@ -79,7 +71,7 @@ moec_pool *moec_pool_new(int threads) {
         worker->number = pool->workers + 1;
         if (!start_worker(worker)) break;
     }
-    moec_team_init(&pool->crew, pool->workers + 1, pool->spins);
+    moec_team_init(&pool->crew, pool->workers + 1);
     return pool;
 }
 
@@ -99,7 +91,7 @@ void moec_pool_run(moec_pool *pool, moec_pass_function *function, moec_pass *pas
     if (threads > pool->workers + 1) threads = pool->workers + 1;
     pool->function = function;
     pool->pass = pass;
-    moec_team_init(&pool->team, threads, pool->spins);
+    pool->team.threads = threads;
     pass->team = &pool->team;
     moec_signal_raise(&pool->start);
     run_share(function, pass, 0, threads);
@@ -108,7 +100,7 @@ void moec_pool_run(moec_pool *pool, moec_pass_function *function, moec_pass *pas
 
 void moec_run_alone(moec_pass_function *function, moec_pass *pass) {
     moec_team team;
-    moec_team_init(&team, 1, 0);
+    moec_team_init(&team, 1);
     pass->team = &team;
     run_share(function, pass, 0, 1);
 }

@@ -147,6 +147,7 @@ static int trial_run(moec_trial *trial, moec_open_model *model, moec_way way, mo
     moec_session *session;
     int code = moec_session_make(model, way.level, way.threads, (size_t)trial->tokens, &session, error);
     if (code) return code;
+    session->all_threads = true;
     trial->choices = (moec_choices){.session = session, .tokens = trial->tokens, .position = -1};
     moec_session_trace(session, moec_choices_record, &trial->choices);
     if (!way.stepwise) code = moec_append(session, trial->input_at, trial->output_at, trial->tokens, 0, error);

@@ -189,7 +189,7 @@ pub struct Run {
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "seed"])]
     pub greedy: bool,
     /// Divides the logits before sampling: below 1 is bolder, above 1 wilder [default: 1].
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
     /// Sample among the K likeliest tokens only.
     #[arg(long, value_name = "K")]

@@ -1,6 +1,10 @@
 //! Where the numbers of a build come from: a checkpoint, or a file of named tensors.
 
-use std::{borrow::Cow, collections::BTreeMap, error::Error};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+};
 
 use miette::Diagnostic;
 use moec_checkpoint::{Checkpoint, StoredTensor, StoredType};
@@ -91,23 +95,34 @@ impl<'a> FromTensors<'a> {
     /// The tensors that stand for parameters, each with the parameter's shape.
     pub fn new(module: &'a Module, tensors: &'a BTreeMap<String, NamedTensor>) -> Result<Self, Problems> {
         let mut problems = Problems::default();
+        let paths = |param| instances(param).map(move |(layer, expert)| path(param, layer, expert));
+        let known: BTreeSet<String> = module.params.iter().flat_map(paths).collect();
         for param in &module.params {
             for (layer, expert) in instances(param) {
-                check(param, &path(param, layer, expert), tensors, &mut problems);
+                check(param, &path(param, layer, expert), &known, tensors, &mut problems);
             }
         }
         if problems.is_empty() { Ok(FromTensors { module, tensors }) } else { Err(problems) }
     }
 }
 
-fn check(param: &Param, path: &str, tensors: &BTreeMap<String, NamedTensor>, problems: &mut Problems) {
+/// `known` are all paths of the module.
+fn check(
+    param: &Param,
+    path: &str,
+    known: &BTreeSet<String>,
+    tensors: &BTreeMap<String, NamedTensor>,
+    problems: &mut Problems,
+) {
     let Some(tensor) = tensors.get(path) else {
-        let near = tensors.keys().map(|name| (strsim::normalized_levenshtein(name, path), name));
+        // Other parameters are spelled like it, and right: whoever is looked for belongs to nobody.
+        let strays = tensors.keys().filter(|name| !known.contains(*name));
+        let near = strays.map(|name| (strsim::normalized_levenshtein(name, path), name));
         let near = near.filter(|(likeness, _)| *likeness > 0.6).max_by(|a, b| a.0.total_cmp(&b.0));
-        let help = near.map_or(
-            "parameters are given among the inputs by their path in the spec, or with --weights DIR".into(),
-            |(_, name)| format!("did you mean `{name}`?"),
-        );
+        let help = match near {
+            Some((_, name)) => format!("did you mean `{name}`?"),
+            None => "parameters are given among the inputs by their path in the spec, or with `--weights DIR`".into(),
+        };
         return problems.report(MissingParameter { path: path.into(), help });
     };
     let sizes: Vec<usize> = param.ty.dims.iter().filter_map(|dim| Some(dim.size.fixed()? as usize)).collect();

@@ -165,7 +165,7 @@ fn wrong_configs() {
         ("\"hidden_size\": 64", "\"hidden_size\": \"64\"", &["hidden_size"]),
         ("\"hidden_size\": 64", "\"hidden_size\": -64", &["-64"]),
         ("\"hidden_size\": 64", "\"hidden_size\": 1e300", &["hidden_size"]),
-        ("\"hidden_act\": \"silu\"", "\"hidden_act\": \"swoosh\"", &["swoosh"]),
+        ("\"hidden_act\": \"silu\"", "\"hidden_act\": \"swoosh\"", &["activation"]),
         ("\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"", &["rope_type", "yarn"]),
         ("MixtralForCausalLM", "OtherForCausalLM", &["OtherForCausalLM"]),
         ("{", "", &["config.json", "JSON"]),

@@ -54,7 +54,7 @@ fn a_spec_with_weights_runs_as_it_stands() {
 fn more_than_the_context_is_refused() {
     let folder = built_bard();
     moec_in(folder.path(), "run build --prompt A --max-new 256").refused(1, &["context of 256", "--max-new"]);
-    moec_in(folder.path(), "run build --prompt A --temperature -1").refused(1, &["temperature"]);
+    moec_in(folder.path(), "run build --prompt A --temperature 0").refused(1, &["temperature"]);
     moec_in(folder.path(), "run bard.moe --prompt A").refused(1, &["--weights"]);
     moec_in(folder.path(), "run build").refused(1, &["--prompt"]);
 }

@@ -24,6 +24,7 @@ use mlir_sys::{MlirBlock, MlirValue};
 /// What one lane holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Elem {
+    F64,
     F32,
     F16,
     I1,
@@ -61,7 +62,7 @@ impl Ty {
     }
 
     fn is_float(self) -> bool {
-        matches!(self.elem, Elem::F32 | Elem::F16)
+        matches!(self.elem, Elem::F64 | Elem::F32 | Elem::F16)
     }
 }
 
@@ -160,7 +161,7 @@ impl<'c> ModuleBuilder<'c> {
             Elem::I1 | Elem::I8 => 1,
             Elem::F16 | Elem::I16 => 2,
             Elem::F32 | Elem::I32 => 4,
-            Elem::I64 | Elem::Ptr => 8,
+            Elem::F64 | Elem::I64 | Elem::Ptr => 8,
         };
         let element = mlir_type(self.context, Ty::scalar(elem));
         let count = bytes.len() / size;
@@ -201,6 +202,7 @@ fn types<'c>(context: &'c Context, types: &[Ty]) -> Vec<Type<'c>> {
 
 fn mlir_type(context: &Context, ty: Ty) -> Type<'_> {
     let element: Type = match ty.elem {
+        Elem::F64 => Type::float64(context),
         Elem::F32 => Type::float32(context),
         Elem::F16 => Type::float16(context),
         Elem::I1 => IntegerType::new(context, 1).into(),
@@ -282,8 +284,13 @@ impl<'c> Builder<'c> {
     }
 
     pub fn float(&self, ty: Ty, value: f32) -> Val {
+        self.double(ty, f64::from(value))
+    }
+
+    /// A constant for a type of more than f32's precision.
+    pub fn double(&self, ty: Ty, value: f64) -> Val {
         let element = mlir_type(self.context, Ty::scalar(ty.elem));
-        self.constant(ty, FloatAttribute::new(self.context, element, f64::from(value)).into())
+        self.constant(ty, FloatAttribute::new(self.context, element, value).into())
     }
 
     pub fn bool(&self, ty: Ty, value: bool) -> Val {
@@ -455,14 +462,14 @@ impl<'c> Builder<'c> {
         self.intrinsic_to("fptosi.sat", &[a], a.ty.of(Elem::I32))
     }
 
-    /// f16 to f32 in hardware.
-    pub fn extend(&self, a: Val) -> Val {
-        self.convert("arith.extf", a, Elem::F32)
+    /// To a float of more bits; from f16, in hardware.
+    pub fn extend(&self, a: Val, elem: Elem) -> Val {
+        self.convert("arith.extf", a, elem)
     }
 
-    /// f32 to f16 in hardware, to nearest even.
-    pub fn truncate(&self, a: Val) -> Val {
-        self.convert("arith.truncf", a, Elem::F16)
+    /// To a float of fewer bits, to nearest even; to f16, in hardware.
+    pub fn truncate(&self, a: Val, elem: Elem) -> Val {
+        self.convert("arith.truncf", a, elem)
     }
 
     // Lanes.
@@ -542,7 +549,7 @@ impl<'c> Builder<'c> {
             Elem::I1 | Elem::I8 => 1,
             Elem::F16 | Elem::I16 => 2,
             Elem::F32 | Elem::I32 => 4,
-            Elem::I64 | Elem::Ptr => 8,
+            Elem::F64 | Elem::I64 | Elem::Ptr => 8,
         };
         self.integer_attribute(Elem::I64, bytes)
     }

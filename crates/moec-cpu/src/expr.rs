@@ -35,8 +35,8 @@ fn unary(b: &Builder, op: UnaryOp, x: Val) -> Val {
         UnaryOp::Sqrt => b.intrinsic("sqrt", &[x]),
         UnaryOp::Tanh => math::tanh(b, x),
         UnaryOp::Erf => math::erf(b, x),
-        UnaryOp::Sin => b.intrinsic("sin", &[x]),
-        UnaryOp::Cos => b.intrinsic("cos", &[x]),
+        UnaryOp::Sin => math::sin(b, x),
+        UnaryOp::Cos => math::cos(b, x),
         UnaryOp::Abs if is_float => b.intrinsic("fabs", &[x]),
         UnaryOp::Abs => b.max(x, b.neg(x)),
         UnaryOp::Sign => {

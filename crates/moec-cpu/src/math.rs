@@ -59,6 +59,57 @@ pub fn tanh(b: &Builder, x: Val) -> Val {
     b.select(b.cmp(Cmp::Lt, size, float(0.625)), near, far)
 }
 
+/// The sine, to 2 units in the last place.
+pub fn sin(b: &Builder, x: Val) -> Val {
+    wave(b, x, "sin", 0)
+}
+
+/// The cosine, likewise.
+pub fn cos(b: &Builder, x: Val) -> Val {
+    wave(b, x, "cos", 1)
+}
+
+/// `sin(x + quarters * pi / 2)`: what is left of a whole number of quarter turns, in f64 (the angles of rotary embeddings
+/// are as large as the context), and Cephes' polynomials. Very large angles go to libm.
+fn wave(b: &Builder, x: Val, name: &str, quarters: i64) -> Val {
+    const MOST: f32 = 1e6;
+    let large = b.cmp(Cmp::Gt, b.intrinsic("fabs", &[x]), b.float(x.ty, MOST));
+    let any_large = b.across(large, |b, x, y| b.or(x, y));
+    b.either(any_large, &[x.ty], |b| vec![b.intrinsic(name, &[x])], |b| vec![near_wave(b, x, quarters)])[0]
+}
+
+fn near_wave(b: &Builder, x: Val, quarters: i64) -> Val {
+    const SINE: [f32; 3] = [-1.951_529_6e-4, 8.332_161e-3, -1.666_665_5e-1];
+    const COSINE: [f32; 3] = [2.443_315_7e-5, -1.388_731_6e-3, 4.166_664_6e-2];
+    // Adding it rounds to an integer, which is then in the low bits.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    // A quarter turn in two parts (fdlibm): products of the first with up to 20 bits are exact.
+    const QUARTER_HIGH: f64 = 1.570_796_326_734_125_6;
+    const QUARTER_LOW: f64 = 6.077_100_506_506_192e-11;
+    let wide = b.extend(x, Elem::F64);
+    let double = |value| b.double(wide.ty, value);
+    let rounded = b.add(b.mul(wide, double(std::f64::consts::FRAC_2_PI)), double(ROUND));
+    let turns = b.sub(rounded, double(ROUND));
+    let rest = b.sub(wide, b.mul(turns, double(QUARTER_HIGH)));
+    let rest = b.truncate(b.sub(rest, b.mul(turns, double(QUARTER_LOW))), Elem::F32);
+    let quarter = b.narrow(b.bits(rounded, Elem::I64), Elem::I32);
+    let int = |value| b.int(quarter.ty, value);
+    let quarter = b.add(quarter, int(quarters));
+
+    let z = b.mul(rest, rest);
+    let polynomial = |coefficients: [f32; 3]| {
+        let [first, second, third] = coefficients.map(|value| b.float(x.ty, value));
+        b.mul_add(b.mul_add(first, z, second), z, third)
+    };
+    let sine = b.mul_add(b.mul(polynomial(SINE), z), rest, rest);
+    let cosine = b.mul_add(z, b.float(x.ty, -0.5), b.float(x.ty, 1.0));
+    let cosine = b.mul_add(polynomial(COSINE), b.mul(z, z), cosine);
+    let is_odd = b.cmp(Cmp::Ne, b.and(quarter, int(1)), int(0));
+    let sign = b.shl(b.and(quarter, int(2)), 30);
+    let value = b.select(is_odd, cosine, sine);
+    b.bits(b.xor(b.bits(value, Elem::I32), sign), Elem::F32)
+}
+
 /// By libm, lane by lane.
 pub fn erf(b: &Builder, x: Val) -> Val {
     let of = |x: Val| b.call("erff", &[x], &[x.ty])[0];
@@ -117,7 +168,7 @@ pub fn to_bf16(b: &Builder, x: Val) -> Val {
 /// The bits of an f16 (i16 lanes) as f32.
 pub fn from_f16(b: &Builder, level: Level, bits: Val) -> Val {
     if level.has_f16() {
-        return b.extend(b.bits(bits, Elem::F16));
+        return b.extend(b.bits(bits, Elem::F16), Elem::F32);
     }
     let wide = b.widen(bits, Elem::I32);
     let int = |value| b.int(wide.ty, value);
@@ -136,7 +187,7 @@ pub fn from_f16(b: &Builder, level: Level, bits: Val) -> Val {
 /// f32 to the bits of an f16, to nearest even.
 pub fn to_f16(b: &Builder, level: Level, x: Val) -> Val {
     if level.has_f16() {
-        return b.bits(b.truncate(x), Elem::I16);
+        return b.bits(b.truncate(x, Elem::F16), Elem::I16);
     }
     let ty: Ty = x.ty.of(Elem::I32);
     let int = |value| b.int(ty, value);

@@ -45,6 +45,9 @@ fn unary_functions_of_floats() {
     let all =
         [UnaryOp::Neg, UnaryOp::Tanh, UnaryOp::Erf, UnaryOp::Sin, UnaryOp::Cos, UnaryOp::Abs, UnaryOp::Sign].map(of);
     check_all(&all, &[(DType::F32, sweep(-10.0, 10.0))], 2e-7);
+    let waves = [UnaryOp::Sin, UnaryOp::Cos].map(of);
+    check_all(&waves, &[(DType::F32, sweep(-3e5, 131072.0))], 2e-7);
+    check_all(&waves, &[(DType::F32, sweep(-7.0, 1e9))], 2e-7);
     let exact = [UnaryOp::Floor, UnaryOp::Ceil, UnaryOp::Round, UnaryOp::Abs, UnaryOp::Neg].map(of);
     check_all(&exact, &[(DType::F32, sweep(-5.0, 5.0))], 0.0);
     check_all(&[of(UnaryOp::Log), of(UnaryOp::Sqrt)], &[(DType::F32, sweep(0.0, 50.0))], 2e-7);

@@ -214,6 +214,9 @@ fn speed_of_compiling() {
         let start = Instant::now();
         let object = moec_cpu::object(&b.plan, level, &|_| None).expect("supported");
         println!("{level:?}: {:?}, {} bytes", start.elapsed(), object.bytes.len());
+        if let Some(folder) = std::env::var_os("MOEC_SPEED_OBJECTS") {
+            std::fs::write(std::path::Path::new(&folder).join(&object.name), &object.bytes).expect("written");
+        }
     }
 }
 

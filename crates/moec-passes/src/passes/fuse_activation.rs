@@ -118,11 +118,13 @@ fn product(module: &Module, value: ValueId) -> Option<Product> {
 fn fuse_map(module: &mut Module, at: OpId, uses: &mut Uses, here: &HashSet<OpId>, report: &mut Report) {
     let node = module.node(at);
     let (span, result) = (node.at, node.results[0]);
-    // Maps on the way that only this one reads belong to it.
+    // Maps on the way that only this one reads belong to it, unless they would be computed more often here.
     let own = |value: ValueId| uses.count(value) == 1;
+    let whole = |value: ValueId| module.tensor(value).dims.len() == module.tensor(result).dims.len();
     let enter = |value: ValueId| {
         value == result
             || own(value)
+                && whole(value)
                 && module.producer_id(value).is_some_and(|at| here.contains(&at))
                 && leads_to_product(module, value, uses)
     };
@@ -130,11 +132,11 @@ fn fuse_map(module: &mut Module, at: OpId, uses: &mut Uses, here: &HashSet<OpId>
     let mut groups: Vec<Vec<ValueId>> = Vec::new();
     for value in &body.operands {
         let Some(found) = product(module, *value) else { continue };
-        if !module.producer_id(*value).is_some_and(|at| here.contains(&at)) {
+        if !whole(*value) || !module.producer_id(*value).is_some_and(|at| here.contains(&at)) {
             continue;
         }
         if !own(*value) {
-            report.blocked(PASS.name, span, "a product has another reader than the map behind it");
+            report.blocked(PASS.name, span, "the product has other readers than the arithmetic behind it");
             continue;
         }
         match groups.iter_mut().find(|group| fits(module, &found, group[0])) {

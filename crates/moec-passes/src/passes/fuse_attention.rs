@@ -27,7 +27,13 @@ fn run(mut module: Module, report: &mut Report) -> Module {
         let nodes = module.region(region).nodes.clone();
         let here = Here::new(&module, &nodes);
         for at in nodes {
-            let Some(found) = weighted_sum(&module, at, &here) else { continue };
+            let Some(found) = weighted_sum(&module, at, &here) else {
+                if sums_over_positions(&module, at) {
+                    let rule = "the weights of the sum over positions are no softmax: exp(s - max s) / sum of it";
+                    report.blocked(PASS.name, module.node(at).at, rule);
+                }
+                continue;
+            };
             match fuse(&mut module, region, at, &found, &here) {
                 Ok(()) => {
                     let stored: Vec<TensorType> =
@@ -40,6 +46,15 @@ fn run(mut module: Module, report: &mut Report) -> Module {
         }
     }
     module
+}
+
+/// A weighted sum over an axis whose size is known at run time only.
+fn sums_over_positions(module: &Module, at: OpId) -> bool {
+    let node = module.node(at);
+    let Op::Contract(Contract { over }) = &node.op else { return false };
+    let symbolic =
+        |axis: &Axis| module.tensor(node.operands[0]).dim(axis).is_some_and(|dim| dim.size.fixed().is_none());
+    over.iter().any(symbolic)
 }
 
 /// The nodes of a region: what another region computes is not computed again in this one.

@@ -124,7 +124,7 @@ fn written_rows(body: &[Node], buffer: BufferId) -> Vec<Rows> {
         Node::Layers(layers) => layers.kinds.iter().flat_map(|kind| written_rows(kind, buffer)).collect(),
         Node::Step(step) => {
             let (rows, written) = match &step.kind {
-                StepKind::Rows { rows, program } => (*rows, program.ops.iter().any(|op| writes(op, buffer))),
+                StepKind::Rows { rows, program, group: _ } => (*rows, program.ops.iter().any(|op| writes(op, buffer))),
                 StepKind::Gemm(gemm) => (gemm.rows, gemm.out == buffer),
                 StepKind::Bin(bin) => {
                     let written = [Some(bin.offsets), Some(bin.order), bin.slot_of].contains(&Some(buffer));

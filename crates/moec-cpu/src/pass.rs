@@ -139,7 +139,7 @@ impl<'c> Emitter<'_, 'c> {
             let b = &location.map_or(*b, |location| b.at(location));
             let frame = Frame::new(b, self.plan, self.level, arguments);
             match &step.kind {
-                StepKind::Rows { rows, program } => rows::emit(b, &frame, *rows, program),
+                StepKind::Rows { rows, program, group } => rows::emit(b, &frame, *rows, program, group.as_ref()),
                 StepKind::Gemm(gemm) => gemm::emit(b, &frame, &self.kernels, gemm),
                 StepKind::Bin(bin) => bin::emit(b, &frame, bin),
                 StepKind::Attention(attention) => attention::emit(b, &frame, &self.kernels, attention),

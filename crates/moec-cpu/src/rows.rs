@@ -3,20 +3,20 @@
 //! `out[i] = x[i] * w[i]` over 100 elements becomes, with 16 lanes, a loop of 6 vectors and a loop of 4 scalars: the same
 //! code emitted twice.
 
-use moec_plan::{ReduceOp, RowOp, RowProgram, Rows, View};
+use moec_plan::{ReduceOp, RowGroup, RowOp, RowProgram, Rows, View};
 use moec_types::{BinaryOp, Expr};
 
 use crate::{
-    builder::{Builder, Cmp, Elem, Ty, Val},
+    builder::{Builder, Cmp, Elem, I32, Ty, Val},
     expr,
     frame::Frame,
     view::{Lanes, Motion, Row, is_indirect},
 };
 
-pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram) {
+pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group: Option<&RowGroup>) {
     let (locals, keys) = layout(program);
-    let body = |b: &Builder, row: Val| {
-        let row = Row { frame, program, rows, row, locals: &locals, expert: None };
+    let body = |b: &Builder, row: Val, expert: Option<Val>| {
+        let row = Row { frame, program, rows, row, locals: &locals, expert };
         for op in &program.ops {
             match op {
                 RowOp::Map { extents, expr, args, into } => map(b, &row, extents, expr, args, into),
@@ -32,11 +32,30 @@ pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram) {
     };
     if rows == Rows::One {
         let first = b.cmp(Cmp::Eq, frame.thread, b.i64(0));
-        return b.when(first, |b| body(b, b.i64(0)));
+        return b.when(first, |b| body(b, b.i64(0), None));
     }
-    let (first, end) = frame.rows(b, rows);
-    let (from, to) = frame.share(b, b.sub(end, first));
-    b.range(b.add(first, from), b.add(first, to), b.i64(1), body);
+    let share = |b: &Builder, first: Val, end: Val| {
+        let (from, to) = frame.share(b, b.sub(end, first));
+        (b.add(first, from), b.add(first, to))
+    };
+    let Some(group) = group else {
+        let (first, end) = frame.rows(b, rows);
+        let (from, to) = share(b, first, end);
+        return b.range(from, to, b.i64(1), |b, row| body(b, row, None));
+    };
+    let offsets = frame.buffer(b, group.offsets).base;
+    let bound = |b: &Builder, expert: Val| {
+        let expert = b.add(expert, b.i64(i64::from(group.first)));
+        b.widen_signed(b.load(I32, b.offset(offsets, b.shl(expert, 2))), Elem::I64)
+    };
+    let count = b.i64(i64::from(group.count));
+    let (from, to) = share(b, bound(b, b.i64(0)), bound(b, count));
+    // This thread's share, expert by expert.
+    b.repeat(count, |b, expert| {
+        let first = b.max(from, bound(b, expert));
+        let end = b.min(to, bound(b, b.add(expert, b.i64(1))));
+        b.range(first, end, b.i64(1), |b, row| body(b, row, Some(expert)));
+    });
 }
 
 /// Bytes of scratch that one row needs.

@@ -12,9 +12,17 @@ use crate::{
 
 pub fn run(machine: &mut Machine, kind: &StepKind) {
     match kind {
-        StepKind::Rows { rows, program } => {
+        StepKind::Rows { rows, program, group: None } => {
             for row in range(machine, *rows) {
-                Row::new(machine, program, row).run(program);
+                Row::new(machine, program, row, 0).run(program);
+            }
+        }
+        StepKind::Rows { program, group: Some(group), .. } => {
+            for expert in 0..group.count {
+                let bound = |at: u32| machine.cell(group.offsets, 0, u64::from(group.first + at)).value as u64;
+                for slot in bound(expert)..bound(expert + 1) {
+                    Row::new(machine, program, slot, expert).run(program);
+                }
             }
         }
         StepKind::Gemm(gemm) => match &gemm.group {
@@ -81,13 +89,15 @@ struct Row<'a, 'p> {
     machine: &'a mut Machine<'p>,
     locals: Vec<Vec<Scalar>>,
     row: u64,
+    /// Counted from the first of the step's group.
+    expert: u32,
 }
 
 impl<'a, 'p> Row<'a, 'p> {
-    fn new(machine: &'a mut Machine<'p>, program: &RowProgram, row: u64) -> Self {
+    fn new(machine: &'a mut Machine<'p>, program: &RowProgram, row: u64, expert: u32) -> Self {
         let blank =
             |local: &moec_plan::Local| vec![Scalar { value: f64::NAN, dtype: local.dtype }; local.elements as usize];
-        Row { machine, locals: program.locals.iter().map(blank).collect(), row }
+        Row { machine, locals: program.locals.iter().map(blank).collect(), row, expert }
     }
 
     fn run(&mut self, program: &RowProgram) {
@@ -147,7 +157,7 @@ impl<'a, 'p> Row<'a, 'p> {
             Source::Local(id) => self.locals[id.0 as usize][at as usize],
             _ => {
                 let here = View { offset: at, strides: Vec::new(), index: None, ..view.clone() };
-                self.machine.element(&here, self.row, &[], 0)
+                self.machine.element(&here, self.row, &[], self.expert)
             }
         }
     }

@@ -231,7 +231,7 @@ impl Lowering<'_> {
             into: whole(to, dims),
         };
         let program = moec_plan::RowProgram { locals: Vec::new(), ops: vec![copy] };
-        self.step(StepKind::Rows { rows: Rows::Tokens, program }, node.at, "reorder");
+        self.step(StepKind::Rows { rows: Rows::Tokens, program, group: None }, node.at, "reorder");
         to
     }
 

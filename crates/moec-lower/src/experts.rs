@@ -3,7 +3,7 @@
 use moec_diag::Span;
 use moec_ir::{Node as ModelNode, Op, OpId, ValueId, ops};
 use moec_plan::{
-    Bin, BufferId, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
+    Bin, BufferId, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
 };
 use moec_types::{BinaryOp, DType, Expr};
 
@@ -19,6 +19,7 @@ use crate::{
 pub struct MemberPlace {
     pub route: ValueId,
     pub first: u32,
+    pub count: u32,
 }
 
 fn scalar(source: Source) -> View {
@@ -72,7 +73,7 @@ impl Lowering<'_> {
         let args = vec![scalar(Source::Row(place.order))];
         let divide = RowOp::Map { extents: Vec::new(), expr, args, into: scalar(Source::Row(buffer)) };
         self.step(
-            StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![divide] } },
+            StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![divide] }, group: None },
             at,
             "token of",
         );
@@ -99,7 +100,7 @@ impl Lowering<'_> {
         };
         let rows = Rows::Slots { choices: self.routes[&route].choices };
         self.step(
-            StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![copy] } },
+            StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![copy] }, group: None },
             node.at,
             "dispatch",
         );
@@ -130,9 +131,14 @@ impl Lowering<'_> {
             ops::ExpertsOutput::PerSlot => Store::Slots,
             ops::ExpertsOutput::WeighedPerChoice => Store::Choices { weights: self.routes[&route].weights },
         };
+        let by_gemm = op.bank.iter().any(|member| self.final_gemm(member.region).is_some());
+        if store != Store::Slots && !by_gemm {
+            // GEMMs clear the rows of choices without an expert; here nothing else would.
+            self.clear(out, node);
+        }
         let outer = self.member.take();
         for member in &op.bank {
-            self.member = Some(MemberPlace { route, first: member.first });
+            self.member = Some(MemberPlace { route, first: member.first, count: member.count });
             let region = module.region(member.region);
             self.places.insert(region.args[0], place.clone());
             let last = self.final_gemm(member.region);
@@ -142,11 +148,7 @@ impl Lowering<'_> {
             let grouping = Grouping { route, store: store.clone(), out };
             match last {
                 Some(at) => self.yielding_gemm(at, &grouping)?,
-                None if op.bank.len() == 1 => self.yielding_rows(region.results[0], &grouping, node)?,
-                None => {
-                    let reason = "a member of a mixed bank does not end in a product with a parameter";
-                    return Err(self.unsupported(node, reason, "give each such member a bank of its own"));
-                }
+                None => self.yielding_rows(region.results[0], &grouping, node)?,
             }
         }
         self.member = outer;
@@ -192,8 +194,22 @@ impl Lowering<'_> {
         };
         let extents = dims.iter().map(|(_, size)| *size).collect();
         let program = RowProgram { locals: Vec::new(), ops: vec![RowOp::Map { extents, expr, args, into }] };
-        self.step(StepKind::Rows { rows, program }, node.at, "experts");
+        self.step(StepKind::Rows { rows, program, group: self.row_group(rows) }, node.at, "experts");
         Ok(())
+    }
+
+    /// The slots that a row program within a bank member works on.
+    pub fn row_group(&self, rows: Rows) -> Option<RowGroup> {
+        let member = self.member.as_ref().filter(|_| matches!(rows, Rows::Slots { .. }))?;
+        Some(RowGroup { offsets: self.routes[&member.route].offsets, first: member.first, count: member.count })
+    }
+
+    fn clear(&mut self, buffer: BufferId, node: &ModelNode) {
+        let row = self.buffers[buffer.0 as usize].row;
+        let into = View { strides: vec![1], ..scalar(Source::Row(buffer)) };
+        let zero = RowOp::Map { extents: vec![row], expr: Expr::F32(0.0), args: Vec::new(), into };
+        let program = RowProgram { locals: Vec::new(), ops: vec![zero] };
+        self.step(StepKind::Rows { rows: self.tokens, program, group: None }, node.at, "clear");
     }
 
     /// Unfused: each token sums its slots' rows.
@@ -227,7 +243,8 @@ impl Lowering<'_> {
             into: View { strides: vec![1], ..scalar(Source::Row(out)) },
         };
         let locals = vec![Local { dtype: DType::I32, elements: place.choices }];
-        let kind = StepKind::Rows { rows: self.tokens, program: RowProgram { locals, ops: vec![clamp, sum] } };
+        let kind =
+            StepKind::Rows { rows: self.tokens, program: RowProgram { locals, ops: vec![clamp, sum] }, group: None };
         self.step(kind, node.at, "combine");
         self.places.insert(node.results[0], Place::Buffer(out));
         Ok(())

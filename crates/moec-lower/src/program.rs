@@ -52,15 +52,8 @@ impl Lowering<'_> {
         {
             *uses.entry(*operand).or_insert(0) += 1;
         }
-        let mut programmer = Programmer {
-            lowering: self,
-            locals: Vec::new(),
-            ops: Vec::new(),
-            values: BTreeMap::new(),
-            uses,
-            targets,
-            in_program: true,
-        };
+        let mut programmer =
+            Programmer { lowering: self, locals: Vec::new(), ops: Vec::new(), values: BTreeMap::new(), uses, targets };
         for (inner, outer) in args {
             let access = programmer.outer(*outer, at)?;
             programmer.values.insert(*inner, access);
@@ -71,7 +64,8 @@ impl Lowering<'_> {
         programmer.finish(yields);
         let program = RowProgram { locals: programmer.locals, ops: programmer.ops };
         let label = yields.iter().filter_map(|(_, outer)| module.name_of(*outer)).collect::<Vec<_>>().join(", ");
-        self.step(StepKind::Rows { rows, program }, at, label);
+        let group = self.row_group(rows);
+        self.step(StepKind::Rows { rows, program, group }, at, label);
         Ok(())
     }
 
@@ -111,11 +105,12 @@ impl Lowering<'_> {
         target: View,
         at: Span,
     ) -> Result<(), Unsupported> {
-        let access = Programmer { in_program: true, ..Programmer::new(self) }.outer(value, at)?;
+        let access = Programmer::new(self).outer(value, at)?;
         let extents = dims.iter().map(|(_, size)| *size).collect();
         let copy = RowOp::Map { extents, expr: Expr::Arg(0), args: vec![access.over(dims)], into: target };
         let program = RowProgram { locals: Vec::new(), ops: vec![copy] };
-        self.step(StepKind::Rows { rows, program }, at, "copy");
+        let group = self.row_group(rows);
+        self.step(StepKind::Rows { rows, program, group }, at, "copy");
         Ok(())
     }
 
@@ -135,7 +130,6 @@ struct Programmer<'a, 'm> {
     uses: BTreeMap<ValueId, usize>,
     /// Where yielded values go, and what they are called outside.
     targets: BTreeMap<ValueId, Vec<(BufferId, ValueId)>>,
-    in_program: bool,
 }
 
 impl<'a, 'm> Programmer<'a, 'm> {
@@ -147,7 +141,6 @@ impl<'a, 'm> Programmer<'a, 'm> {
             values: BTreeMap::new(),
             uses: BTreeMap::new(),
             targets: BTreeMap::new(),
-            in_program: false,
         }
     }
 
@@ -170,11 +163,6 @@ impl<'a, 'm> Programmer<'a, 'm> {
                 let index = Indirect { view: index, stride: elements(&dims) };
                 View { index: Some(Box::new(index)), ..whole(Source::Whole(tokens), &dims) }
             }
-            Some(Place::Param(param)) if self.of_expert(param) => {
-                let reason = "each expert has its own, and rows of all experts are computed together".to_owned();
-                let way_round = "read it in the epilogue of a product: leave `fuse-activation` on".to_owned();
-                return Err(Unsupported { op: format!("an expert's parameter of type {ty}"), reason, way_round, at });
-            }
             Some(Place::Param(param)) => {
                 let packed = self.lowering.packing.plain(self.lowering.module, param);
                 whole(Source::Param(packed), &dims)
@@ -189,11 +177,6 @@ impl<'a, 'm> Programmer<'a, 'm> {
             None => panic!("lowering met a value that nothing placed: {ty}"),
         };
         Ok(Access::view(ty.dtype, dims, view))
-    }
-
-    /// Row programs over slots meet the rows of all experts; a GEMM's epilogue (a programmer without a program) those of one.
-    fn of_expert(&self, param: moec_ir::ParamId) -> bool {
-        self.in_program && self.lowering.module.param(param).experts.is_some()
     }
 
     fn node(&mut self, node: &ModelNode) -> Result<(), Unsupported> {

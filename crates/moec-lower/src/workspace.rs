@@ -17,7 +17,10 @@ struct Touch {
 fn touches(kind: &StepKind) -> Vec<Touch> {
     let mut found = Vec::new();
     match kind {
-        StepKind::Rows { rows, program } => {
+        StepKind::Rows { rows, program, group } => {
+            if let Some(group) = group {
+                found.push(Touch { buffer: group.offsets, write: false, own_row: None });
+            }
             for op in &program.ops {
                 let (reads, writes) = views(op);
                 reads.into_iter().for_each(|view| touch_view(view, false, *rows, &mut found));
@@ -155,7 +158,10 @@ fn rename(node: &mut Node, from: BufferId, to: BufferId) {
     match node {
         Node::Layers(layers) => layers.kinds.iter_mut().flatten().for_each(|node| rename(node, from, to)),
         Node::Step(step) => match &mut step.kind {
-            StepKind::Rows { program, .. } => {
+            StepKind::Rows { program, group, .. } => {
+                if let Some(group) = group {
+                    swap(&mut group.offsets);
+                }
                 for op in &mut program.ops {
                     match op {
                         RowOp::Map { args, into, .. } | RowOp::Reduce { args, into, .. } => {

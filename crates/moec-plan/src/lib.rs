@@ -15,7 +15,7 @@ pub use buffer::{Buffer, BufferId, Home, Port, Rows};
 pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
 pub use parse::parse;
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View};
-pub use step::{Attention, Bin, Gemm, Group, Layers, Node, Step, StepKind, Store};
+pub use step::{Attention, Bin, Gemm, Group, Layers, Node, RowGroup, Step, StepKind, Store};
 pub use verify::{VerifyError, verify};
 
 /// Constant data that steps read.

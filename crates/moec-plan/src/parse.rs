@@ -5,8 +5,8 @@ use moec_types::{DType, ParseError, Reader};
 
 use crate::{
     Attention, Bin, Buffer, BufferId, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId, Local, LocalId,
-    Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowOp, RowProgram, Rows, Source, Step, StepKind,
-    Store, View,
+    Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, Step,
+    StepKind, Store, View,
 };
 
 type Parsed<T> = Result<T, ParseError>;
@@ -159,7 +159,8 @@ fn node(text: &mut Reader) -> Parsed<Node> {
     let kind = match word {
         "rows" => {
             let rows = rows(text)?;
-            StepKind::Rows { rows, program: program(text)? }
+            let group = row_group(text)?;
+            StepKind::Rows { rows, program: program(text)?, group }
         }
         "gemm" => StepKind::Gemm(gemm(text, false)?),
         "grouped_gemm" => StepKind::Gemm(gemm(text, true)?),
@@ -239,6 +240,17 @@ fn row_op(text: &mut Reader) -> Parsed<RowOp> {
     let (over, expr, args) = (integers(text)?, text.expr()?, views(text)?);
     text.expect("->")?;
     Ok(RowOp::Reduce { op, extents, over, expr, args, into: view(text)? })
+}
+
+fn row_group(text: &mut Reader) -> Parsed<Option<RowGroup>> {
+    if !text.eats_word("group") {
+        return Ok(None);
+    }
+    let offsets = buffer_id(text)?;
+    text.expect_word("first")?;
+    let first = text.integer()?;
+    text.expect_word("count")?;
+    Ok(Some(RowGroup { offsets, first, count: text.integer()? }))
 }
 
 fn gemm(text: &mut Reader, grouped: bool) -> Parsed<Gemm> {

@@ -176,8 +176,12 @@ fn write_step(f: &mut Formatter<'_>, step: &Step, indent: &str) -> fmt::Result {
     let label = quoted(&step.label);
     let barrier = if step.barrier { " barrier" } else { "" };
     match &step.kind {
-        StepKind::Rows { rows, program } => {
-            writeln!(f, "{indent}rows {label}{barrier} {rows} {{")?;
+        StepKind::Rows { rows, program, group } => {
+            write!(f, "{indent}rows {label}{barrier} {rows}")?;
+            if let Some(group) = group {
+                write!(f, " group %{} first {} count {}", group.offsets.0, group.first, group.count)?;
+            }
+            writeln!(f, " {{")?;
             write_program(f, program, indent)?;
             writeln!(f, "{indent}}}")
         }

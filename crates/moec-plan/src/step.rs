@@ -33,14 +33,25 @@ pub struct Step {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum StepKind {
-    /// A program run for each row.
+    /// A program run for each row, or, with a group, for the slots of some experts.
     Rows {
         rows: Rows,
         program: RowProgram,
+        group: Option<RowGroup>,
     },
     Gemm(Gemm),
     Bin(Bin),
     Attention(Attention),
+}
+
+/// The slots of experts `first .. first + count` of a routing; parameters with an instance for each expert are read as the
+/// instance of the slot's expert (instance 0 belongs to `first`). The rows of the step are `Slots`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowGroup {
+    /// `i32[experts + 1]`: expert e has the slots `offsets[e] .. offsets[e + 1]`.
+    pub offsets: BufferId,
+    pub first: u32,
+    pub count: u32,
 }
 
 /// `out[r, n] = epilogue(sum over k of a[r, k] * w_b[n, k] for each branch b, extras[r, n])`, in f32.

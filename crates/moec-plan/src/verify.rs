@@ -5,8 +5,8 @@ use std::fmt;
 use moec_types::{DType, Expr};
 
 use crate::{
-    Attention, Bin, BufferId, Gemm, Home, Layout, Node, PANEL, ParamId, Plan, RowOp, RowProgram, Rows, Source, Step,
-    StepKind, Store, View,
+    Attention, Bin, BufferId, Gemm, Home, Layout, Node, PANEL, ParamId, Plan, RowGroup, RowOp, RowProgram, Rows,
+    Source, Step, StepKind, Store, View,
 };
 
 /// Where a plan is unsound: a bug of lowering, or of who wrote the text.
@@ -106,7 +106,8 @@ fn placed(plan: &Plan, home: &Home) -> Check {
 
 fn step(plan: &Plan, step: &Step) -> Check {
     match &step.kind {
-        StepKind::Rows { rows, program } => {
+        StepKind::Rows { rows, program, group } => {
+            group.iter().try_for_each(|group| row_group(plan, *rows, group))?;
             ensure(*rows != Rows::Positions, || "no step computes all positions".into())?;
             program.ops.iter().try_for_each(|op| row_op(plan, *rows, program, op))
         }
@@ -114,6 +115,13 @@ fn step(plan: &Plan, step: &Step) -> Check {
         StepKind::Bin(bin) => self::bin(plan, bin),
         StepKind::Attention(step) => attention(plan, step),
     }
+}
+
+fn row_group(plan: &Plan, rows: Rows, group: &RowGroup) -> Check {
+    ensure(matches!(rows, Rows::Slots { .. }), || format!("a group of experts over rows {rows}"))?;
+    let last = u64::from(group.first) + u64::from(group.count);
+    let experts = buffer(plan, group.offsets)?.row.saturating_sub(1);
+    ensure(last <= experts, || format!("experts up to {last} of {experts}"))
 }
 
 fn row_op(plan: &Plan, rows: Rows, program: &RowProgram, op: &RowOp) -> Check {

@@ -138,7 +138,7 @@ pub fn step(kind: StepKind) -> Node {
 }
 
 pub fn rows(rows: Rows, ops: Vec<RowOp>) -> StepKind {
-    StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops } }
+    StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops }, group: None }
 }
 
 pub fn view(source: Source, offset: u64, strides: &[u64]) -> View {

@@ -48,7 +48,7 @@ impl<'a> Interpreter<'a> {
         for node in nodes {
             match node {
                 Node::Step(step) => match &step.kind {
-                    StepKind::Rows { rows, program } => self.rows(*rows, program),
+                    StepKind::Rows { rows, program, .. } => self.rows(*rows, program),
                     StepKind::Gemm(gemm) => self.gemm(gemm),
                     StepKind::Bin(bin) => self.bin(bin),
                     StepKind::Attention(attention) => self.attention(attention),

@@ -253,7 +253,7 @@ fn a_router_in_one_program() {
             ),
         ],
     };
-    b.step(StepKind::Rows { rows: Rows::Tokens, program });
+    b.step(StepKind::Rows { rows: Rows::Tokens, program, group: None });
     let pass = PassInput { tokens: 9, first_output: 0, inputs: vec![b.values(9 * width)] };
     check(&b, &[pass], 1e-6);
 }

@@ -1,0 +1,247 @@
+//! What programs come to: small models through the oracle, against the same arithmetic written out in Rust.
+
+use std::{fs, path::PathBuf};
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use moec_diag::SourceMap;
+use moec_ir::{Module, ops::Op};
+use moec_oracle::{RandomWeights, Session, Tensor, Trace, Weights};
+use moec_sema::{Checked, Settings, check};
+
+fn checked(text: &str) -> Checked {
+    let mut sources = SourceMap::default();
+    let (file, mut problems) = moec_syntax::parse(&mut sources, "test.moe", text);
+    if problems.is_empty() {
+        let (checked, found) = check(&mut sources, &file.expect("a tree"), &Settings::default());
+        if let Some(checked) = checked {
+            moec_ir::verify(&checked.module).unwrap_or_else(|error| panic!("{error}"));
+            return checked;
+        }
+        problems = found;
+    }
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
+    let mut text = String::new();
+    for problem in problems.into_vec() {
+        let report = miette::Report::new_boxed(problem).with_source_code(sources.clone());
+        handler.render_report(&mut text, report.as_ref()).expect("a report renders");
+    }
+    panic!("{text}");
+}
+
+fn example(name: &str) -> Checked {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/gates").join(name);
+    checked(&fs::read_to_string(path).expect("the example is there"))
+}
+
+/// The one output for the input `x: f32[S, D]`, with random weights.
+fn run(module: &Module, x: &[f32], width: usize) -> Vec<f32> {
+    traced(module, x, width).0
+}
+
+fn traced(module: &Module, x: &[f32], width: usize) -> (Vec<f32>, Trace) {
+    let weights = RandomWeights::new(module, 1);
+    let mut trace = Trace::default();
+    let input = Tensor::named(&[("S", x.len() / width), ("D", width)], x.to_vec());
+    let outputs = Session::new(module, &weights).run(&[("x", input)], Some(&mut trace)).expect("it runs");
+    (outputs[0].1.f32().to_vec(), trace)
+}
+
+fn near(found: &[f32], wanted: &[f32]) {
+    assert_eq!(found.len(), wanted.len());
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert!((found - wanted).abs() <= 1e-5 * wanted.abs().max(1.0), "{found} is not {wanted}");
+    }
+}
+
+fn weight(module: &Module, path: &str) -> Vec<f32> {
+    let at = module.params.iter().position(|param| param.path == path).expect("a parameter of this path");
+    RandomWeights::new(module, 1).instance(moec_ir::ParamId(at as u32), 0, 0).expect("a value").f32().to_vec()
+}
+
+#[test]
+fn element_wise_library() {
+    let x = [-3.0f32, -0.5, 0.0, 0.25, 1.0, 4.0];
+    let cases: [(&str, fn(f64) -> f64); 9] = [
+        ("sigmoid(x)", |x| 1.0 / (1.0 + (-x).exp())),
+        ("softplus(x)", |x| x.exp().ln_1p()),
+        ("silu(x)", |x| x / (1.0 + (-x).exp())),
+        ("relu(x)", |x| x.max(0.0)),
+        ("gelu_tanh(x)", |x| {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+        }),
+        ("clamp(x, -1, 1)", |x| x.clamp(-1.0, 1.0)),
+        ("-x ^ 2 + 7 % 4 - 10 / 5", |x| -(x * x) + 3.0 - 2.0),
+        ("where(x > 0 and not (x > 2), 1, 0.5) * 2", |x| if x > 0.0 && x <= 2.0 { 2.0 } else { 1.0 }),
+        ("x * f32(2 ^ 3 in [8, 9] or false)", |x| x),
+    ];
+    for (program, wanted) in cases {
+        let found =
+            run(&checked(&format!("model m(x: f32[S, D = 1]) {{ out y: f32[S, D] = {program} }}")).module, &x, 1);
+        let wanted: Vec<f32> = x.iter().map(|x| wanted(f64::from(*x)) as f32).collect();
+        near(&found, &wanted);
+    }
+}
+
+#[test]
+fn axes_are_split_turned_merged_and_renamed() {
+    let text = "model m(x: f32[S, D = 4]) {
+        let pairs  = split(x, D as (A = 2, B))
+        let turned = concat(pairs[A = 1..2], pairs[A = 0] * one_hot(positions(over A) * 0 over A)[A = 0..1] over A)
+        out y: f32[S, D] = merge(turned, (A, B) as D) + sum(rename(x, D as E) * one_hot(positions(over D) over E) over E)
+    }";
+    // one_hot(0 over A) is 1 at A = 0 for every position: what is added is x itself.
+    let text = text.replace("positions(over A) * 0 over A)[A = 0..1]", "i32(0.0) over A)[A = 0..1]");
+    near(&run(&checked(&text).module, &[1.0, 2.0, 3.0, 4.0], 4), &[3.0 + 1.0, 4.0 + 2.0, 1.0 + 3.0, 2.0 + 4.0]);
+}
+
+#[test]
+fn rotary_positions_turn_planes() {
+    let text = "use std::attention::{rope_half, rope_interleaved}
+        model m(x: f32[S, D = 4]) { out y: f32[S, D] = rope_half(x, 100.0 over D) + 10.0 * rope_interleaved(x, 100.0 over D) }";
+    let x = [0.5f32, -1.0, 2.0, 3.0, 1.0, 0.0, -2.0, 0.25, 0.1, 0.2, 0.3, 0.4];
+    let mut wanted = Vec::new();
+    for (position, row) in x.chunks(4).enumerate() {
+        let turn = |plane: usize, a: f32, b: f32| {
+            let angle = position as f32 / 100f32.powf(plane as f32 * 2.0 / 4.0);
+            (a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin())
+        };
+        let (half, other) =
+            ([turn(0, row[0], row[2]), turn(1, row[1], row[3])], [turn(0, row[0], row[1]), turn(1, row[2], row[3])]);
+        wanted.extend([
+            half[0].0 + 10.0 * other[0].0,
+            half[1].0 + 10.0 * other[0].1,
+            half[0].1 + 10.0 * other[1].0,
+            half[1].1 + 10.0 * other[1].1,
+        ]);
+    }
+    near(&run(&checked(text).module, &x, 4), &wanted);
+}
+
+fn inputs(rows: usize, width: usize) -> Vec<f32> {
+    (0..rows * width).map(|at| ((at * 37 % 101) as f32 / 50.0 - 1.0) * 1.5).collect()
+}
+
+/// Indices of the k largest, lowest index first among equals.
+fn best(scores: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+    order.truncate(k);
+    order
+}
+
+#[test]
+fn an_unpublished_gate_chooses_as_written() {
+    let module = example("grouped_softplus.moe").module;
+    let (w, bias) = (weight(&module, "ffn.gate.W"), weight(&module, "ffn.gate.bias"));
+    let x = inputs(9, 64);
+    let (_, trace) = traced(&module, &x, 64);
+    let route = &trace.routes[0];
+    assert_eq!((route.experts, route.choices), (37, 5));
+    for (position, row) in x.chunks(64).enumerate() {
+        let score: Vec<f32> = w
+            .chunks(64)
+            .zip(&bias)
+            .map(|(w, bias)| {
+                let dot: f64 = w.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                ((dot as f32 + bias).exp().ln_1p()).sqrt()
+            })
+            .collect();
+        let two_best = |scores: &[f32]| best(scores, 2).iter().map(|at| scores[*at]).sum::<f32>();
+        let left_wins = two_best(&score[..19]) >= two_best(&score[19..]);
+        let helped: Vec<f32> = (0..37).map(|e| if (e < 19) == left_wins { 2.0 * score[e] } else { score[e] }).collect();
+        let chosen = best(&helped, 5);
+        let total: f32 = chosen.iter().map(|e| score[*e]).sum();
+        let found: Vec<usize> = route.indices[position * 5..][..5].iter().map(|e| *e as usize).collect();
+        assert_eq!(found, chosen, "position {position}");
+        near(&route.weights[position * 5..][..5], &chosen.iter().map(|e| score[*e] / total).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn experts_outside_the_best_groups_are_never_chosen() {
+    let module = example("sigmoid_grouped.moe").module;
+    let (w, bias) = (weight(&module, "ffn.gate.W"), weight(&module, "ffn.gate.bias"));
+    let x = inputs(9, 64);
+    let (_, trace) = traced(&module, &x, 64);
+    for (position, row) in x.chunks(64).enumerate() {
+        let choose: Vec<f32> = w
+            .chunks(64)
+            .zip(&bias)
+            .map(|(w, bias)| {
+                let dot: f64 = w.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                (1.0 / (1.0 + (-dot).exp())) as f32 + bias
+            })
+            .collect();
+        let groups: Vec<f32> = choose.chunks(4).map(|group| best(group, 2).iter().map(|at| group[*at]).sum()).collect();
+        let kept = best(&groups, 2);
+        let allowed: Vec<f32> =
+            (0..16).map(|e| if kept.contains(&(e / 4)) { choose[e] } else { f32::NEG_INFINITY }).collect();
+        let found: Vec<usize> = trace.routes[0].indices[position * 4..][..4].iter().map(|e| *e as usize).collect();
+        assert_eq!(found, best(&allowed, 4), "position {position}");
+        let total: f32 = trace.routes[0].weights[position * 4..][..4].iter().sum();
+        near(&[total], &[2.5]);
+    }
+}
+
+#[test]
+fn a_bank_may_mix_its_experts() {
+    let module = example("mixed_bank.moe").module;
+    let paths: Vec<String> = module.params.iter().map(|param| format!("{} {}", param.path, param.ty)).collect();
+    assert!(paths.contains(&"ffn.experts[e].up f32[F=48, D=32]".to_owned()), "{paths:?}");
+    assert!(paths.contains(&"ffn.experts[e].up f32[F=16, D=32]".to_owned()), "{paths:?}");
+    assert!(paths.contains(&"ffn.always1.up f32[F=48, D=32]".to_owned()), "{paths:?}");
+    let x = inputs(16, 32);
+    let (y, trace) = traced(&module, &x, 32);
+    assert!(y.iter().all(|y| y.is_finite()));
+    assert!(trace.routes[0].indices.iter().all(|e| (0..7).contains(e)));
+}
+
+#[test]
+fn layers_may_differ_share_and_count() {
+    let text = "use std::expert::swiglu
+        use std::norm::rms_norm
+        config { D = 8 }
+        model m(x: f32[S, D]) {
+          part shared = swiglu(4)
+          let h = x
+          let seen = x * 0
+          layers l in 0..6 {
+            part own = if l % 2 == 0 { swiglu(8) } else { swiglu(16) }
+            h = h + own(h) + shared(h) * (if l < 4 { 1.0 } else { 2.0 })
+            seen = seen + 1
+          }
+          let t = h
+          layers m in 0..2 { part norm = rms_norm(1e-6 over D)  t = norm(t) }
+          out y: f32[S, D] = t + seen
+        }";
+    let module = checked(text).module;
+    let orders: Vec<Vec<u32>> = module
+        .region(module.body)
+        .nodes
+        .iter()
+        .filter_map(|at| match &module.node(*at).op {
+            Op::Layers(layers) => Some(layers.order.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(orders, [vec![0, 1, 0, 1, 2, 3], vec![0, 0]]);
+    let described: Vec<String> = module
+        .params
+        .iter()
+        .filter(|param| param.path.ends_with("up") || param.path.ends_with('w'))
+        .map(|param| format!("{} {} {:?}", param.path, param.ty, param.layers))
+        .collect();
+    assert_eq!(
+        described,
+        [
+            "layers[l].own.up f32[F=8, D=8] Some([0, 2])",
+            "shared.up f32[F=4, D=8] None",
+            "layers[l].own.up f32[F=16, D=8] Some([1, 3])",
+            "layers[l].own.up f32[F=8, D=8] Some([4])",
+            "layers[l].own.up f32[F=16, D=8] Some([5])",
+            "layers[m].norm.w f32[D=8] Some([0, 1])",
+        ]
+    );
+    let x = inputs(3, 8);
+    assert!(run(&module, &x, 8).iter().all(|y| y.is_finite()));
+}

@@ -124,7 +124,7 @@ fn written_rows(body: &[Node], buffer: BufferId) -> Vec<Rows> {
         Node::Layers(layers) => layers.kinds.iter().flat_map(|kind| written_rows(kind, buffer)).collect(),
         Node::Step(step) => {
             let (rows, written) = match &step.kind {
-                StepKind::Rows { rows, program, group: _ } => (*rows, program.ops.iter().any(|op| writes(op, buffer))),
+                StepKind::Rows { rows, program, .. } => (*rows, program.ops.iter().any(|op| writes(op, buffer))),
                 StepKind::Gemm(gemm) => (gemm.rows, gemm.out == buffer),
                 StepKind::Bin(bin) => {
                     let written = [Some(bin.offsets), Some(bin.order), bin.slot_of].contains(&Some(buffer));
@@ -178,7 +178,7 @@ pub fn check_name(name: &str) -> Result<(), BadName> {
     if name == "moec" || name.starts_with("moec_") {
         return fail("names that begin with `moec` belong to the run time");
     }
-    if TAKEN.iter().any(|taken| *taken == name) {
+    if TAKEN.contains(&name) {
         return fail("C, C++ or their libraries use it");
     }
     Ok(())

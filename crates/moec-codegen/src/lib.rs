@@ -15,5 +15,5 @@ pub use interface::{
     BadName, CType, Function, PortRows, check_name, functions, port_rows, sees_later_positions, token_ports,
 };
 pub use link::{Artefact, LinkError, link};
-pub use pack::{Instance, Instances, Misfit, Values, pack};
+pub use pack::{Instance, Instances, Misfit, Packed, Values, pack};
 pub use weight_file::{WriteError, fingerprint, write_weights};

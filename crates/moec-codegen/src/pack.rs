@@ -1,6 +1,6 @@
 //! One instance of a packed parameter: from tensors with named axes to the bytes that kernels read.
 
-use std::{borrow::Cow, error::Error, num::NonZero, thread};
+use std::{borrow::Cow, error::Error, num::NonZero, ops::Deref, thread};
 
 use half::{bf16, f16};
 use miette::Diagnostic;
@@ -46,104 +46,108 @@ pub struct Misfit {
 ///
 /// # Panics
 /// Where `instances` are not as many as the sources, or the layout has not as many branches: a bug of the caller.
-pub fn pack(param: &PackedParam, instances: &[Instance]) -> Result<Vec<u8>, Misfit> {
+pub fn pack(param: &PackedParam, instances: &[Instance]) -> Result<Packed, Misfit> {
     assert_eq!(param.sources.len(), instances.len(), "one instance for each source of `{}`", param.name);
     match param.storage {
-        DType::F32 => pack_as::<f32>(param, instances),
-        DType::Bf16 => pack_as::<Bf16>(param, instances),
-        DType::F16 => pack_as::<F16>(param, instances),
-        DType::I32 => pack_as::<i32>(param, instances),
-        DType::Bool => pack_as::<u8>(param, instances),
+        DType::F32 => pack_as::<f32>(param, instances, put_floats),
+        DType::Bf16 => pack_as::<Bf16>(param, instances, put_floats),
+        DType::F16 => pack_as::<F16>(param, instances, put_floats),
+        DType::I32 => pack_as(param, instances, put_ints),
+        DType::Bool => pack_as(param, instances, put_bools),
     }
 }
 
-/// A stored element and how it comes from others; `None` where it does not. Floats round to the nearest, ties to even.
-trait Stored: Copy + Default + Send + Sync {
-    fn put(self, bytes: &mut Vec<u8>);
-    fn from_f32(_: f32) -> Option<Self> {
-        None
-    }
-    fn from_bf16(_bits: u16) -> Option<Self> {
-        None
-    }
-    fn from_f16(_bits: u16) -> Option<Self> {
-        None
-    }
-    fn from_i32(_: i32) -> Option<Self> {
-        None
-    }
-    fn from_bool(_: u8) -> Option<Self> {
-        None
-    }
+/// An element as it stands in the file.
+///
+/// # Safety
+/// Any bytes are a value of the type, it has no padding, and it is no larger than eight bytes.
+unsafe trait Stored: Copy + Default + Send + Sync {}
+
+/// How a stored float comes from others. It rounds to the nearest, ties to even.
+trait Float: Stored {
+    fn from_f32(value: f32) -> Self;
+    fn from_bf16(bits: u16) -> Self;
+    fn from_f16(bits: u16) -> Self;
 }
 
 #[derive(Clone, Copy, Default)]
+#[repr(transparent)]
 struct Bf16(u16);
 
 #[derive(Clone, Copy, Default)]
+#[repr(transparent)]
 struct F16(u16);
 
-impl Stored for f32 {
-    fn put(self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.to_le_bytes());
+// SAFETY: numbers, and one number each.
+unsafe impl Stored for f32 {}
+unsafe impl Stored for Bf16 {}
+unsafe impl Stored for F16 {}
+unsafe impl Stored for i32 {}
+unsafe impl Stored for u8 {}
+
+impl Float for f32 {
+    fn from_f32(value: f32) -> Self {
+        value
     }
-    fn from_f32(value: f32) -> Option<Self> {
-        Some(value)
+    fn from_bf16(bits: u16) -> Self {
+        bf16::from_bits(bits).to_f32()
     }
-    fn from_bf16(bits: u16) -> Option<Self> {
-        Some(bf16::from_bits(bits).to_f32())
-    }
-    fn from_f16(bits: u16) -> Option<Self> {
-        Some(f16::from_bits(bits).to_f32())
+    fn from_f16(bits: u16) -> Self {
+        f16::from_bits(bits).to_f32()
     }
 }
 
-impl Stored for Bf16 {
-    fn put(self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.0.to_le_bytes());
+impl Float for Bf16 {
+    fn from_f32(value: f32) -> Self {
+        Bf16(bf16::from_f32(value).to_bits())
     }
-    fn from_f32(value: f32) -> Option<Self> {
-        Some(Bf16(bf16::from_f32(value).to_bits()))
+    fn from_bf16(bits: u16) -> Self {
+        Bf16(bits)
     }
-    fn from_bf16(bits: u16) -> Option<Self> {
-        Some(Bf16(bits))
-    }
-    fn from_f16(bits: u16) -> Option<Self> {
+    fn from_f16(bits: u16) -> Self {
         Self::from_f32(f16::from_bits(bits).to_f32())
     }
 }
 
-impl Stored for F16 {
-    fn put(self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.0.to_le_bytes());
+impl Float for F16 {
+    fn from_f32(value: f32) -> Self {
+        F16(f16::from_f32(value).to_bits())
     }
-    fn from_f32(value: f32) -> Option<Self> {
-        Some(F16(f16::from_f32(value).to_bits()))
-    }
-    fn from_bf16(bits: u16) -> Option<Self> {
+    fn from_bf16(bits: u16) -> Self {
         Self::from_f32(bf16::from_bits(bits).to_f32())
     }
-    fn from_f16(bits: u16) -> Option<Self> {
-        Some(F16(bits))
+    fn from_f16(bits: u16) -> Self {
+        F16(bits)
     }
 }
 
-impl Stored for i32 {
-    fn put(self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.to_le_bytes());
+/// Puts the values of one source where they belong; `None` where they are of a type that cannot be stored so.
+type Put<S> = fn(&Place, &Values, &mut [S]) -> Option<()>;
+
+fn put_floats<S: Float>(place: &Place, values: &Values, packed: &mut [S]) -> Option<()> {
+    match values {
+        Values::F32(values) => place.put(values, S::from_f32, packed),
+        Values::Bf16(bits) => place.put(bits, S::from_bf16, packed),
+        Values::F16(bits) => place.put(bits, S::from_f16, packed),
+        Values::I32(_) | Values::Bool(_) => return None,
     }
-    fn from_i32(value: i32) -> Option<Self> {
-        Some(value)
-    }
+    Some(())
 }
 
-impl Stored for u8 {
-    fn put(self, bytes: &mut Vec<u8>) {
-        bytes.push(self);
+fn put_ints(place: &Place, values: &Values, packed: &mut [i32]) -> Option<()> {
+    match values {
+        Values::I32(values) => place.put(values, |value| value, packed),
+        Values::F32(_) | Values::Bf16(_) | Values::F16(_) | Values::Bool(_) => return None,
     }
-    fn from_bool(value: u8) -> Option<Self> {
-        Some(u8::from(value != 0))
+    Some(())
+}
+
+fn put_bools(place: &Place, values: &Values, packed: &mut [u8]) -> Option<()> {
+    match values {
+        Values::Bool(values) => place.put(values, |value| u8::from(value != 0), packed),
+        Values::F32(_) | Values::Bf16(_) | Values::F16(_) | Values::I32(_) => return None,
     }
+    Some(())
 }
 
 impl Values<'_> {
@@ -167,32 +171,48 @@ impl Values<'_> {
     }
 }
 
-fn pack_as<S: Stored>(param: &PackedParam, instances: &[Instance]) -> Result<Vec<u8>, Misfit> {
-    let mut packed = vec![S::default(); param.instance_elements() as usize];
+fn pack_as<S: Stored>(param: &PackedParam, instances: &[Instance], put: Put<S>) -> Result<Packed, Misfit> {
+    let mut packed = Packed::zeros(param.instance_bytes);
+    let elements = &mut packed.elements()[..param.instance_elements() as usize];
     for (branch, (source, instance)) in param.sources.iter().zip(instances).enumerate() {
         let misfit = |reason| Misfit { path: source.path.clone(), reason };
         let matrix = Matrix::of(source, instance).map_err(misfit)?;
         matrix.check(&param.layout).map_err(misfit)?;
-        let convertible = match &instance.values {
-            Values::F32(values) => place(&param.layout, branch, &matrix, values, S::from_f32, &mut packed),
-            Values::Bf16(bits) => place(&param.layout, branch, &matrix, bits, S::from_bf16, &mut packed),
-            Values::F16(bits) => place(&param.layout, branch, &matrix, bits, S::from_f16, &mut packed),
-            Values::I32(values) => place(&param.layout, branch, &matrix, values, S::from_i32, &mut packed),
-            Values::Bool(values) => place(&param.layout, branch, &matrix, values, S::from_bool, &mut packed),
-        };
-        if convertible.is_none() {
-            return Err(misfit(format!(
-                "its values are {}, and are to be stored as {}",
-                instance.values.dtype(),
-                param.storage
-            )));
+        let place = Place { layout: &param.layout, branch, matrix: &matrix };
+        if put(&place, &instance.values, elements).is_none() {
+            let (found, storage) = (instance.values.dtype(), param.storage);
+            return Err(misfit(format!("its values are {found}, and are to be stored as {storage}")));
         }
     }
-    let mut bytes = Vec::with_capacity(param.instance_bytes as usize);
-    packed.into_iter().for_each(|element| element.put(&mut bytes));
-    assert!(bytes.len() as u64 <= param.instance_bytes, "`{}` does not fit its own size", param.name);
-    bytes.resize(param.instance_bytes as usize, 0);
-    Ok(bytes)
+    Ok(packed)
+}
+
+/// The bytes of one instance. They are kept as words, so that elements of any type can be put there in place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed(Vec<u64>);
+
+impl Packed {
+    fn zeros(bytes: u64) -> Self {
+        assert_eq!(bytes % 64, 0, "instances are multiples of 64 bytes");
+        Packed(vec![0; bytes as usize / size_of::<u64>()])
+    }
+
+    fn elements<S: Stored>(&mut self) -> &mut [S] {
+        const { assert!(cfg!(target_endian = "little"), "weight files are little-endian") };
+        // SAFETY: any bytes are good elements.
+        let (before, elements, after) = unsafe { self.0.align_to_mut() };
+        assert!(before.is_empty() && after.is_empty(), "words hold whole elements");
+        elements
+    }
+}
+
+impl Deref for Packed {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: bytes of words are bytes.
+        unsafe { self.0.align_to().1 }
+    }
 }
 
 /// A tensor seen as a matrix: the element of row n and column k stands at `rows[n] + columns[k]`.
@@ -211,6 +231,12 @@ struct Offsets {
 impl Offsets {
     fn len(&self) -> usize {
         self.outer.len() * self.inner
+    }
+
+    /// Whether the offsets are 0, 1, 2 and so on.
+    fn is_contiguous(&self) -> bool {
+        self.outer.iter().enumerate().all(|(at, start)| *start == at * self.inner)
+            && (self.stride == 1 || self.inner == 1)
     }
 
     fn list(&self) -> Vec<usize> {
@@ -267,42 +293,60 @@ fn offsets(axes: &[String], instance: &Instance) -> Offsets {
     Offsets { outer, inner, stride }
 }
 
-/// Puts all elements of one branch where the layout has them. `None` where one cannot be converted.
-fn place<T: Copy + Sync, S: Stored>(
-    layout: &Layout,
+/// Where one branch goes.
+struct Place<'a> {
+    layout: &'a Layout,
     branch: usize,
-    matrix: &Matrix,
-    values: &[T],
-    convert: fn(T) -> Option<S>,
-    packed: &mut [S],
-) -> Option<()> {
-    match *layout {
-        Layout::Plain { .. } => {
-            let Offsets { outer, inner, stride } = &matrix.rows;
-            for (start, into) in outer.iter().zip(packed.chunks_mut((*inner).max(1))) {
-                for (at, into) in into.iter_mut().enumerate() {
-                    *into = convert(values[start + at * stride])?;
-                }
-            }
-            Some(())
+    matrix: &'a Matrix,
+}
+
+const LANES: usize = PANEL as usize;
+
+impl Place<'_> {
+    fn put<T: Copy + Sync, S: Stored>(&self, values: &[T], convert: impl Fn(T) -> S + Sync, packed: &mut [S]) {
+        if packed.is_empty() {
+            return;
         }
-        Layout::Panels { k, n: _, branches } => {
-            let (rows, columns) = (matrix.rows.list(), matrix.columns.list());
-            let block = k as usize * branches as usize * PANEL as usize;
-            if block == 0 {
-                return Some(());
-            }
-            let panel = |(rows, into): (&[usize], &mut [S])| {
-                let lanes = into.chunks_mut(PANEL as usize).skip(branch).step_by(branches as usize);
-                for (column, into) in columns.iter().zip(lanes) {
-                    for (row, into) in rows.iter().zip(into) {
-                        *into = convert(values[row + column])?;
+        match *self.layout {
+            Layout::Plain { .. } => self.put_rows(values, convert, packed),
+            Layout::Panels { k, n: _, branches } => {
+                let (k, branches) = (k as usize, branches as usize);
+                let rows = self.matrix.rows.list();
+                let panels = rows.chunks(LANES).zip(packed.chunks_mut(k * branches * LANES)).collect();
+                let columns = self.matrix.columns.list();
+                let side_by_side = self.matrix.columns.is_contiguous();
+                in_parallel(panels, &|rows: &[usize], into: &mut [S]| {
+                    let into = into.chunks_mut(LANES).skip(self.branch).step_by(branches);
+                    match <[usize; LANES]>::try_from(rows) {
+                        Ok(rows) if side_by_side => {
+                            let rows = rows.map(|row| &values[row..row + k]);
+                            for (at, into) in into.enumerate() {
+                                for lane in 0..LANES {
+                                    into[lane] = convert(rows[lane][at]);
+                                }
+                            }
+                        }
+                        _ => {
+                            for (column, into) in columns.iter().zip(into) {
+                                for (row, into) in rows.iter().zip(into) {
+                                    *into = convert(values[row + column]);
+                                }
+                            }
+                        }
                     }
-                }
-                Some(())
-            };
-            let panels = rows.chunks(PANEL as usize).zip(packed.chunks_mut(block)).collect();
-            in_parallel(panels, &panel)
+                });
+            }
+        }
+    }
+
+    fn put_rows<T: Copy, S: Stored>(&self, values: &[T], convert: impl Fn(T) -> S, packed: &mut [S]) {
+        let Offsets { outer, inner, stride } = &self.matrix.rows;
+        for (start, into) in outer.iter().zip(packed.chunks_mut(*inner)) {
+            if *stride == 1 {
+                into.iter_mut().zip(&values[*start..]).for_each(|(into, value)| *into = convert(*value));
+            } else {
+                into.iter_mut().enumerate().for_each(|(at, into)| *into = convert(values[start + at * stride]));
+            }
         }
     }
 }
@@ -310,23 +354,19 @@ fn place<T: Copy + Sync, S: Stored>(
 /// Elements below which threads cost more than they save.
 const WORTH_THREADS: usize = 1 << 16;
 
-fn in_parallel<S: Send>(
-    mut panels: Vec<(&[usize], &mut [S])>,
-    work: &(impl Fn((&[usize], &mut [S])) -> Option<()> + Sync),
-) -> Option<()> {
+fn in_parallel<S: Send>(mut panels: Vec<(&[usize], &mut [S])>, work: &(impl Fn(&[usize], &mut [S]) + Sync)) {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let elements: usize = panels.iter().map(|(_, into)| into.len()).sum();
     if threads == 1 || elements < WORTH_THREADS {
-        return panels.into_iter().try_for_each(work);
+        panels.into_iter().for_each(|(rows, into)| work(rows, into));
+        return;
     }
     let share = panels.len().div_ceil(threads);
     thread::scope(|scope| {
-        let mut running = Vec::new();
         while !panels.is_empty() {
             let rest = panels.split_off(share.min(panels.len()));
             let mine = std::mem::replace(&mut panels, rest);
-            running.push(scope.spawn(move || mine.into_iter().try_for_each(work)));
+            scope.spawn(move || mine.into_iter().for_each(|(rows, into)| work(rows, into)));
         }
-        running.into_iter().try_for_each(|thread| thread.join().expect("packing does not panic"))
-    })
+    });
 }

@@ -103,14 +103,15 @@ fn scalars_and_empty_tensors() {
         let rows: &[&str] = if columns.is_empty() { &["N", "K"] } else { &["N"] };
         let empty = param(layout, DType::F32, vec![source(rows, columns)]);
         let instance = Instance { axes: axes(&[("N", 4), ("K", 0)]), values: floats([]) };
-        assert_eq!(pack(&empty, &[instance]).unwrap(), Vec::<u8>::new());
+        assert!(pack(&empty, &[instance]).unwrap().is_empty());
     }
 }
 
 /// Halves go to even; what is stored already is not touched.
 #[test]
 fn rounding() {
-    let values = [1.0, 1.00390625, 1.01171875, -0.0, f32::INFINITY, 3.4e38, 1e-41, 65520.0];
+    // The second and third are half-way between two bf16.
+    let values = [1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -0.0, f32::INFINITY, 3.4e38, 1e-41, 65520.0];
     let sources = || vec![source(&["N"], &[])];
     let words = |storage| {
         let param = param(Layout::Plain { elements: 8 }, storage, sources());

@@ -20,6 +20,9 @@ use crate::{
 const ITEM_ROWS: i64 = 16;
 const BLOCK_KEYS: i64 = 128;
 const PANEL_KEYS: i64 = PANEL as i64;
+/// Vectors of columns that a kernel takes at most, and rows times these.
+const MOST_GROUPS: u32 = 8;
+const MOST_SUMS: i64 = 16;
 
 /// Scratch of one item, in bytes from its start.
 struct Scratch {
@@ -46,7 +49,7 @@ impl Scratch {
         let total = largest + ITEM_ROWS * 4;
         let pointers = total + ITEM_ROWS * 4;
         let tile = pointers + ITEM_ROWS * 8;
-        Scratch { scores, sums, largest, total, pointers, tile, end: tile + 8 * 4 * 64 }
+        Scratch { scores, sums, largest, total, pointers, tile, end: tile + MOST_SUMS * 64 }
     }
 }
 
@@ -152,15 +155,20 @@ impl Item<'_> {
     }
 
     /// Blocks of rows for the kernel: `body` gets how many, and the first.
-    fn row_blocks(&self, b: &Builder, most: u32, count: Val, body: &dyn Fn(&Builder, u32, Val)) {
+    fn row_blocks(&self, b: &Builder, count: Val, body: &dyn Fn(&Builder, u32, Val)) {
         let mut from = b.i64(0);
-        for power in (0..=most.ilog2()).rev() {
+        for power in (0..=Kernel::most_rows(self.frame.level, 1).ilog2()).rev() {
             let rows = 1u32 << power;
             let size = b.i64(i64::from(rows));
             let end = b.sub(count, b.and(count, b.i64(i64::from(rows) - 1)));
             b.range(from, end, size, |b, row| body(b, rows, row));
             from = end;
         }
+    }
+
+    /// Vectors of columns beside each other that the sums of so many rows leave registers for.
+    fn groups(&self, rows: u32) -> u32 {
+        (self.frame.level.accumulators() / rows).clamp(1, MOST_GROUPS)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -189,23 +197,33 @@ impl Item<'_> {
         });
         let element = storage.bytes() as i64;
         let group_start = b.mul(group, b.mul(width, b.i64(PANEL_KEYS * element)));
-        let panel = |b: &Builder, within: Val| {
-            let ptr = self.k.row(b, b.add(key, within));
-            let ptr = b.offset(ptr, group_start);
-            Columns { ptr, k_bytes: b.i64(PANEL_KEYS * element), group_bytes: b.i64(0) }
-        };
-        let most = Kernel::most_rows(frame.level, 1);
-        b.range(b.i64(0), keys, b.i64(PANEL_KEYS), |b, within| {
-            let columns = panel(b, within);
-            self.row_blocks(b, most, count, &|b, rows, row| {
-                let kernel = Kernel { rows, groups: 1, branches: 1, lanes: PANEL as u32, storage };
-                self.kernels.call(b, kernel, b.offset(pointers, b.shl(row, 3)), columns, width, tile);
-                for at in 0..rows {
-                    let panel = b.load(Ty::vector(Elem::F32, 16), b.offset_by(tile, i64::from(at) * 64));
-                    let start = b.mul(b.add(row, b.i64(i64::from(at))), b.i64(BLOCK_KEYS));
-                    b.store(panel, b.offset(scores, b.shl(b.add(start, within), 2)));
-                }
-            });
+        let panel_bytes = PANEL_KEYS * (self.k.row * self.k.element_bytes) as i64;
+        let start = b.offset(self.k.row(b, key), group_start);
+        let panels = b.shr(b.add(keys, b.i64(PANEL_KEYS - 1)), PANEL_KEYS.ilog2().into());
+        self.row_blocks(b, count, &|b, rows, row| {
+            let pointers = b.offset(pointers, b.shl(row, 3));
+            let mut from = b.i64(0);
+            for groups in [self.groups(rows), 1] {
+                let size = b.i64(i64::from(groups));
+                let end = b.sub(panels, b.and(panels, b.i64(i64::from(groups) - 1)));
+                b.range(from, end, size, |b, panel| {
+                    let ptr = b.offset(start, b.mul(panel, b.i64(panel_bytes)));
+                    let k_bytes = b.i64(PANEL_KEYS * element);
+                    let columns = Columns { ptr, k_bytes, group_bytes: b.i64(panel_bytes) };
+                    let kernel = Kernel { rows, groups, branches: 1, lanes: PANEL as u32, storage };
+                    self.kernels.call(b, kernel, pointers, columns, width, tile);
+                    b.repeat(b.i64(i64::from(rows)), |b, at| {
+                        let row_start = b.mul(b.add(row, at), b.i64(BLOCK_KEYS));
+                        let into = b.offset(scores, b.shl(b.add(row_start, b.mul(panel, b.i64(PANEL_KEYS))), 2));
+                        let from = b.offset(tile, b.mul(at, b.i64(i64::from(groups) * 64)));
+                        for shift in (0..i64::from(groups)).map(|group| group * 64) {
+                            let part = b.load(Ty::vector(Elem::F32, 16), b.offset_by(from, shift));
+                            b.store(part, b.offset_by(into, shift));
+                        }
+                    });
+                });
+                from = end;
+            }
         });
     }
 
@@ -282,39 +300,37 @@ impl Item<'_> {
         });
         let row_bytes = b.i64((self.v.row * self.v.element_bytes) as i64);
         let start = b.offset(self.v.row(b, key), b.mul(group, b.i64(values as i64 * element)));
-        let part = |b: &Builder, column: Val, lanes: u32, groups: u32| {
-            let ptr = b.offset(start, b.mul(column, b.i64(element)));
-            let columns = Columns { ptr, k_bytes: row_bytes, group_bytes: b.i64(i64::from(lanes) * element) };
-            let most = Kernel::most_rows(frame.level, groups);
-            self.row_blocks(b, most, count, &|b, rows, row| {
+        self.row_blocks(b, count, &|b, rows, row| {
+            let pointers = b.offset(pointers, b.shl(row, 3));
+            let part = |b: &Builder, column: Val, lanes: u32, groups: u32| {
+                let ptr = b.offset(start, b.mul(column, b.i64(element)));
+                let columns = Columns { ptr, k_bytes: row_bytes, group_bytes: b.i64(i64::from(lanes) * element) };
                 let kernel = Kernel { rows, groups, branches: 1, lanes, storage };
-                self.kernels.call(b, kernel, b.offset(pointers, b.shl(row, 3)), columns, keys, tile);
+                self.kernels.call(b, kernel, pointers, columns, keys, tile);
                 let wide = lanes * groups;
                 b.repeat(b.i64(i64::from(rows)), |b, at| {
                     let from = b.offset(tile, b.mul(at, b.i64(i64::from(wide) * 4)));
                     let place = b.add(b.mul(b.add(row, at), b.i64(values as i64)), column);
                     let into = b.offset(sums, b.shl(place, 2));
-                    for group in 0..i64::from(groups) {
-                        let shift = group * i64::from(lanes) * 4;
+                    for shift in (0..i64::from(groups)).map(|group| group * i64::from(lanes) * 4) {
                         let [from, into] = [from, into].map(|ptr| b.offset_by(ptr, shift));
                         let ty = Ty::vector(Elem::F32, lanes);
                         b.store(b.add(b.load(ty, into), b.load(ty, from)), into);
                     }
                 });
-            });
-        };
-        // Pairs of 16 columns where the level has the registers, then what is left in ever smaller vectors.
-        let pair = if frame.level.accumulators() > 8 { 2 } else { 1 };
-        let mut done = 0;
-        for (lanes, groups) in [(16, pair), (16, 1), (8, 1), (4, 1), (2, 1), (1, 1)] {
-            let wide = u64::from(lanes * groups);
-            let end = values - (values - done) % wide;
-            if done < end {
-                let range = [done, end, wide].map(|at| b.i64(at as i64));
-                b.range(range[0], range[1], range[2], |b, column| part(b, column, lanes, groups));
-                done = end;
+            };
+            // As wide as the registers allow, then what is left in ever smaller vectors.
+            let mut done = 0;
+            for (lanes, groups) in [(16, self.groups(rows)), (16, 1), (8, 1), (4, 1), (2, 1), (1, 1)] {
+                let wide = u64::from(lanes * groups);
+                let end = values - (values - done) % wide;
+                if done < end {
+                    let range = [done, end, wide].map(|at| b.i64(at as i64));
+                    b.range(range[0], range[1], range[2], |b, column| part(b, column, lanes, groups));
+                    done = end;
+                }
             }
-        }
+        });
     }
 }
 

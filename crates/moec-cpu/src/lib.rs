@@ -43,11 +43,16 @@ impl Backend for Cpu {
         let mut levels = self.levels.clone();
         levels.sort();
         levels.dedup();
-        let mut objects = vec![entry::emit(plan, &levels, scratch_bytes(plan))?];
-        for level in levels {
-            objects.push(object(plan, level, &|_| None)?);
-        }
-        Ok(objects)
+        let entry = entry::emit(plan, &levels, scratch_bytes(plan))?;
+        let passes = std::thread::scope(|scope| {
+            let emit = |level| scope.spawn(move || object(plan, level, &|_| None));
+            let emitting: Vec<_> = levels.into_iter().map(emit).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<_>| {
+                thread.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))
+            };
+            emitting.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+        })?;
+        Ok(std::iter::once(entry).chain(passes).collect())
     }
 }
 

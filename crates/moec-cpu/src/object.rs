@@ -65,6 +65,7 @@ fn with_module<T>(
     let registry = DialectRegistry::new();
     register_all_dialects(&registry);
     let context = Context::new();
+    context.enable_multi_threading(false);
     context.append_dialect_registry(&registry);
     for dialect in ["func", "scf", "arith", "vector", "llvm", "cf", "ub"] {
         context.get_or_load_dialect(dialect);

@@ -14,6 +14,7 @@ mod expression;
 mod layers;
 mod library;
 mod model;
+mod param;
 mod part;
 mod scope;
 mod spelling;

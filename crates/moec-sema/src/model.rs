@@ -8,8 +8,9 @@ use moec_types::{Axis, Dim, Size, TensorType};
 use thiserror::Error;
 
 use crate::{
-    body::{ParamTooLarge, Reported},
+    body::Reported,
     evaluator::Evaluator,
+    param::{AxisTwice, ParamTooLarge},
     scope::{BodyKind, FileId, Frame, Origin},
     value::{Operand, Part, Value},
 };
@@ -71,7 +72,7 @@ impl Evaluator {
         for axis in &ty.axes {
             let name = Axis::new(&axis.name.text);
             if dims.iter().any(|dim| dim.axis == name) {
-                self.report(crate::body::AxisTwice { axis: name, at: axis.name.at });
+                self.report(AxisTwice { axis: name, at: axis.name.at });
                 return Err(Reported);
             }
             let size = match &axis.size {

@@ -61,7 +61,8 @@ fn weight(module: &Module, path: &str) -> Vec<f32> {
 #[test]
 fn element_wise_library() {
     let x = [-3.0f32, -0.5, 0.0, 0.25, 1.0, 4.0];
-    let cases: [(&str, fn(f64) -> f64); 9] = [
+    type Case = (&'static str, fn(f64) -> f64);
+    let cases: [Case; 9] = [
         ("sigmoid(x)", |x| 1.0 / (1.0 + (-x).exp())),
         ("softplus(x)", |x| x.exp().ln_1p()),
         ("silu(x)", |x| x / (1.0 + (-x).exp())),

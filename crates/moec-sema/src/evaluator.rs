@@ -18,9 +18,9 @@ use crate::{
 /// How much a file may ask for, so that a hostile one ends in a problem and not in a hang.
 pub(crate) mod limits {
     /// Nodes made, those of layers that turn out to be alike included.
-    pub const NODES: u64 = 1_000_000;
+    pub const NODES: u64 = 500_000;
     /// Expressions evaluated.
-    pub const STEPS: u64 = 3_000_000;
+    pub const STEPS: u64 = 2_000_000;
     /// Calls within calls.
     pub const CALLS: usize = 64;
     /// Problems after which a check gives up.

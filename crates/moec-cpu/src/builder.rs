@@ -155,8 +155,9 @@ impl<'c> ModuleBuilder<'c> {
         self.module.body().append_operation(function);
     }
 
-    /// A constant array, 64-byte aligned, under a name of this module.
+    /// A constant array, 64-byte aligned, under a name of this module. (An empty one holds a zero, which nobody reads.)
     pub fn constant(&self, name: &str, elem: Elem, bytes: &[u8]) {
+        let bytes = if bytes.is_empty() { &[0; 8][..] } else { bytes };
         let size = match elem {
             Elem::I1 | Elem::I8 => 1,
             Elem::F16 | Elem::I16 => 2,
@@ -453,12 +454,12 @@ impl<'c> Builder<'c> {
     }
 
     /// i32 to f32.
-    pub fn to_float(&self, a: Val) -> Val {
+    pub fn int_to_float(&self, a: Val) -> Val {
         self.convert("arith.sitofp", a, Elem::F32)
     }
 
     /// f32 to i32, towards zero; saturating, and 0 for NaN.
-    pub fn to_int(&self, a: Val) -> Val {
+    pub fn float_to_int(&self, a: Val) -> Val {
         self.intrinsic_to("fptosi.sat", &[a], a.ty.of(Elem::I32))
     }
 

@@ -1,7 +1,7 @@
 //! What this backend cannot do, found before any code is made: emission itself never fails.
 
 use moec_codegen::Unsupported;
-use moec_plan::{Attention, BufferId, Gemm, Home, Layout, Node, Plan, RowOp, Source, Step, StepKind, Store, View};
+use moec_plan::{Attention, BufferId, Gemm, Home, Layout, Node, Plan, RowOp, Source, Step, StepKind, View};
 use moec_types::DType;
 
 /// Every step of the plan, and every literal.
@@ -75,8 +75,7 @@ fn check_gemm(plan: &Plan, gemm: &Gemm) -> Option<Problem> {
     if plan.buffer(gemm.a).dtype != DType::F32 || in_panels(plan, gemm.a) {
         return Some(("its rows are not f32", "convert them to f32 before"));
     }
-    let scattered = gemm.group.as_ref().is_some_and(|group| matches!(group.store, Store::Choices { .. }));
-    if (scattered || gemm.group.is_some()) && in_panels(plan, gemm.out) {
+    if gemm.group.is_some() && in_panels(plan, gemm.out) {
         return Some(("experts write into a cache", "combine the experts' rows first"));
     }
     gemm.extras.iter().find_map(|view| check_view(plan, view))

@@ -31,7 +31,7 @@ fn unary(b: &Builder, op: UnaryOp, x: Val) -> Val {
         UnaryOp::Neg => b.neg(x),
         UnaryOp::Not => b.xor(x, b.bool(x.ty, true)),
         UnaryOp::Exp => math::exp(b, x),
-        UnaryOp::Log => b.intrinsic("log", &[x]),
+        UnaryOp::Log => math::log(b, x),
         UnaryOp::Sqrt => b.intrinsic("sqrt", &[x]),
         UnaryOp::Tanh => math::tanh(b, x),
         UnaryOp::Erf => math::erf(b, x),
@@ -81,7 +81,7 @@ fn binary(b: &Builder, op: BinaryOp, x: Val, y: Val) -> Val {
 fn cast(b: &Builder, level: Level, dtype: DType, x: Val) -> Val {
     let float = match x.ty.elem {
         Elem::F32 => x,
-        Elem::I32 if dtype.is_float() => b.to_float(x),
+        Elem::I32 if dtype.is_float() => b.int_to_float(x),
         Elem::I1 if dtype.is_float() => {
             let ty = x.ty.of(Elem::F32);
             b.select(x, b.float(ty, 1.0), b.float(ty, 0.0))
@@ -92,7 +92,7 @@ fn cast(b: &Builder, level: Level, dtype: DType, x: Val) -> Val {
         (DType::F32, _) => float,
         (DType::Bf16, _) => math::from_bf16(b, math::to_bf16(b, float)),
         (DType::F16, _) => math::from_f16(b, level, math::to_f16(b, level, float)),
-        (DType::I32, Elem::F32) => b.to_int(x),
+        (DType::I32, Elem::F32) => b.float_to_int(x),
         (DType::I32, Elem::I1) => b.widen(x, Elem::I32),
         (DType::Bool, Elem::F32) => b.cmp(Cmp::Ne, x, b.float(x.ty, 0.0)),
         (DType::Bool, Elem::I32) => b.cmp(Cmp::Ne, x, b.int(x.ty, 0)),

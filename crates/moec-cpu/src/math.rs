@@ -5,13 +5,15 @@ use crate::{
     level::Level,
 };
 
+/// The logarithm of 2 in two parts: few bits, and the rest.
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+
 /// e to the x, to 2 units in the last place: -inf gives 0, overflow inf, NaN NaN; results may be subnormal.
 ///
 /// Range reduction by ln 2 in two parts (Cody and Waite) and a polynomial of degree 6 (Cephes, `expf`).
 pub fn exp(b: &Builder, x: Val) -> Val {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
     const POLYNOMIAL: [f32; 6] =
         [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_3e-1];
     // Adding it rounds to an integer, which is then in the low bits.
@@ -26,11 +28,7 @@ pub fn exp(b: &Builder, x: Val) -> Val {
     let n = b.sub(b.bits(rounded, Elem::I32), b.int(ty.of(Elem::I32), i64::from(ROUND.to_bits())));
     let r = b.mul_add(whole, float(-LN2_HIGH), x);
     let r = b.mul_add(whole, float(-LN2_LOW), r);
-    let mut sum = float(POLYNOMIAL[0]);
-    for coefficient in &POLYNOMIAL[1..] {
-        sum = b.mul_add(sum, r, float(*coefficient));
-    }
-    let sum = b.mul_add(sum, b.mul(r, r), b.add(r, float(1.0)));
+    let sum = b.mul_add(horner(b, r, &POLYNOMIAL), b.mul(r, r), b.add(r, float(1.0)));
     // Two factors, since 2^n alone may overflow or vanish.
     let half = b.shr(n, 1);
     let rest = b.sub(n, half);
@@ -44,15 +42,11 @@ fn power_of_two(b: &Builder, n: Val) -> Val {
 
 /// Cephes' `tanhf`: a polynomial near 0, else by [`exp`].
 pub fn tanh(b: &Builder, x: Val) -> Val {
-    const POLYNOMIAL: [f32; 5] = [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1];
+    const POLYNOMIAL: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
     let float = |value| b.float(x.ty, value);
     let size = b.intrinsic("fabs", &[x]);
     let z = b.mul(x, x);
-    let mut sum = float(POLYNOMIAL[0]);
-    for coefficient in &POLYNOMIAL[1..] {
-        sum = b.mul_add(sum, z, float(*coefficient));
-    }
-    let near = b.mul_add(b.mul(sum, z), x, x);
+    let near = b.mul_add(b.mul(horner(b, z, &POLYNOMIAL), z), x, x);
     let grown = exp(b, b.add(size, size));
     let far = b.sub(float(1.0), b.div(float(2.0), b.add(grown, float(1.0))));
     let far = b.intrinsic("copysign", &[far, x]);
@@ -97,26 +91,76 @@ fn near_wave(b: &Builder, x: Val, quarters: i64) -> Val {
     let quarter = b.add(quarter, int(quarters));
 
     let z = b.mul(rest, rest);
-    let polynomial = |coefficients: [f32; 3]| {
-        let [first, second, third] = coefficients.map(|value| b.float(x.ty, value));
-        b.mul_add(b.mul_add(first, z, second), z, third)
-    };
-    let sine = b.mul_add(b.mul(polynomial(SINE), z), rest, rest);
+    let sine = b.mul_add(b.mul(horner(b, z, &SINE), z), rest, rest);
     let cosine = b.mul_add(z, b.float(x.ty, -0.5), b.float(x.ty, 1.0));
-    let cosine = b.mul_add(polynomial(COSINE), b.mul(z, z), cosine);
+    let cosine = b.mul_add(horner(b, z, &COSINE), b.mul(z, z), cosine);
     let is_odd = b.cmp(Cmp::Ne, b.and(quarter, int(1)), int(0));
     let sign = b.shl(b.and(quarter, int(2)), 30);
     let value = b.select(is_odd, cosine, sine);
     b.bits(b.xor(b.bits(value, Elem::I32), sign), Elem::F32)
 }
 
-/// By libm, lane by lane.
+/// The error function, to 1 unit in the last place or so: a polynomial near 0, else 1 - e to a polynomial (N. Juffa).
 pub fn erf(b: &Builder, x: Val) -> Val {
-    let of = |x: Val| b.call("erff", &[x], &[x.ty])[0];
-    match x.ty.lanes {
-        0 => of(x),
-        lanes => b.gather(&(0..lanes).map(|lane| of(b.lane(x, lane))).collect::<Vec<_>>()),
+    const NEAR: [f32; 6] =
+        [-5.967_617e-4, 4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_7e-1];
+    const FAR: [f32; 3] = [-1.067_778_8e-1, -6.348_467e-1, -1.287_175_1e-1];
+    let float = |value| b.float(x.ty, value);
+    let size = b.intrinsic("fabs", &[x]);
+    let square = b.mul(x, x);
+    let near = horner(b, square, &NEAR);
+    let near = b.mul_add(near, x, x);
+    let even = b.mul_add(float(-1.728_534_7e-5), size, float(3.831_971_3e-4));
+    let odd = b.mul_add(float(-3.883_964_4e-3), size, float(2.425_462_2e-2));
+    let mut far = b.mul_add(even, square, odd);
+    for coefficient in FAR {
+        far = b.mul_add(far, size, float(coefficient));
     }
+    let far = b.mul_add(far, size, b.neg(size));
+    let far = b.intrinsic("copysign", &[b.sub(float(1.0), exp(b, far)), x]);
+    b.select(b.cmp(Cmp::Gt, size, float(0.921_875)), far, near)
+}
+
+/// The natural logarithm, to 2 units in the last place: 0 gives -inf, less NaN.
+///
+/// The exponent apart, and a polynomial of degree 8 between the square roots of 1/2 and 2 (Cephes, `logf`).
+pub fn log(b: &Builder, x: Val) -> Val {
+    const POLYNOMIAL: [f32; 9] = [
+        7.037_683_6e-2,
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_4e-1,
+        -2.499_999_4e-1,
+        3.333_333e-1,
+    ];
+    const ROOT_HALF: i64 = 0x3f35_04f3;
+    let float = |value| b.float(x.ty, value);
+    // Subnormals are scaled into the normals first.
+    let is_small = b.cmp(Cmp::Lt, x, float(f32::MIN_POSITIVE));
+    let scaled = b.select(is_small, b.mul(x, float(8_388_608.0)), x);
+    let bits = b.bits(scaled, Elem::I32);
+    let exponent = b.shr(b.sub(bits, b.int(bits.ty, ROOT_HALF)), 23);
+    let mantissa = b.bits(b.sub(bits, b.shl(exponent, 23)), Elem::F32);
+    let exponent = b.add(b.int_to_float(exponent), b.select(is_small, float(-23.0), float(0.0)));
+    let f = b.sub(mantissa, float(1.0));
+    let square = b.mul(f, f);
+    let sum = b.mul(b.mul(horner(b, f, &POLYNOMIAL), f), square);
+    let sum = b.mul_add(exponent, float(LN2_LOW), sum);
+    let sum = b.mul_add(square, float(-0.5), sum);
+    let value = b.mul_add(exponent, float(LN2_HIGH), b.add(f, sum));
+    let value = b.select(b.cmp(Cmp::Eq, x, float(f32::INFINITY)), x, value);
+    let value = b.select(b.cmp(Cmp::Eq, x, float(0.0)), float(f32::NEG_INFINITY), value);
+    // What is not at least 0 is negative or NaN.
+    b.select(b.cmp(Cmp::Ge, x, float(0.0)), value, float(f32::NAN))
+}
+
+/// A polynomial, the highest coefficient first.
+fn horner(b: &Builder, x: Val, coefficients: &[f32]) -> Val {
+    let first = b.float(x.ty, coefficients[0]);
+    coefficients[1..].iter().fold(first, |sum, next| b.mul_add(sum, x, b.float(x.ty, *next)))
 }
 
 /// Towards zero; 0 where the divisor is 0, wrapping where the quotient is too large.

@@ -9,7 +9,7 @@ use moec_types::DType;
 
 use crate::{
     attention, bin,
-    builder::{Builder, Cmp, Elem, F32, I32, ModuleBuilder, PTR, Val},
+    builder::{Builder, Cmp, Elem, I32, ModuleBuilder, PTR, Val},
     frame::{self, ARGUMENTS, Frame},
     gemm,
     kernel::Kernels,
@@ -29,7 +29,6 @@ pub fn function_name(level: Level) -> String {
 pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, locate: &Locate) -> ModuleBuilder<'c> {
     let module = ModuleBuilder::new(context);
     module.external("moec_barrier", &[PTR], &[]);
-    module.external("erff", &[F32], &[F32]);
     for (at, literal) in plan.literals.iter().enumerate() {
         let (elem, bytes) = literal_bytes(literal.dtype, &literal.data);
         module.constant(&frame::literal_name(LiteralId(at as u32)), elem, &bytes);

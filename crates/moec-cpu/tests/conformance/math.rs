@@ -51,6 +51,8 @@ fn unary_functions_of_floats() {
     let exact = [UnaryOp::Floor, UnaryOp::Ceil, UnaryOp::Round, UnaryOp::Abs, UnaryOp::Neg].map(of);
     check_all(&exact, &[(DType::F32, sweep(-5.0, 5.0))], 0.0);
     check_all(&[of(UnaryOp::Log), of(UnaryOp::Sqrt)], &[(DType::F32, sweep(0.0, 50.0))], 2e-7);
+    check_all(&[of(UnaryOp::Log)], &[(DType::F32, sweep(0.0, 1.5))], 1.5e-7);
+    check_all(&[of(UnaryOp::Erf)], &[(DType::F32, sweep(-1.0, 1.0))], 1.2e-7);
 }
 
 #[test]

@@ -238,10 +238,11 @@ fn speed_of_passes() {
     let (d, f) = (size.width, size.hidden);
     let layer = 4 * d * d + size.experts * d + size.choices * 3 * d * f;
     let parameters = size.layers * layer + size.vocab * d;
-    for level in levels() {
+    let mut session = Session::new(&b.plan, &b.weights, 512, 2048, 1);
+    for level in levels().into_iter().rev() {
         let library = Library::new(&b.plan, level);
         for threads in [1, 2] {
-            let mut session = Session::new(&b.plan, &b.weights, 512, 2048, threads);
+            session.threads = threads;
             for tokens in [1u64, 1, 4, 16, 64, 512] {
                 let ids: Vec<f64> = (0..tokens).map(|at| (at * 37 % size.vocab) as f64).collect();
                 let mut best = f64::INFINITY;
@@ -282,10 +283,11 @@ fn speed_of_gemms() {
             out,
             group: None,
         }));
-        for level in levels() {
+        let mut session = Session::new(&b.plan, &b.weights, 512, 2048, 1);
+        for level in levels().into_iter().rev() {
             let library = Library::new(&b.plan, level);
             for threads in [1, 2] {
-                let mut session = Session::new(&b.plan, &b.weights, 512, 2048, threads);
+                session.threads = threads;
                 for tokens in [1u64, 2, 4, 8, 64, 256] {
                     let inputs = vec![vec![0.5; (tokens * k) as usize]];
                     let best = (0..6).map(|_| session.time(&library, &inputs, tokens, 0)).fold(f64::INFINITY, f64::min);

@@ -93,26 +93,7 @@ fn walk_region(module: &Module, region: RegionId, place: Place, visit: &mut impl
                     walk_region(module, member.region, Place { choice, ..place }, visit);
                 }
             }
-            Op::Rows(op) => walk_region(module, op.region, place, visit),
-            Op::ParamRef(_)
-            | Op::Literal(_)
-            | Op::Iota(_)
-            | Op::Map(_)
-            | Op::Contract(_)
-            | Op::Linear(_)
-            | Op::Reduce(_)
-            | Op::TopK(_)
-            | Op::Gather(_)
-            | Op::Split(_)
-            | Op::Merge(_)
-            | Op::Rename(_)
-            | Op::Slice(_)
-            | Op::Concat(_)
-            | Op::Past(_)
-            | Op::Attention(_)
-            | Op::Route(_)
-            | Op::Dispatch(_)
-            | Op::Combine(_) => {}
+op => op.regions().into_iter().for_each(|region| walk_region(module, region, place, visit)),
         }
     }
 }

@@ -4,6 +4,7 @@ use moec_diag::{SourceMap, Span};
 use moec_ir::{Module, ops::Op};
 use moec_passes::{Entry, Report};
 use moec_plan::{Node, Plan, StepKind};
+use moec_types::DType;
 use serde_json::{Value, json};
 
 use crate::{
@@ -119,9 +120,16 @@ impl<'a> Explained<'a> {
             short(each(self.cost.flops()), "FLOP"),
             short(each(self.cost.product_flops), "FLOP")
         ));
-        lines.push(format!("  weights    {:>18} read once a pass", short(self.cost.weight_bytes, "B")));
+        let kept = self.storage().join(" and ");
+        lines.push(format!("  weights    {:>18} read once a pass, kept as {kept}", short(self.cost.weight_bytes, "B")));
         lines.push(format!("  cache      {:>18} read and written a pass", short(self.cost.cache_bytes, "B")));
         lines.push(format!("  intensity  {:>18.2} FLOP a byte", self.cost.flops() / self.cost.bytes().max(1.0)));
+    }
+
+    /// The element types of the weights: those of the checkpoint, or f32.
+    fn storage(&self) -> Vec<&'static str> {
+        let used = |dtype: &DType| self.module.params.iter().any(|param| param.storage == *dtype);
+        DType::ALL.iter().filter(|dtype| used(dtype)).map(|dtype| dtype.name()).collect()
     }
 
     fn text_of_plan(&self, lines: &mut Vec<String>) {

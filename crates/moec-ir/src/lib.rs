@@ -13,7 +13,7 @@ mod verify;
 pub use module::{Experts, Input, Mark, Module, Node, Output, Param, Readers, Region, RouteType, ValueType};
 pub use module::{OpId, ParamId, RegionId, ValueId};
 pub use moec_types::ParseError;
-pub use ops::{Op, OpDef, TypeError};
+pub use ops::{Op, OpDef, Reach, TypeError};
 pub use parse::parse;
 pub use print::print;
 pub use reader::Reader;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use moec_diag::Span;
 use moec_types::{Axis, Dim, Size};
 
-use crate::{Module, Op, OpId, RegionId, ValueId};
+use crate::{Module, Op, OpId, RegionId, ValueId, ops::Reach};
 
 /// A rule of the IR that a module breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
@@ -103,7 +103,7 @@ impl Verifier<'_> {
         if let Some(value) = node.operands.iter().find(|value| !self.defined.contains(value)) {
             return broken(node.at, format!("`{mnemonic}` reads value {} before it is there", value.0));
         }
-        if row && !works_on_a_row(&node.op) {
+        if row && node.op.reach() != Reach::Row {
             return broken(node.at, format!("`{mnemonic}` within `rows`"));
         }
         let inner_row = matches!(node.op, Op::Rows(_));
@@ -143,32 +143,4 @@ fn repeated(dims: &[Dim]) -> Option<&Axis> {
         .enumerate()
         .find(|(at, dim)| dims[..*at].iter().any(|other| other.axis == dim.axis))
         .map(|(_, dim)| &dim.axis)
-}
-
-/// Whether an op may stand in a `rows` at all.
-fn works_on_a_row(op: &Op) -> bool {
-    match op {
-        Op::ParamRef(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Map(_)
-        | Op::Contract(_)
-        | Op::Reduce(_)
-        | Op::TopK(_)
-        | Op::Gather(_)
-        | Op::Split(_)
-        | Op::Merge(_)
-        | Op::Rename(_)
-        | Op::Slice(_)
-        | Op::Concat(_) => true,
-        Op::Linear(_)
-        | Op::Past(_)
-        | Op::Attention(_)
-        | Op::Route(_)
-        | Op::Dispatch(_)
-        | Op::Experts(_)
-        | Op::Combine(_)
-        | Op::Layers(_)
-        | Op::Rows(_) => false,
-    }
 }

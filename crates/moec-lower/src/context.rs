@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use moec_diag::Span;
-use moec_ir::{Module, Node as ModelNode, Op, OpId, ParamId as ModelParam, RegionId, ValueId, ops};
+use moec_ir::{
+    Module, Node as ModelNode, Op, OpId, ParamId as ModelParam, RegionId, ValueId,
+    ops::{self, Reach},
+};
 use moec_plan::{Buffer, BufferId, Home, Layers, Literal, LiteralId, Node, Plan, Rows, Step, StepKind};
 use moec_types::{DType, Dim, Size};
 
@@ -100,7 +103,7 @@ impl<'m> Lowering<'m> {
         let outputs = ports::declare_outputs(&mut self)?;
         let body = module.region(module.body);
         let last_look_across =
-            body.nodes.iter().rposition(|at| looks_across(&module.node(*at).op)).map_or(0, |at| at + 1);
+            body.nodes.iter().rposition(|at| module.node(*at).op.reach() == Reach::Across).map_or(0, |at| at + 1);
         for (at, node) in body.nodes.iter().enumerate() {
             if at >= last_look_across {
                 self.tokens = Rows::Outputs;
@@ -324,32 +327,4 @@ fn same_literal(a: &Literal, b: &Literal) -> bool {
     a.dtype == b.dtype
         && a.data.len() == b.data.len()
         && a.data.iter().zip(&b.data).all(|(a, b)| a.to_bits() == b.to_bits())
-}
-
-/// Steps that read other positions than their own: all positions must be computed before them.
-fn looks_across(op: &Op) -> bool {
-    match op {
-        Op::Past(_)
-        | Op::Attention(_)
-        | Op::Layers(_)
-        | Op::Route(_)
-        | Op::Dispatch(_)
-        | Op::Experts(_)
-        | Op::Combine(_) => true,
-        Op::ParamRef(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Map(_)
-        | Op::Contract(_)
-        | Op::Linear(_)
-        | Op::Reduce(_)
-        | Op::TopK(_)
-        | Op::Gather(_)
-        | Op::Split(_)
-        | Op::Merge(_)
-        | Op::Rename(_)
-        | Op::Slice(_)
-        | Op::Concat(_)
-        | Op::Rows(_) => false,
-    }
 }

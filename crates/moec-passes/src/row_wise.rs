@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use moec_ir::{Module, Op, OpId, RegionId, ValueId};
+use moec_ir::{Module, Op, OpId, Reach, RegionId, ValueId};
 use moec_types::{Axis, Dim};
 
 /// Along which axis a node works on each position by itself.
@@ -25,31 +25,7 @@ pub fn row_of(module: &Module, at: OpId) -> Option<Row> {
         };
         axes.iter().any(symbolic)
     };
-    let stays = match &node.op {
-        Op::ParamRef(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Map(_)
-        | Op::Split(_)
-        | Op::Merge(_)
-        | Op::Slice(_)
-        | Op::Concat(_) => true,
-        Op::Rename(op) => !crosses(std::slice::from_ref(&op.from)),
-        Op::Contract(op) => !crosses(&op.over),
-        Op::Reduce(op) => !crosses(&op.over),
-        Op::TopK(op) => !crosses(std::slice::from_ref(&op.over)),
-        Op::Gather(op) => !crosses(std::slice::from_ref(&op.over)),
-        Op::Linear(_)
-        | Op::Past(_)
-        | Op::Attention(_)
-        | Op::Route(_)
-        | Op::Dispatch(_)
-        | Op::Experts(_)
-        | Op::Combine(_)
-        | Op::Layers(_)
-        | Op::Rows(_) => false,
-    };
-    if !stays {
+    if node.op.reach() != Reach::Row || crosses(node.op.along()) {
         return None;
     }
     let mut row = Row::Constant;

@@ -40,32 +40,13 @@ impl Evaluator {
 
 /// Does a node combine positions along an axis for which `wanted` holds?
 fn along(module: &Module, node: &Node, wanted: &dyn Fn(&Axis) -> bool) -> bool {
-    match &node.op {
-        Op::Reduce(op) => op.over.iter().any(wanted),
-        Op::TopK(op) => wanted(&op.over),
-        Op::Contract(op) => op.over.iter().any(wanted),
-        Op::Linear(op) => op.over.iter().any(wanted),
-        Op::Gather(op) => wanted(&op.over),
-        Op::Concat(op) => wanted(&op.over),
-        Op::Merge(op) => op.axes.iter().any(wanted),
-        Op::Split(op) => wanted(&op.axis),
-        Op::Slice(op) => wanted(&op.axis),
+    let of_slots = match &node.op {
         Op::Past(op) => {
-            wanted(&op.axis) && module.tensor(node.operands[0]).dim(&op.axis).is_some_and(|dim| slots(&dim.size))
+            module.tensor(node.operands[0]).dim(&op.axis).is_some_and(|dim| slots(&dim.size)) && wanted(&op.axis)
         }
-        Op::Attention(op) => op.over.iter().any(wanted),
-        Op::ParamRef(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Map(_)
-        | Op::Rename(_)
-        | Op::Route(_)
-        | Op::Dispatch(_)
-        | Op::Experts(_)
-        | Op::Combine(_)
-        | Op::Layers(_)
-        | Op::Rows(_) => false,
-    }
+        _ => false,
+    };
+    of_slots || node.op.along().iter().any(wanted)
 }
 
 fn slots(size: &Size) -> bool {
@@ -90,40 +71,16 @@ impl Search<'_> {
         for at in &self.module.region(region).nodes {
             let node = self.module.node(*at);
             let before = node.operands.iter().find(|value| self.causes.contains_key(value)).copied();
+            if let Op::Route(_) = &node.op {
+                if let Some(before) = before {
+                    let chain = self.chain(before);
+                    self.found.push(NotCausal { chain, route_at: node.at });
+                }
+                continue;
+            }
             match &node.op {
                 Op::Layers(op) => self.layers(node, &op.kinds),
-                Op::Experts(op) => {
-                    for member in &op.bank {
-                        self.region(member.region);
-                    }
-                }
-                Op::Route(_) => {
-                    if let Some(before) = before {
-                        let chain = self.chain(before);
-                        let problem = NotCausal { chain, route_at: node.at };
-                        self.found.push(problem);
-                    }
-                    continue;
-                }
-                Op::ParamRef(_)
-                | Op::Literal(_)
-                | Op::Iota(_)
-                | Op::Map(_)
-                | Op::Contract(_)
-                | Op::Linear(_)
-                | Op::Reduce(_)
-                | Op::TopK(_)
-                | Op::Gather(_)
-                | Op::Split(_)
-                | Op::Merge(_)
-                | Op::Rename(_)
-                | Op::Slice(_)
-                | Op::Concat(_)
-                | Op::Past(_)
-                | Op::Attention(_)
-                | Op::Dispatch(_)
-                | Op::Combine(_)
-                | Op::Rows(_) => {}
+                op => op.regions().into_iter().for_each(|region| self.region(region)),
             }
             let cause = match before {
                 Some(_) => Some(Cause { node_at: node.at, from: before }),

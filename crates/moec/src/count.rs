@@ -93,7 +93,7 @@ fn walk_region(module: &Module, region: RegionId, place: Place, visit: &mut impl
                     walk_region(module, member.region, Place { choice, ..place }, visit);
                 }
             }
-op => op.regions().into_iter().for_each(|region| walk_region(module, region, place, visit)),
+            op => op.regions().into_iter().for_each(|region| walk_region(module, region, place, visit)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, Expr, TensorType};
 
-use super::{OpDef, TypeError, map, operands};
+use super::{OpDef, Reach, TypeError, map, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `attention %q, %k, %v, extras… {over (Dh), keys T, score …}`: what `fuse-attention` makes of a contraction, element-wise
@@ -21,6 +21,11 @@ pub struct Attention {
 
 impl OpDef for Attention {
     const MNEMONIC: &'static str = "attention";
+    const REACH: Reach = Reach::Across;
+
+    fn along(&self) -> &[Axis] {
+        &self.over
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("over {}, keys {}, score {}", print::axes(&self.over), self.keys, self.score)

@@ -2,7 +2,7 @@
 
 use moec_types::{DType, Size, TensorType};
 
-use super::{OpDef, TypeError, dispatch, operands};
+use super::{OpDef, Reach, TypeError, dispatch, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `combine %rows, %route`.
@@ -14,6 +14,7 @@ pub struct Combine;
 
 impl OpDef for Combine {
     const MNEMONIC: &'static str = "combine";
+    const REACH: Reach = Reach::Across;
 
     fn attributes(&self, _: &Module) -> String {
         String::new()

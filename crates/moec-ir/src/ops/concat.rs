@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, Size, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `concat %a, %b {over Half}`.
@@ -16,6 +16,11 @@ pub struct Concat {
 
 impl OpDef for Concat {
     const MNEMONIC: &'static str = "concat";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        std::slice::from_ref(&self.over)
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("over {}", self.over)

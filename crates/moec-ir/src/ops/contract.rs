@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `contract %a, %b {over (D)}`.
@@ -16,6 +16,11 @@ pub struct Contract {
 
 impl OpDef for Contract {
     const MNEMONIC: &'static str = "contract";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        &self.over
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("over {}", print::axes(&self.over))

@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, Dim, Size, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, RouteType, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `dispatch %x, %route {as Slot}`: one row for each (position, choice), ordered by expert, then by position.
@@ -15,6 +15,7 @@ pub struct Dispatch {
 
 impl OpDef for Dispatch {
     const MNEMONIC: &'static str = "dispatch";
+    const REACH: Reach = Reach::Across;
 
     fn attributes(&self, _: &Module) -> String {
         format!("as {}", self.slots)

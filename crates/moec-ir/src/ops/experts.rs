@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, TensorType};
 
-use super::{OpDef, TypeError, dispatch, operands};
+use super::{OpDef, Reach, TypeError, dispatch, operands};
 use crate::{Module, RegionId, ValueId, ValueType, ParseError, parse, reader::Reader};
 
 /// `experts %rows, %route {slots Slot, input packed, output per_slot, bank (0..8)}` and a region for each member.
@@ -74,6 +74,15 @@ impl ExpertsOutput {
 
 impl OpDef for Experts {
     const MNEMONIC: &'static str = "experts";
+    const REACH: Reach = Reach::Across;
+
+    fn regions(&self) -> Vec<RegionId> {
+        self.bank.iter().map(|member| member.region).collect()
+    }
+
+    fn regions_mut(&mut self) -> Vec<&mut RegionId> {
+        self.bank.iter_mut().map(|member| &mut member.region).collect()
+    }
 
     fn attributes(&self, _: &Module) -> String {
         let range = |member: &Member| format!("{}..{}", member.first, u64::from(member.first) + u64::from(member.count));

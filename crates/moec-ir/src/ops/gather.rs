@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `gather %x, %i {over E}`.
@@ -17,6 +17,11 @@ pub struct Gather {
 
 impl OpDef for Gather {
     const MNEMONIC: &'static str = "gather";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        std::slice::from_ref(&self.over)
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("over {}", self.over)

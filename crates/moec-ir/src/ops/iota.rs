@@ -2,7 +2,7 @@
 
 use moec_types::{DType, Dim, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `iota {S}`: i32 positions along an axis.
@@ -17,6 +17,7 @@ pub struct Iota {
 
 impl OpDef for Iota {
     const MNEMONIC: &'static str = "iota";
+    const REACH: Reach = Reach::Row;
 
     fn attributes(&self, _: &Module) -> String {
         self.dim.to_string()

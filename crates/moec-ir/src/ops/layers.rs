@@ -1,6 +1,6 @@
 //! The stack: a loop over layers of a few kinds.
 
-use super::{OpDef, TypeError};
+use super::{OpDef, Reach, TypeError};
 use crate::{Module, RegionId, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `layers %h {kinds 2, order [0, 1, 1, 1]}` and a region for each kind.
@@ -15,6 +15,15 @@ pub struct Layers {
 
 impl OpDef for Layers {
     const MNEMONIC: &'static str = "layers";
+    const REACH: Reach = Reach::Across;
+
+    fn regions(&self) -> Vec<RegionId> {
+        self.kinds.clone()
+    }
+
+    fn regions_mut(&mut self) -> Vec<&mut RegionId> {
+        self.kinds.iter_mut().collect()
+    }
 
     fn attributes(&self, _: &Module) -> String {
         let order: Vec<_> = self.order.iter().map(u32::to_string).collect();

@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, Expr};
 
-use super::{OpDef, TypeError, contract, map, operands};
+use super::{OpDef, Reach, TypeError, contract, map, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `linear %x, %gate, %up, %bias {over (D), branches 2, epilogue …}`: what `fuse-activation` makes of contractions.
@@ -19,6 +19,11 @@ pub struct Linear {
 
 impl OpDef for Linear {
     const MNEMONIC: &'static str = "linear";
+    const REACH: Reach = Reach::Step;
+
+    fn along(&self) -> &[Axis] {
+        &self.over
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("over {}, branches {}, epilogue {}", print::axes(&self.over), self.branches, self.epilogue)

@@ -2,7 +2,7 @@
 
 use moec_types::{DType, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `literal {f32[Pair=2] [1.0, 0.5]}`: values in the order of the type's axes. Integers and bools (0, 1) are held exactly.
@@ -16,6 +16,7 @@ pub struct Literal {
 
 impl OpDef for Literal {
     const MNEMONIC: &'static str = "literal";
+    const REACH: Reach = Reach::Row;
 
     fn attributes(&self, _: &Module) -> String {
         let number = |value: &f64| match self.ty.dtype {

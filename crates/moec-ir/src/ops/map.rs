@@ -2,7 +2,7 @@
 
 use moec_types::{DType, Dim, Expr, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `map %a, %b {add($0, $1)}`.
@@ -17,6 +17,7 @@ pub struct Map {
 
 impl OpDef for Map {
     const MNEMONIC: &'static str = "map";
+    const REACH: Reach = Reach::Row;
 
     fn attributes(&self, _: &Module) -> String {
         self.expr.to_string()

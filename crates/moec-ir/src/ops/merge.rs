@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, Dim, Size, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 /// `merge %x {(Group, Member) as E}`: the last of the merged axes runs fastest.
@@ -16,6 +16,11 @@ pub struct Merge {
 
 impl OpDef for Merge {
     const MNEMONIC: &'static str = "merge";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        &self.axes
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("{} as {}", print::axes(&self.axes), self.into)

@@ -2,12 +2,42 @@
 
 use std::fmt;
 
+use moec_types::Axis;
+
 use crate::{Module, ParseError, RegionId, ValueId, ValueType, reader::Reader};
+
+/// How far an op looks along the symbolic axis of what it works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At one position at a time, unless [`OpDef::along`] names a symbolic axis: it may join a row program.
+    Row,
+    /// At one position at a time, as a step of its own.
+    Step,
+    /// At other positions, at the routing, or through its regions.
+    Across,
+}
 
 /// What every op says of itself.
 pub trait OpDef: Sized {
     /// Its name in the IR's text.
     const MNEMONIC: &'static str;
+
+    const REACH: Reach;
+
+    /// The axes along which it sums, sorts, chooses, looks up, cuts or joins.
+    fn along(&self) -> &[Axis] {
+        &[]
+    }
+
+    /// The regions that it holds.
+    fn regions(&self) -> Vec<RegionId> {
+        Vec::new()
+    }
+
+    /// The same, to put others in their place.
+    fn regions_mut(&mut self) -> Vec<&mut RegionId> {
+        Vec::new()
+    }
 
     /// Its own data as text, which stands in braces behind the operands; empty where it has none but regions.
     fn attributes(&self, module: &Module) -> String;
@@ -68,6 +98,25 @@ macro_rules! ops {
                 match self { $(Op::$op(_) => $op::MNEMONIC),* }
             }
 
+            pub fn reach(&self) -> Reach {
+                match self { $(Op::$op(_) => $op::REACH),* }
+            }
+
+            /// The axes along which it sums, sorts, chooses, looks up, cuts or joins.
+            pub fn along(&self) -> &[Axis] {
+                match self { $(Op::$op(op) => op.along()),* }
+            }
+
+            /// The regions that this op holds.
+            pub fn regions(&self) -> Vec<RegionId> {
+                match self { $(Op::$op(op) => op.regions()),* }
+            }
+
+            /// The same, to put others in their place.
+            pub fn regions_mut(&mut self) -> Vec<&mut RegionId> {
+                match self { $(Op::$op(op) => op.regions_mut()),* }
+            }
+
             pub fn attributes(&self, module: &Module) -> String {
                 match self { $(Op::$op(op) => op.attributes(module)),* }
             }
@@ -114,61 +163,3 @@ ops! {
 
 pub use experts::{ExpertsInput, ExpertsOutput, Member};
 pub use reduce::ReduceOp;
-
-impl Op {
-    /// The regions that this op holds.
-    pub fn regions(&self) -> Vec<RegionId> {
-        match self {
-            Op::Experts(op) => op.bank.iter().map(|member| member.region).collect(),
-            Op::Layers(op) => op.kinds.clone(),
-            Op::Rows(op) => vec![op.region],
-            Op::ParamRef(_)
-            | Op::Literal(_)
-            | Op::Iota(_)
-            | Op::Map(_)
-            | Op::Contract(_)
-            | Op::Linear(_)
-            | Op::Reduce(_)
-            | Op::TopK(_)
-            | Op::Gather(_)
-            | Op::Split(_)
-            | Op::Merge(_)
-            | Op::Rename(_)
-            | Op::Slice(_)
-            | Op::Concat(_)
-            | Op::Past(_)
-            | Op::Attention(_)
-            | Op::Route(_)
-            | Op::Dispatch(_)
-            | Op::Combine(_) => Vec::new(),
-        }
-    }
-
-    /// The same, to put others in their place.
-    pub fn regions_mut(&mut self) -> Vec<&mut RegionId> {
-        match self {
-            Op::Experts(op) => op.bank.iter_mut().map(|member| &mut member.region).collect(),
-            Op::Layers(op) => op.kinds.iter_mut().collect(),
-            Op::Rows(op) => vec![&mut op.region],
-            Op::ParamRef(_)
-            | Op::Literal(_)
-            | Op::Iota(_)
-            | Op::Map(_)
-            | Op::Contract(_)
-            | Op::Linear(_)
-            | Op::Reduce(_)
-            | Op::TopK(_)
-            | Op::Gather(_)
-            | Op::Split(_)
-            | Op::Merge(_)
-            | Op::Rename(_)
-            | Op::Slice(_)
-            | Op::Concat(_)
-            | Op::Past(_)
-            | Op::Attention(_)
-            | Op::Route(_)
-            | Op::Dispatch(_)
-            | Op::Combine(_) => Vec::new(),
-        }
-    }
-}

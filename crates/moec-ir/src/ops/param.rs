@@ -2,7 +2,7 @@
 
 use moec_types::{DType, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ParamId, ValueId, ValueType, ParseError, print, reader::{ModelText, Reader}};
 
 /// `param {@table}`: the instance that belongs to the layer and the expert in which it stands.
@@ -15,6 +15,7 @@ pub struct ParamRef {
 
 impl OpDef for ParamRef {
     const MNEMONIC: &'static str = "param";
+    const REACH: Reach = Reach::Row;
 
     fn attributes(&self, module: &Module) -> String {
         print::param_name(module, self.param)

@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, Dim, Size, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `past %x {S as T}`: in a session, what this value was at all earlier positions, then at those of this pass. The only
@@ -17,6 +17,7 @@ pub struct Past {
 
 impl OpDef for Past {
     const MNEMONIC: &'static str = "past";
+    const REACH: Reach = Reach::Across;
 
     fn attributes(&self, _: &Module) -> String {
         format!("{} as {}", self.axis, self.into)

@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +68,11 @@ impl ReduceOp {
 
 impl OpDef for Reduce {
     const MNEMONIC: &'static str = "reduce";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        &self.over
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("{} over {}", self.op.name(), print::axes(&self.over))

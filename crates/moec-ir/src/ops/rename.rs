@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, Dim, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `rename %x {K as K2}`.
@@ -16,6 +16,11 @@ pub struct Rename {
 
 impl OpDef for Rename {
     const MNEMONIC: &'static str = "rename";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        std::slice::from_ref(&self.from)
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("{} as {}", self.from, self.to)

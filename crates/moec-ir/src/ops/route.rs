@@ -2,7 +2,7 @@
 
 use moec_types::{DType, Size};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, RouteType, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `route %indices, %weights {experts 8}`: each position's chosen experts and how much each counts.
@@ -17,6 +17,7 @@ pub struct Route {
 
 impl OpDef for Route {
     const MNEMONIC: &'static str = "route";
+    const REACH: Reach = Reach::Across;
 
     fn attributes(&self, _: &Module) -> String {
         format!("experts {}", self.experts)

@@ -1,6 +1,6 @@
 //! Ops that work on each position by itself, as one program over a row.
 
-use super::{OpDef, TypeError};
+use super::{OpDef, Reach, TypeError};
 use crate::{Module, RegionId, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `rows %a, %b {region}`: what `fuse-rows` and `fuse-router` make of ops that do not look across positions.
@@ -14,6 +14,15 @@ pub struct Rows {
 
 impl OpDef for Rows {
     const MNEMONIC: &'static str = "rows";
+    const REACH: Reach = Reach::Step;
+
+    fn regions(&self) -> Vec<RegionId> {
+        vec![self.region]
+    }
+
+    fn regions_mut(&mut self) -> Vec<&mut RegionId> {
+        vec![&mut self.region]
+    }
 
     fn attributes(&self, _: &Module) -> String {
         String::new()

@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, Dim, Size, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `slice %x {Half 0..1, drop}`: positions `start .. start + len` of an axis of fixed size.
@@ -18,6 +18,11 @@ pub struct Slice {
 
 impl OpDef for Slice {
     const MNEMONIC: &'static str = "slice";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        std::slice::from_ref(&self.axis)
+    }
 
     fn attributes(&self, _: &Module) -> String {
         let drop = if self.drop { ", drop" } else { "" };

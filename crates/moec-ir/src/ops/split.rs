@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, Dim, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `split %x {E as (Group=4, Member=8)}`: the last of the new axes runs fastest.
@@ -16,6 +16,11 @@ pub struct Split {
 
 impl OpDef for Split {
     const MNEMONIC: &'static str = "split";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        std::slice::from_ref(&self.axis)
+    }
 
     fn attributes(&self, _: &Module) -> String {
         let into: Vec<_> = self.into.iter().map(Dim::to_string).collect();

@@ -2,7 +2,7 @@
 
 use moec_types::{Axis, DType, Dim, TensorType};
 
-use super::{OpDef, TypeError, operands};
+use super::{OpDef, Reach, TypeError, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `%values, %indices = top_k %x {over E, choices K=2}`: the k largest along an axis, largest first.
@@ -18,6 +18,11 @@ pub struct TopK {
 
 impl OpDef for TopK {
     const MNEMONIC: &'static str = "top_k";
+    const REACH: Reach = Reach::Row;
+
+    fn along(&self) -> &[Axis] {
+        std::slice::from_ref(&self.over)
+    }
 
     fn attributes(&self, _: &Module) -> String {
         format!("over {}, choices {}", self.over, self.choices)

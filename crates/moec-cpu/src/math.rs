@@ -9,10 +9,13 @@ use crate::{
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
-/// e to the x, to 2 units in the last place: -inf gives 0, overflow inf, NaN NaN; results may be subnormal.
+/// e to the x, to 2 units in the last place: -inf gives 0, overflow inf, NaN NaN. What would be subnormal is 0: sums of
+/// such probabilities are slow, and nothing.
 ///
 /// Range reduction by ln 2 in two parts (Cody and Waite) and a polynomial of degree 6 (Cephes, `expf`).
 pub fn exp(b: &Builder, x: Val) -> Val {
+    // The logarithm of the least normal number.
+    const LEAST: f32 = -87.336_54;
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const POLYNOMIAL: [f32; 6] =
         [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_3e-1];
@@ -20,19 +23,21 @@ pub fn exp(b: &Builder, x: Val) -> Val {
     const ROUND: f32 = 12_582_912.0;
     let ty = x.ty;
     let float = |value| b.float(ty, value);
-    // Beyond these, the result is 0 or inf anyway. The comparisons let NaN through.
+    // The comparisons let NaN through.
+    let vanishes = b.cmp(Cmp::Lt, x, float(LEAST));
     let x = b.select(b.cmp(Cmp::Gt, x, float(89.0)), float(89.0), x);
-    let x = b.select(b.cmp(Cmp::Lt, x, float(-104.0)), float(-104.0), x);
+    let x = b.select(vanishes, float(LEAST), x);
     let rounded = b.mul_add(x, float(LOG2_E), float(ROUND));
     let whole = b.sub(rounded, float(ROUND));
     let n = b.sub(b.bits(rounded, Elem::I32), b.int(ty.of(Elem::I32), i64::from(ROUND.to_bits())));
     let r = b.mul_add(whole, float(-LN2_HIGH), x);
     let r = b.mul_add(whole, float(-LN2_LOW), r);
     let sum = b.mul_add(horner(b, r, &POLYNOMIAL), b.mul(r, r), b.add(r, float(1.0)));
-    // Two factors, since 2^n alone may overflow or vanish.
+    // Two factors, since 2^n alone may overflow.
     let half = b.shr(n, 1);
     let rest = b.sub(n, half);
-    b.mul(b.mul(sum, power_of_two(b, half)), power_of_two(b, rest))
+    let value = b.mul(b.mul(sum, power_of_two(b, half)), power_of_two(b, rest));
+    b.select(vanishes, float(0.0), value)
 }
 
 fn power_of_two(b: &Builder, n: Val) -> Val {

@@ -1,11 +1,11 @@
 //! Routing and the experts' GEMMs: adversarial routings, banks in parts, both ways of storing.
 
-use moec_plan::{Bin, Gemm, Group, Layout, Rows, Source, StepKind, Store};
-use moec_types::DType;
+use moec_plan::{Bin, Gemm, Group, Layout, RowGroup, RowOp, RowProgram, Rows, Source, StepKind, Store};
+use moec_types::{DType, Expr};
 
 use crate::{
     PassInput,
-    build::{Building, add, arg, mul, silu, view},
+    build::{Building, add, arg, mul, row, silu, view},
     check,
     host::{Library, Session, levels},
 };
@@ -110,4 +110,29 @@ fn routings_are_traced() {
     let mut session = Session::new(&b.plan, &b.weights, 2, 16, 2);
     session.run(&library, &pass.inputs, 2, 0);
     assert_eq!(session.traced, [(3, 0, vec![1, 3, 0, 1])]);
+}
+
+#[test]
+fn rows_of_experts_read_their_own_parameters() {
+    let (experts, choices, width) = (5, 2, 20);
+    let mut b = Building::new(6);
+    let indices = b.input(DType::I32, Rows::Tokens, choices);
+    let weights = b.input(DType::F32, Rows::Tokens, choices);
+    let offsets = b.workspace(DType::I32, Rows::One, experts + 1);
+    let slots = Rows::Slots { choices };
+    let order = b.workspace(DType::I32, slots, 1);
+    let out = b.output(DType::F32, slots, width);
+    let scale = b.param(Layout::Plain { elements: width }, DType::F32, 1, 3);
+    b.step(StepKind::Bin(Bin { indices, weights, experts, choices, offsets, order, slot_of: None, route: 0 }));
+    let args = vec![view(Source::Param(scale), 0, &[1]), row(order, &[0])];
+    let expr = mul(arg(0), Expr::cast(DType::F32, arg(1)));
+    let map = RowOp::Map { extents: vec![width], expr, args, into: row(out, &[1]) };
+    let program = RowProgram { locals: vec![], ops: vec![map] };
+    b.step(StepKind::Rows { rows: slots, program, group: Some(RowGroup { offsets, first: 1, count: 3 }) });
+    let passes = [1, 9, 30].map(|tokens| PassInput {
+        tokens,
+        first_output: 0,
+        inputs: vec![b.indices(tokens * choices, experts), b.values(tokens * choices)],
+    });
+    check(&b, &passes, 1e-6);
 }

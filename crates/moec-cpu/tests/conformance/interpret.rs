@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use moec_plan::{
-    Attention, Bin, BufferId, Gemm, Home, Layout, Node, Plan, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind,
-    Store, View,
+    Attention, Bin, BufferId, Gemm, Home, Layout, Node, Plan, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source,
+    StepKind, Store, View,
 };
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 
@@ -48,7 +48,7 @@ impl<'a> Interpreter<'a> {
         for node in nodes {
             match node {
                 Node::Step(step) => match &step.kind {
-                    StepKind::Rows { rows, program, .. } => self.rows(*rows, program),
+                    StepKind::Rows { rows, program, group } => self.rows(*rows, program, group.as_ref()),
                     StepKind::Gemm(gemm) => self.gemm(gemm),
                     StepKind::Bin(bin) => self.bin(bin),
                     StepKind::Attention(attention) => self.attention(attention),
@@ -121,10 +121,16 @@ impl<'a> Interpreter<'a> {
         stored(param.storage, self.weights[id.0 as usize][(instance * size + at) as usize])
     }
 
-    fn rows(&mut self, rows: Rows, program: &RowProgram) {
-        for row in self.range(rows) {
+    fn rows(&mut self, rows: Rows, program: &RowProgram, group: Option<&RowGroup>) {
+        let mut all: Vec<(u64, u64)> = self.range(rows).map(|row| (row, 0)).collect();
+        if let Some(group) = group {
+            let offset = |expert: u32| self.get(group.offsets, u64::from(group.first + expert)) as u64;
+            let of = |expert: u32| (offset(expert)..offset(expert + 1)).map(move |row| (row, u64::from(expert)));
+            all = (0..group.count).flat_map(of).collect();
+        }
+        for (row, expert) in all {
             let locals = program.locals.iter().map(|local| vec![f64::NAN; local.elements as usize]).collect();
-            let mut place = RowPlace { rows, row, expert: 0, locals };
+            let mut place = RowPlace { rows, row, expert, locals };
             for op in &program.ops {
                 match op {
                     RowOp::Map { extents, expr, args, into } => {

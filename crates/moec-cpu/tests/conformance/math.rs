@@ -112,3 +112,17 @@ fn casts() {
     ];
     check_all(&exprs, &[(DType::F32, values)], 0.0);
 }
+
+#[test]
+fn the_same_plan_gives_the_same_bytes() {
+    let mut b = Building::new(1);
+    let x = b.input(DType::F32, Rows::Tokens, 40);
+    let out = b.output(DType::F32, Rows::Tokens, 40);
+    let expr = Expr::unary(UnaryOp::Exp, arg(0));
+    b.step(rows(
+        Rows::Tokens,
+        vec![RowOp::Map { extents: vec![40], expr, args: vec![row(x, &[1])], into: row(out, &[1]) }],
+    ));
+    let [one, other] = [0, 1].map(|_| moec_cpu::object(&b.plan, moec_cpu::Level::Avx2, &|_| None).expect("supported"));
+    assert_eq!(one.bytes, other.bytes);
+}

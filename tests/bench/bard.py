@@ -72,7 +72,9 @@ class Transformers:
     def __init__(self, checkpoint, threads):
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self.torch = torch
         torch.set_num_threads(threads)
         load = AutoModelForCausalLM.from_pretrained

@@ -6,7 +6,7 @@ use std::{
 };
 
 use miette::Diagnostic;
-use moec_checkpoint::{Checkpoint, StoredType, match_checkpoint};
+use moec_checkpoint::{Checkpoint, CheckpointError, StoredType, match_checkpoint};
 use moec_diag::SourceMap;
 use moec_ir::{Module, ParamId};
 use moec_sema::WeightMap;
@@ -28,6 +28,11 @@ pub struct Matched {
 )]
 struct NoSection {
     dir: PathBuf,
+}
+
+/// Whether a folder holds tensors at all.
+pub fn is_there(dir: &Path) -> bool {
+    !matches!(Checkpoint::open(dir), Err(CheckpointError::NotFound { .. }))
 }
 
 /// Opens a checkpoint and reports everything in which it and the module differ.

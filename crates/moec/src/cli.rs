@@ -45,7 +45,7 @@ pub struct Spec {
 
 #[derive(Debug, Default, Args)]
 pub struct Settings {
-    /// A config.json that supplies configuration values [default: the one in --weights, if there].
+    /// A config.json that supplies configuration values [default: the one in the folder of --weights, if given].
     #[arg(long, value_name = "JSON")]
     pub config: Option<PathBuf>,
     /// A configuration value in the language's spelling, e.g. `--set L=4`; wins over everything. May be repeated.
@@ -135,7 +135,9 @@ pub enum Target {
 pub enum Level {
     /// x86-64 as of 2003: runs anywhere, slow; the reference of the self-test.
     Scalar,
+    /// x86-64-v3: since about 2013.
     Avx2,
+    /// x86-64-v4: AVX-512.
     Avx512,
 }
 
@@ -206,9 +208,12 @@ pub struct Run {
     /// Where to write the named outputs.
     #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
     pub outputs: Option<PathBuf>,
-    /// Where to write what every route chose: `route.R.rank.N.indices` and `.weights`.
+    /// Where to write what every route chose: `route.N.indices` and `.weights`, in the order in which routes are run.
     #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
     pub trace: Option<PathBuf>,
+    /// Who computes on named tensors; `oracle` takes a .moe file.
+    #[arg(long, value_enum, default_value = "cpu", requires = "inputs")]
+    pub backend: Computer,
 }
 
 #[derive(Debug, Args)]
@@ -226,18 +231,19 @@ pub struct Verify {
     pub tolerance: f32,
     /// Who computes; may be repeated [default: both].
     #[arg(long, value_enum, value_delimiter = ',')]
-    pub backend: Vec<VerifyBackend>,
+    pub backend: Vec<Computer>,
     #[command(flatten)]
     pub code: Code,
     /// Threads to compute with [default: one for each core this process may use].
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// The verdicts as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum VerifyBackend {
+pub enum Computer {
     /// The slow, obvious evaluator.
     Oracle,
     /// The compiled library.
@@ -248,7 +254,7 @@ pub enum VerifyBackend {
 pub struct Explain {
     #[command(flatten)]
     pub spec: Spec,
-    /// A checkpoint's folder: its config.json is used, and its element type counts bytes.
+    /// A checkpoint's folder: its config.json is used, and if its tensors are there, their element types.
     #[arg(long, value_name = "DIR")]
     pub weights: Option<PathBuf>,
     /// Costs of a pass over so many tokens.
@@ -260,6 +266,7 @@ pub struct Explain {
     /// Leave an optimisation out. May be repeated.
     #[arg(long = "disable-pass", value_name = "NAME")]
     pub disable_pass: Vec<String>,
+    /// Everything as JSON, with all parameters by their paths.
     #[arg(long)]
     pub json: bool,
 }
@@ -280,6 +287,7 @@ pub struct Bench {
     /// Threads to compute with [default: one for each core this process may use].
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// The times as JSON.
     #[arg(long)]
     pub json: bool,
 }

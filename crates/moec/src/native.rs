@@ -4,6 +4,7 @@
 //! lengths, and handles live as long as what needs them.
 
 use std::{
+    collections::BTreeMap,
     ffi::{CStr, CString, c_char, c_int, c_void},
     path::{Path, PathBuf},
     ptr,
@@ -227,16 +228,22 @@ pub struct Session {
 // SAFETY: a session may be used by one thread at a time, whichever it is.
 unsafe impl Send for Session {}
 
-/// What a route chose in one pass.
-#[derive(Clone, Debug, PartialEq)]
+/// What a route of one layer chose.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routed {
-    pub route: i32,
-    /// Which execution of its kind of layer.
-    pub rank: i32,
     pub choices: usize,
-    /// `[tokens, choices]`.
+    /// `[positions, choices]`.
     pub indices: Vec<i32>,
     pub weights: Vec<f32>,
+}
+
+/// Routes in the order in which they were run first. Long inputs go through in several passes: what one route of one layer
+/// chose is put together.
+#[derive(Default)]
+struct Record {
+    routed: Vec<Routed>,
+    /// By the route's number and the rank of its layer.
+    places: BTreeMap<(i32, i32), usize>,
 }
 
 /// A tensor that goes in or comes out. Bytes are row-major, in the machine's order.
@@ -317,13 +324,13 @@ impl Session {
 
     /// Does `work` and reports what every route chose meanwhile, in order.
     pub fn traced<T>(&mut self, work: impl FnOnce(&mut Session) -> T) -> (T, Vec<Routed>) {
-        let mut routed: Vec<Routed> = Vec::new();
-        let user = (&raw mut routed).cast::<c_void>();
-        // SAFETY: `record` casts `user` back to the type it is; the trace ends before `routed` does.
+        let mut recorded = Record::default();
+        let user = (&raw mut recorded).cast::<c_void>();
+        // SAFETY: `record` casts `user` back to the type it is; the trace ends before `recorded` does.
         unsafe { (self.model.functions.session_trace)(self.handle, Some(record), user) };
         let result = work(self);
         unsafe { (self.model.functions.session_trace)(self.handle, None, ptr::null_mut()) };
-        (result, routed)
+        (result, recorded.routed)
     }
 }
 
@@ -345,11 +352,16 @@ extern "C" fn record(
 ) {
     let count = (tokens * choices).max(0) as usize;
     // SAFETY: `user` is what `traced` gave; the arrays have tokens * choices elements, says the header.
-    let (routed, indices, weights) = unsafe {
+    let (record, indices, weights) = unsafe {
         let read = (std::slice::from_raw_parts(indices, count), std::slice::from_raw_parts(weights, count));
-        (&mut *user.cast::<Vec<Routed>>(), read.0, read.1)
+        (&mut *user.cast::<Record>(), read.0, read.1)
     };
-    routed.push(Routed { route, rank, choices: choices as usize, indices: indices.into(), weights: weights.into() });
+    let place = *record.places.entry((route, rank)).or_insert_with(|| {
+        record.routed.push(Routed { choices: choices as usize, ..Routed::default() });
+        record.routed.len() - 1
+    });
+    record.routed[place].indices.extend(indices);
+    record.routed[place].weights.extend(weights);
 }
 
 /// Bytes at an address that suits every element type.

@@ -4,15 +4,16 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     error::Error,
+    sync::Arc,
 };
 
 use miette::Diagnostic;
 use moec_checkpoint::{Checkpoint, StoredTensor, StoredType};
 use moec_codegen::{Instance, Instances, Values};
 use moec_diag::Problems;
-use moec_ir::{Module, Param};
+use moec_ir::{Module, Param, ParamId};
 use moec_sema::{Claim, WeightMap};
-use moec_types::{Axis, DType};
+use moec_types::{Axis, DType, Dim};
 use thiserror::Error;
 
 use crate::{native::NamedTensor, tensors};
@@ -166,4 +167,26 @@ impl Instances for FromTensors<'_> {
         };
         Ok(Instance { axes: axes(param, param.ty.axes()), values })
     }
+}
+
+impl moec_oracle::Weights for FromTensors<'_> {
+    fn instance(&self, param: ParamId, layer: u32, expert: u32) -> Option<Arc<moec_oracle::Tensor>> {
+        let param = self.module.param(param);
+        oracle_tensor(self.tensors.get(&path(param, layer, expert))?, &param.ty.dims).map(Arc::new)
+    }
+}
+
+/// A tensor of a file under these axes, for the oracle. `None` where it has not as many.
+pub fn oracle_tensor(tensor: &NamedTensor, dims: &[Dim]) -> Option<moec_oracle::Tensor> {
+    if dims.len() != tensor.shape.len() {
+        return None;
+    }
+    let axes = dims.iter().map(|dim| dim.axis.clone()).zip(tensor.shape.iter().copied()).collect();
+    let fours = || tensor.bytes.as_chunks::<4>().0;
+    let data = match tensor.dtype {
+        DType::F32 | DType::Bf16 | DType::F16 => moec_oracle::Data::F32(tensors::floats(tensor)?),
+        DType::I32 => moec_oracle::Data::I32(fours().iter().map(|four| i32::from_le_bytes(*four)).collect()),
+        DType::Bool => moec_oracle::Data::Bool(tensor.bytes.iter().map(|byte| *byte != 0).collect()),
+    };
+    Some(moec_oracle::Tensor::new(axes, data))
 }

@@ -1,10 +1,10 @@
 //! `moec explain`: what a model is and what it costs, before anything is built.
 
 use moec_diag::{SourceMap, Span};
-use moec_ir::{Module, ops::Op};
+use moec_ir::{Module, Param, ValueId, ops::Op};
 use moec_passes::{Entry, Report};
 use moec_plan::{Node, Plan, StepKind};
-use moec_types::DType;
+use moec_types::{DType, TensorType};
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,7 +21,9 @@ use crate::{
 pub fn run(arguments: &Explain) -> Result<(), Failure> {
     let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, arguments.weights.as_deref())?;
     let mut module = loaded.checked.module;
-    if let (Some(dir), Some(map)) = (&arguments.weights, &loaded.checked.weights) {
+    if let (Some(dir), Some(map)) = (&arguments.weights, &loaded.checked.weights)
+        && checkpoint::is_there(dir)
+    {
         checkpoint::open(dir, Some(map), &module, &loaded.sources)?.keep_types(&mut module, map);
     }
     let explained = Explained::of(&module, arguments, &loaded.sources)?;
@@ -171,7 +173,13 @@ impl<'a> Explained<'a> {
         };
         json!({
             "model": self.module.name,
-            "parameters": { "total": self.parameters.total, "active": self.parameters.active },
+            "inputs": self.module.inputs.iter().map(|input| port_json(self.module, &input.name, input.value)).collect::<Vec<_>>(),
+            "outputs": self.module.outputs.iter().map(|output| port_json(self.module, &output.name, output.value)).collect::<Vec<_>>(),
+            "parameters": {
+                "total": self.parameters.total,
+                "active": self.parameters.active,
+                "each": self.module.params.iter().map(param_json).collect::<Vec<_>>(),
+            },
             "layer_kinds": kinds,
             "routes": routes,
             "pass": {
@@ -186,6 +194,26 @@ impl<'a> Explained<'a> {
             "plan": plan,
         })
     }
+}
+
+/// Names and sizes; null for what is known only when the model runs.
+fn axes_json(ty: &TensorType) -> Value {
+    ty.dims.iter().map(|dim| json!([dim.axis.name(), dim.size.fixed()])).collect()
+}
+
+fn port_json(module: &Module, name: &str, value: ValueId) -> Value {
+    let ty = module.tensor(value);
+    json!({ "name": name, "dtype": ty.dtype.name(), "axes": axes_json(ty) })
+}
+
+fn param_json(param: &Param) -> Value {
+    json!({
+        "path": param.path,
+        "dtype": param.ty.dtype.name(),
+        "axes": axes_json(&param.ty),
+        "layers": param.layers,
+        "experts": param.experts.map(|experts| [experts.first, experts.first + experts.count]),
+    })
 }
 
 fn route_json(route: &RouteShape, sources: &SourceMap) -> Value {

@@ -8,13 +8,15 @@ use std::{
 };
 
 use miette::Diagnostic;
-use moec_types::DType;
+use moec_checkpoint::CheckpointWeights;
+use moec_oracle::{Data, EvalError, Trace, Weights};
 use tempfile::TempDir;
 use thiserror::Error;
 
 use crate::{
     artefact::{self, Source},
-    cli::{self, Run},
+    checkpoint,
+    cli::{self, Computer, Run},
     failure::Failure,
     files,
     manifest::Manifest,
@@ -22,6 +24,7 @@ use crate::{
     sampling::{Sampler, Sampling},
     spec, tensors,
     text::Text,
+    weights::{FromTensors, oracle_tensor},
 };
 
 #[derive(Debug, Error, Diagnostic)]
@@ -36,6 +39,13 @@ struct Nothing;
 #[error("a .moe file has no weights of its own")]
 #[diagnostic(code(moec::run::no_weights), help("give `--weights DIR`, the checkpoint's folder"))]
 struct NoWeights;
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{} is a build, and the oracle reads specs", path.display())]
+#[diagnostic(code(moec::run::no_spec), help("give the .moe file that it was built from"))]
+struct NoSpec {
+    path: PathBuf,
+}
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the temperature is {temperature}")]
@@ -216,6 +226,11 @@ impl Iterator for Tokens<'_> {
 
 fn run_tensors(arguments: &Run, inputs: &Path, outputs: &Path) -> Result<(), Failure> {
     let given = tensors::read(inputs)?;
+    if arguments.backend == Computer::Oracle {
+        let (results, trace) = by_oracle(arguments, &given, inputs)?;
+        tensors::write(outputs, &results)?;
+        return arguments.trace.as_ref().map_or(Ok(()), |path| tensors::write(path, &trace));
+    }
     let ready = ready(arguments, Some(&given))?;
     let (taken, positions) = chosen_inputs(&ready.manifest, &given, inputs)?;
     let empty = |tensor: &crate::manifest::Tensor| {
@@ -244,6 +259,64 @@ fn run_tensors(arguments: &Run, inputs: &Path, outputs: &Path) -> Result<(), Fai
     Ok(())
 }
 
+/// The outputs, and what the routes chose, by the slow, obvious evaluator.
+fn by_oracle(
+    arguments: &Run,
+    given: &BTreeMap<String, NamedTensor>,
+    path: &Path,
+) -> Result<(Vec<NamedTensor>, Vec<NamedTensor>), Failure> {
+    if arguments.model.is_dir() {
+        return Err(NoSpec { path: arguments.model.clone() }.into());
+    }
+    let loaded = spec::load(&arguments.model, &arguments.settings, arguments.weights.as_deref())?;
+    let (module, map) = (&loaded.checked.module, loaded.checked.weights.as_ref());
+    let matched = match &arguments.weights {
+        Some(dir) => Some(checkpoint::open(dir, map, module, &loaded.sources)?),
+        None => None,
+    };
+    let weights: Box<dyn Weights> = match (&matched, map) {
+        (Some(matched), Some(map)) => Box::new(CheckpointWeights::new(&matched.tensors, map, module)),
+        (_, _) => {
+            let fail = |problems| Failure::problems(problems, &loaded.sources);
+            Box::new(FromTensors::new(module, given).map_err(fail)?)
+        }
+    };
+    let mut inputs = Vec::new();
+    for input in &module.inputs {
+        let tensor = given.get(&input.name).ok_or_else(|| missing(&input.name, given, path))?;
+        let ty = module.tensor(input.value);
+        let tensor = oracle_tensor(tensor, &ty.dims).ok_or_else(|| {
+            let found = format!("{}{:?}", tensor.dtype, tensor.shape);
+            EvalError::InputType { name: input.name.clone(), found, wants: ty.to_string() }
+        })?;
+        inputs.push((input.name.as_str(), tensor));
+    }
+    let mut trace = Trace::default();
+    let results = moec_oracle::Session::new(module, &*weights).run(&inputs, Some(&mut trace))?;
+    let outputs = results.into_iter().map(|(name, tensor)| named(name, tensor.sizes(), tensor.data())).collect();
+    let routed = trace.routes.into_iter().map(|route| Routed {
+        choices: route.choices,
+        indices: route.indices,
+        weights: route.weights,
+    });
+    Ok((outputs, trace_tensors(routed.collect())))
+}
+
+fn named(name: String, shape: Vec<usize>, data: &Data) -> NamedTensor {
+    let bytes = match data {
+        Data::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Data::I32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Data::Bool(values) => values.iter().map(|value| u8::from(*value)).collect(),
+    };
+    NamedTensor { name, dtype: data.dtype(), shape, bytes }
+}
+
+fn missing(name: &str, given: &BTreeMap<String, NamedTensor>, path: &Path) -> MissingInput {
+    let names: Vec<String> = given.keys().take(10).map(|name| format!("`{name}`")).collect();
+    let found = if names.is_empty() { "no tensors".into() } else { names.join(", ") };
+    MissingInput { name: name.into(), path: path.into(), found }
+}
+
 /// The model's inputs among the given tensors, and how many positions they have.
 fn chosen_inputs(
     manifest: &Manifest,
@@ -254,9 +327,7 @@ fn chosen_inputs(
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for input in &manifest.inputs {
         let Some(tensor) = given.get(&input.name) else {
-            let names: Vec<String> = given.keys().take(10).map(|name| format!("`{name}`")).collect();
-            let found = if names.is_empty() { "no tensors".into() } else { names.join(", ") };
-            return Err(MissingInput { name: input.name.clone(), path: path.into(), found }.into());
+            return Err(missing(&input.name, given, path).into());
         };
         if input.positions {
             counts.push((&input.name, tensor.shape.first().copied().unwrap_or(0)));
@@ -271,26 +342,13 @@ fn chosen_inputs(
     Ok((taken, positions))
 }
 
-/// `route.R.rank.N.indices` and `.weights`: route `R` of the text, the `N`-th layer of its kind.
+/// `route.N.indices` and `.weights` of the `N`-th route that is run, each `[positions, choices]`.
 fn trace_tensors(routed: Vec<Routed>) -> Vec<NamedTensor> {
-    let mut merged: BTreeMap<(i32, i32), Routed> = BTreeMap::new();
-    for one in routed {
-        match merged.get_mut(&(one.route, one.rank)) {
-            Some(known) => {
-                known.indices.extend(one.indices);
-                known.weights.extend(one.weights);
-            }
-            None => _ = merged.insert((one.route, one.rank), one),
-        }
-    }
-    let mut tensors = Vec::new();
-    for ((route, rank), one) in merged {
-        let shape = vec![one.indices.len() / one.choices.max(1), one.choices];
-        let indices = one.indices.iter().flat_map(|index| index.to_le_bytes()).collect();
-        let weights = one.weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
-        let name = |what: &str| format!("route.{route}.rank.{rank}.{what}");
-        tensors.push(NamedTensor { name: name("indices"), dtype: DType::I32, shape: shape.clone(), bytes: indices });
-        tensors.push(NamedTensor { name: name("weights"), dtype: DType::F32, shape, bytes: weights });
-    }
-    tensors
+    let each = routed.into_iter().enumerate().flat_map(|(number, route)| {
+        let shape = vec![route.indices.len() / route.choices.max(1), route.choices];
+        let name = |what: &str| format!("route.{number}.{what}");
+        let indices = named(name("indices"), shape.clone(), &Data::I32(route.indices));
+        [indices, named(name("weights"), shape, &Data::F32(route.weights))]
+    });
+    each.collect()
 }

@@ -1,7 +1,5 @@
 //! `moec verify`: logits, chosen experts and greedy tokens against a reference, by every backend.
 
-use std::collections::BTreeMap;
-
 use moec_checkpoint::CheckpointWeights;
 use moec_diag::Problem;
 use moec_verify::{Backend, Chosen, OracleBackend, Reference, Scored, Tolerances, Verdict, render_table, verify};
@@ -10,15 +8,14 @@ use serde_json::{Value, json};
 use crate::{
     artefact::{self, Source},
     checkpoint,
-    cli::{Verify, VerifyBackend},
+    cli::{Computer, Verify},
     failure::Failure,
-    native::{self, Routed},
-    spec,
+    native, spec,
 };
 
 pub fn run(arguments: &Verify) -> Result<(), Failure> {
     let backends = match &arguments.backend[..] {
-        [] => vec![VerifyBackend::Oracle, VerifyBackend::Cpu],
+        [] => vec![Computer::Oracle, Computer::Cpu],
         asked => asked.to_vec(),
     };
     let reference = Reference::open(&arguments.oracle)?;
@@ -26,8 +23,8 @@ pub fn run(arguments: &Verify) -> Result<(), Failure> {
     let mut verdicts = Vec::new();
     for backend in backends {
         verdicts.push(match backend {
-            VerifyBackend::Oracle => by_oracle(arguments, &reference, tolerances)?,
-            VerifyBackend::Cpu => by_library(arguments, &reference, tolerances)?,
+            Computer::Oracle => by_oracle(arguments, &reference, tolerances)?,
+            Computer::Cpu => by_library(arguments, &reference, tolerances)?,
         });
     }
     if arguments.json {
@@ -90,7 +87,8 @@ impl Backend for Library {
         let vocabulary = self.vocabulary;
         let (logits, routed) = self.session.traced(|session| session.forward(ids, vocabulary));
         let logits = logits.map_err(|error| -> Problem { Box::new(error) })?;
-        Ok(Scored { logits, routes: Some(merged(routed)) })
+        let routes = routed.into_iter().map(|route| Chosen { choices: route.choices, experts: route.indices });
+        Ok(Scored { logits, routes: Some(routes.collect()) })
     }
 
     fn begin(&mut self) -> Result<(), Problem> {
@@ -103,20 +101,6 @@ impl Backend for Library {
         self.session.step(ids, &mut logits).map_err(|error| -> Problem { Box::new(error) })?;
         Ok(logits)
     }
-}
-
-/// Long inputs go through in several passes: what one route of one layer chose is put together again.
-fn merged(routed: Vec<Routed>) -> Vec<Chosen> {
-    let mut order: Vec<Chosen> = Vec::new();
-    let mut places: BTreeMap<(i32, i32), usize> = BTreeMap::new();
-    for one in routed {
-        let place = *places.entry((one.route, one.rank)).or_insert_with(|| {
-            order.push(Chosen { choices: one.choices, experts: Vec::new() });
-            order.len() - 1
-        });
-        order[place].experts.extend(one.indices);
-    }
-    order
 }
 
 fn verdict_json(verdict: &Verdict) -> Value {

@@ -3,7 +3,8 @@
 mod artefact;
 mod bad_input;
 mod command;
-mod counts;
+mod explain;
+
 mod flat;
 mod tensors;
 mod text;

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command::{folder, moec_in};
+use crate::command::{folder, moec_in, repository};
 
 const D: usize = 4;
 const F: usize = 3;
@@ -96,7 +97,7 @@ fn a_layer_computes_what_its_text_says() {
     let y: Vec<f32> = y.data().chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect();
     let trace = fs::read(folder.path().join("trace.safetensors")).expect("the trace");
     let trace = SafeTensors::deserialize(&trace).expect("sound");
-    let chosen = trace.tensor("route.0.rank.0.indices").expect("one route");
+    let chosen = trace.tensor("route.0.indices").expect("one route");
     assert_eq!(chosen.shape(), [5, K]);
     let chosen: Vec<i32> =
         chosen.data().chunks_exact(4).map(|four| i32::from_le_bytes(four.try_into().expect("four"))).collect();
@@ -142,4 +143,89 @@ fn wrong_tensors_are_named() {
     let mut tensors = inputs();
     tensors.insert("x".into(), (vec![5, D + 1], numbers(5 * (D + 1), 1)));
     run(&tensors).refused(1, &["x"]);
+}
+
+/// Every gate of the examples, compiled, against the oracle: the same choices, the same numbers.
+#[test]
+fn gates_of_the_examples_compute_what_the_oracle_says() {
+    let mut gates: Vec<_> = fs::read_dir(repository().join("examples/gates"))
+        .expect("examples")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "moe"))
+        .collect();
+    gates.sort();
+    assert!(!gates.is_empty());
+    for gate in gates {
+        let folder = folder();
+        let path = folder.path();
+        fs::copy(&gate, path.join("gate.moe")).expect("copied");
+        let explained = moec_in(path, "explain gate.moe --json").fine().stdout;
+        let explained: Value = serde_json::from_str(&explained).expect("JSON");
+        let mut tensors = Floats::new();
+        for (seed, param) in explained["parameters"]["each"].as_array().expect("a list").iter().enumerate() {
+            add_instances(&mut tensors, param, seed);
+        }
+        for input in explained["inputs"].as_array().expect("a list") {
+            assert_eq!(input["dtype"], "f32", "the gates of the examples take rows");
+            let axes = input["axes"].as_array().expect("a list").iter();
+            let shape: Vec<usize> = axes.map(|axis| axis[1].as_u64().unwrap_or(23) as usize).collect();
+            let values = numbers(shape.iter().product(), 3);
+            tensors.insert(input["name"].as_str().expect("a name").into(), (shape, values));
+        }
+        write(&path.join("in.safetensors"), &tensors);
+        for backend in ["cpu", "oracle"] {
+            let line = format!(
+                "run gate.moe --inputs in.safetensors --outputs {backend}.safetensors --trace {backend}-trace.safetensors --backend {backend}"
+            );
+            moec_in(path, &line).fine();
+        }
+        assert_near(&path.join("cpu.safetensors"), &path.join("oracle.safetensors"), 2e-5);
+        assert_near(&path.join("cpu-trace.safetensors"), &path.join("oracle-trace.safetensors"), 1e-5);
+    }
+}
+
+/// All instances of a parameter that `explain --json` lists, with numbers that keep activations in bounds.
+fn add_instances(tensors: &mut Floats, param: &Value, seed: usize) {
+    let path = param["path"].as_str().expect("a path");
+    let axes = param["axes"].as_array().expect("a list").iter();
+    let shape: Vec<usize> = axes.map(|axis| axis[1].as_u64().expect("a size") as usize).collect();
+    let layers: Vec<u64> =
+        param["layers"].as_array().map_or(vec![0], |of| of.iter().filter_map(Value::as_u64).collect());
+    let experts = match param["experts"].as_array() {
+        Some(range) => range[0].as_u64().expect("a number")..range[1].as_u64().expect("a number"),
+        None => 0..1,
+    };
+    let scale = (*shape.last().unwrap_or(&1) as f32).powf(-0.5);
+    for layer in layers {
+        for expert in experts.clone() {
+            let name = path.replace("[l]", &format!("[{layer}]")).replace("[e]", &format!("[{expert}]"));
+            let values = numbers(shape.iter().product(), seed * 1000 + (layer * 100 + expert) as usize);
+            tensors.insert(name, (shape.clone(), values.into_iter().map(|value| value * scale).collect()));
+        }
+    }
+}
+
+/// The same tensors: integers equal, floats within `tolerance`.
+fn assert_near(one: &Path, other: &Path, tolerance: f32) {
+    let (one, other) = (fs::read(one).expect("written"), fs::read(other).expect("written"));
+    let (one, other) =
+        (SafeTensors::deserialize(&one).expect("sound"), SafeTensors::deserialize(&other).expect("sound"));
+    let names =
+        |file: &SafeTensors| file.names().into_iter().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(names(&one), names(&other));
+    assert!(!one.is_empty());
+    for (name, a) in one.iter() {
+        let b = other.tensor(name).expect("the names are the same");
+        assert_eq!((a.dtype(), a.shape()), (b.dtype(), b.shape()), "{name}");
+        if a.dtype() != Dtype::F32 {
+            assert!(a.data() == b.data(), "{name} differs");
+            continue;
+        }
+        let floats = |view: &TensorView| -> Vec<f32> {
+            view.data().chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect()
+        };
+        for (at, (a, b)) in floats(&a).into_iter().zip(floats(&b)).enumerate() {
+            assert!((a - b).abs() <= tolerance * b.abs().max(1.0), "{name} at {at}: {a}, the oracle says {b}");
+        }
+    }
 }

@@ -9,4 +9,4 @@ mod memory;
 mod scalar;
 mod steps;
 
-pub use machine::{Machine, Pass, Weights};
+pub use machine::{Instances, Machine, Packing, Pass, Weights};

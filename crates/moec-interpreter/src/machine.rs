@@ -2,15 +2,44 @@
 
 use std::collections::BTreeMap;
 
-use moec_plan::{Layout, Node, ParamId, Plan};
+use moec_plan::{Layout, Node, PackSource, ParamId, Plan, Port, Rows};
 
 use crate::{memory::Memory, steps};
 
-/// Where parameters come from.
+/// Where packed parameters come from.
 pub trait Weights {
+    /// Instance `(layer, expert)` of a parameter of the plan, without its layout: `[branch][n][k]` for panels, the plain order
+    /// otherwise.
+    fn packed(&self, param: ParamId, layer: u32, expert: u32) -> Vec<f64>;
+}
+
+/// Where a module's parameters come from.
+pub trait Instances {
     /// An instance of parameter number `param` of the module: its axes (names and sizes, slowest first) and its elements.
     /// `layer` and `expert` are ranks among its instances.
     fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>);
+}
+
+/// A module's parameters, packed as a plan wants them.
+pub struct Packing<'p> {
+    pub plan: &'p Plan,
+    pub instances: &'p dyn Instances,
+}
+
+impl Weights for Packing<'_> {
+    fn packed(&self, param: ParamId, layer: u32, expert: u32) -> Vec<f64> {
+        let branch = |source: &PackSource| {
+            let (axes, data) = self.instances.instance(source.param, layer, expert);
+            let stride_of = |name: &String| {
+                let at = axes.iter().position(|(axis, _)| axis == name).expect("a source names the parameter's axes");
+                (axes[at].1, axes[at + 1..].iter().map(|(_, size)| size).product::<u64>())
+            };
+            let order: Vec<(u64, u64)> = source.rows.iter().chain(&source.columns).map(stride_of).collect();
+            let total: u64 = order.iter().map(|(size, _)| size).product();
+            (0..total).map(|flat| f64::from(data[place(flat, &order)])).collect::<Vec<f64>>()
+        };
+        self.plan.param(param).sources.iter().flat_map(branch).collect()
+    }
 }
 
 /// What one pass gives.
@@ -56,8 +85,17 @@ impl<'p> Machine<'p> {
         let plan = self.plan;
         assert!(tokens <= self.memory.chunk && self.memory.past + tokens <= self.memory.capacity);
         self.memory.inputs = inputs;
-        self.memory.outputs =
-            plan.outputs.iter().map(|port| vec![f64::NAN; (plan.buffer(port.buffer).row * tokens) as usize]).collect();
+        let blank = |port: &Port| {
+            let buffer = plan.buffer(port.buffer);
+            let rows = match buffer.rows {
+                Rows::One => 1,
+                Rows::Tokens | Rows::Outputs => tokens,
+                Rows::Slots { choices } => tokens * choices,
+                Rows::Positions => self.memory.past + tokens,
+            };
+            vec![f64::NAN; (buffer.row * rows) as usize]
+        };
+        self.memory.outputs = plan.outputs.iter().map(blank).collect();
         self.memory.workspace.fill(f64::NAN);
         (self.tokens, self.first_output) = (tokens, first_output);
         self.nodes(&plan.body);
@@ -70,36 +108,26 @@ impl<'p> Machine<'p> {
             match node {
                 Node::Step(step) => steps::run(self, &step.kind),
                 Node::Layers(layers) => {
-                    let mut ranks = vec![0; layers.kinds.len()];
-                    for kind in layers.order.iter().map(|kind| *kind as usize) {
-                        self.rank = ranks[kind];
-                        ranks[kind] += 1;
-                        self.nodes(&layers.kinds[kind]);
+                    // A stack within a layer runs once for each of that layer.
+                    let outer = self.rank;
+                    let count = |kind: u32, order: &[u32]| order.iter().filter(|other| **other == kind).count() as u32;
+                    for (at, kind) in layers.order.iter().enumerate() {
+                        self.rank = outer * count(*kind, &layers.order) + count(*kind, &layers.order[..at]);
+                        self.nodes(&layers.kinds[*kind as usize]);
                     }
-                    self.rank = 0;
+                    self.rank = outer;
                 }
             }
         }
     }
 
-    /// A packed instance without its layout: `[branch][n][k]` for panels, the plain order otherwise.
+    /// A packed instance without its layout.
     pub(crate) fn param(&mut self, id: ParamId, expert: u32) -> &[f64] {
         let param = self.plan.param(id);
         let layer = if param.per_layer { self.rank } else { 0 };
         let weights = self.weights;
         self.packed.entry((id, layer, expert)).or_insert_with(|| {
-            let branch = |source: &moec_plan::PackSource| {
-                let (axes, data) = weights.instance(source.param, layer, expert);
-                let stride_of = |name: &String| {
-                    let at =
-                        axes.iter().position(|(axis, _)| axis == name).expect("a source names the parameter's axes");
-                    (axes[at].1, axes[at + 1..].iter().map(|(_, size)| size).product::<u64>())
-                };
-                let order: Vec<(u64, u64)> = source.rows.iter().chain(&source.columns).map(stride_of).collect();
-                let total: u64 = order.iter().map(|(size, _)| size).product();
-                (0..total).map(|flat| f64::from(data[place(flat, &order)])).collect::<Vec<f64>>()
-            };
-            let found: Vec<f64> = param.sources.iter().flat_map(branch).collect();
+            let found = weights.packed(id, layer, expert);
             let expected = match param.layout {
                 Layout::Plain { elements } => elements,
                 Layout::Panels { k, n, branches } => k * n * u64::from(branches),

@@ -50,7 +50,8 @@ impl Memory {
             Home::Workspace { per_token, fixed } => {
                 Cell::Workspace(per_token * self.chunk + fixed + (row * buffer.row + element) * bytes)
             }
-            Home::Cache { per_position, panels, .. } => {
+            Home::Cache { instances, per_position, panels } => {
+                let rank = if instances > 1 { rank } else { 0 };
                 let start = (per_position + rank * buffer.row_bytes()) * self.capacity;
                 let position = self.past + row;
                 let place = if panels {

@@ -1,5 +1,6 @@
 //! Scalar expressions over f64 cells. Bools are 0 and 1.
 
+use half::{bf16, f16};
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 
 /// A number with the type that decides how it is rounded.
@@ -12,7 +13,10 @@ pub struct Scalar {
 impl Scalar {
     pub fn new(value: f64, dtype: DType) -> Self {
         let value = match dtype {
-            DType::F32 | DType::Bf16 | DType::F16 => f64::from(value as f32),
+            DType::F32 => f64::from(value as f32),
+            DType::Bf16 => bf16::from_f32(value as f32).to_f64(),
+            DType::F16 => f16::from_f32(value as f32).to_f64(),
+            // Sums and products wrap; they are exact in f64.
             DType::I32 => f64::from(value as i64 as i32),
             DType::Bool => f64::from(u8::from(value != 0.0)),
         };
@@ -33,6 +37,10 @@ pub fn evaluate(expr: &Expr, args: &[Scalar]) -> Scalar {
         Expr::Binary(op, a, b) => binary(*op, evaluate(a, args), evaluate(b, args)),
         Expr::Select(condition, yes, no) => {
             evaluate(if evaluate(condition, args).value != 0.0 { yes } else { no }, args)
+        }
+        Expr::Cast(DType::I32, x) => Scalar::new(f64::from(evaluate(x, args).value as i32), DType::I32),
+        Expr::Cast(dtype @ (DType::Bf16 | DType::F16), x) => {
+            Scalar { dtype: DType::F32, ..Scalar::new(evaluate(x, args).value, *dtype) }
         }
         Expr::Cast(dtype, x) => Scalar::new(evaluate(x, args).value, *dtype),
     }
@@ -67,9 +75,13 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Scalar {
         BinaryOp::Add => number(x + y),
         BinaryOp::Sub => number(x - y),
         BinaryOp::Mul => number(x * y),
+        BinaryOp::Div | BinaryOp::Mod if a.dtype == DType::I32 && y == 0.0 => number(0.0),
         BinaryOp::Div if a.dtype == DType::I32 => number((x / y).trunc()),
         BinaryOp::Div => number(x / y),
-        BinaryOp::Mod => number(x - y * (x / y).floor()),
+        BinaryOp::Mod => {
+            let rest = x % y;
+            number(if rest != 0.0 && (rest < 0.0) != (y < 0.0) { rest + y } else { rest })
+        }
         BinaryOp::Pow => number(x.powf(y)),
         BinaryOp::Min => nan_if_either(x.min(y)),
         BinaryOp::Max => nan_if_either(x.max(y)),
@@ -84,16 +96,20 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Scalar {
     }
 }
 
-/// `2/sqrt(pi) * sum of (-1)^n x^(2n+1) / (n! (2n+1))`, which converges for all x; beyond 6 it is 1 to f64 precision.
+/// By its series, or for large x by the continued fraction of its complement.
 fn erf(x: f64) -> f64 {
-    if x.abs() > 6.0 {
-        return x.signum();
+    let size = x.abs();
+    if x.is_nan() {
+        return x;
     }
-    let mut term = x;
-    let mut sum = x;
-    for n in 1..200 {
-        term *= -x * x / f64::from(n);
-        sum += term / f64::from(2 * n + 1);
+    if size < 2.5 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..80 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return sum * std::f64::consts::FRAC_2_SQRT_PI;
     }
-    sum * std::f64::consts::FRAC_2_SQRT_PI
+    let tail = (1..60).rev().fold(0.0, |below, n| f64::from(n) / 2.0 / (size + below));
+    x.signum() * (1.0 - (-x * x).exp() / std::f64::consts::PI.sqrt() / (size + tail))
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use moec_diag::SourceMap;
-use moec_interpreter::Machine;
+use moec_interpreter::{Instances, Machine, Packing};
 use moec_ir::{Module, ParamId};
 use moec_oracle::{RandomWeights, Session, Tensor, Trace, Weights};
 use moec_plan::Plan;
@@ -18,7 +18,7 @@ const NEEDED: &str = "fuse-attention";
 
 struct FromOracle<'w>(&'w RandomWeights);
 
-impl moec_interpreter::Weights for FromOracle<'_> {
+impl Instances for FromOracle<'_> {
     fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
         let tensor = self.0.instance(ParamId(param), layer, expert).expect("random weights know every parameter");
         let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
@@ -77,7 +77,8 @@ fn compare(module: &Module, plan: &Plan, what: &str) {
     let weights = RandomWeights::new(module, 11);
     let from_oracle = FromOracle(&weights);
     let mut session = Session::new(module, &weights);
-    let mut machine = Machine::new(plan, &from_oracle, 7, 20);
+    let packing = Packing { plan, instances: &from_oracle };
+    let mut machine = Machine::new(plan, &packing, 7, 20);
     let name = module.inputs[0].name.as_str();
     for (pass, positions) in [&[5, 3, 9, 3, 1, 0, 8][..], &[2], &[7, 7, 6]].into_iter().enumerate() {
         let (tensor, cells) = input(module, plan, positions);

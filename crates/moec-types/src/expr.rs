@@ -26,15 +26,15 @@ pub enum UnaryOp {
     Round,
 }
 
-/// Comparison yields `Bool`; `And` and `Or` take `Bool`; the rest keep their operands' type, which must agree.
+/// Comparison yields `Bool`; `And` and `Or` take `Bool`; the rest keep their operands' type, which must agree. `I32` wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BinaryOp {
     Add,
     Sub,
     Mul,
-    /// For `I32`, towards zero.
+    /// For `I32`, towards zero, and 0 by 0.
     Div,
-    /// The sign of the divisor (floored), as in Python.
+    /// The sign of the divisor (floored), as in Python; for `I32`, 0 by 0.
     Mod,
     Pow,
     /// NaN if either is NaN.

@@ -4,13 +4,13 @@ use std::{borrow::Cow, error::Error, fmt::Write, fs, path::Path, process::Comman
 
 use moec_codegen::{Backend, Instance, Instances, Values, header, link, write_weights};
 use moec_cpu::{Cpu, Level};
+use moec_interpreter::Machine;
 use moec_plan::{Gemm, Indirect, Layout, RowOp, Rows, Source, StepKind, View};
 use moec_types::DType;
 
 use crate::{
     build::{Building, arg, mul, row, rows, silu, view},
     host::levels,
-    interpret::Interpreter,
 };
 
 const LIMIT: u64 = 9;
@@ -92,7 +92,7 @@ fn a_c_program_uses_it() {
 
     let ids: Vec<u64> = (0..23).map(|at| at * 5 % LIMIT).collect();
     let inputs = vec![ids.iter().map(|id| *id as f64).collect()];
-    let expected = &Interpreter::new(&b.plan, &b.weights).run(&inputs, ids.len() as u64, 0)[0];
+    let expected = &Machine::new(&b.plan, &b, 23, 23).run(inputs, ids.len() as u64, 0).outputs[0];
     for (number, level) in (1..).zip(levels()) {
         let mut arguments = format!("{number} {}", level.name());
         ids.iter().for_each(|id| write!(arguments, " {id}").unwrap());

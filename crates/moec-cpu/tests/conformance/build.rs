@@ -99,7 +99,7 @@ impl Building {
             Layout::Panels { k, n, branches } => k * n * u64::from(branches),
         };
         let values = self.values(size * u64::from(layers * experts));
-        self.weights.push(values.into_iter().map(|value| crate::interpret::stored(storage, value)).collect());
+        self.weights.push(values.into_iter().map(|value| stored(storage, value)).collect());
         id
     }
 
@@ -121,6 +121,28 @@ impl Building {
     /// From 0 up to `limit`.
     pub fn indices(&mut self, count: u64, limit: u64) -> Vec<f64> {
         (0..count).map(|_| ((self.random.next() + 1.0) / 2.0 * limit as f64).floor().min(limit as f64 - 1.0)).collect()
+    }
+}
+
+impl moec_interpreter::Weights for Building {
+    fn packed(&self, param: ParamId, layer: u32, expert: u32) -> Vec<f64> {
+        let packed = self.plan.param(param);
+        let size = match packed.layout {
+            Layout::Plain { elements } => elements,
+            Layout::Panels { k, n, branches } => k * n * u64::from(branches),
+        } as usize;
+        let instance = (layer * packed.experts + expert) as usize;
+        self.weights[param.0 as usize][instance * size..(instance + 1) * size].to_vec()
+    }
+}
+
+/// A number as storage rounds it.
+pub fn stored(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F32 => f64::from(value as f32),
+        DType::Bf16 => half::bf16::from_f32(value as f32).to_f64(),
+        DType::F16 => half::f16::from_f32(value as f32).to_f64(),
+        DType::I32 | DType::Bool => value,
     }
 }
 

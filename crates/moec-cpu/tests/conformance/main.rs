@@ -1,4 +1,4 @@
-//! Every step of the plan on every level that this machine runs, with one to three threads, against a naive interpreter.
+//! Every step of the plan on every level that this machine runs, with one to three threads, against the plan's interpreter.
 //!
 //! Memory is NaN before a pass, so what is read before it is written shows.
 
@@ -8,7 +8,6 @@ mod build;
 mod gemm;
 mod grouped;
 mod host;
-mod interpret;
 mod layers;
 mod math;
 mod row_programs;
@@ -16,7 +15,7 @@ mod speed;
 
 use build::Building;
 use host::{Library, Session, levels};
-use interpret::Interpreter;
+use moec_interpreter::Machine;
 
 /// One pass: positions, the first whose output is wanted, and the inputs.
 pub struct PassInput {
@@ -32,9 +31,9 @@ pub fn check(building: &Building, passes: &[PassInput], tolerance: f64) {
     let chunk = passes.iter().map(|pass| pass.tokens).max().expect("a pass");
     let positions: u64 = passes.iter().map(|pass| pass.tokens).sum();
     let capacity = positions.next_multiple_of(16);
-    let mut interpreter = Interpreter::new(plan, &building.weights);
+    let mut machine = Machine::new(plan, building, chunk, capacity);
     let expected: Vec<_> =
-        passes.iter().map(|pass| interpreter.run(&pass.inputs, pass.tokens, pass.first_output)).collect();
+        passes.iter().map(|pass| machine.run(pass.inputs.clone(), pass.tokens, pass.first_output).outputs).collect();
     for level in levels() {
         let library = Library::new(plan, level);
         let mut one_thread: Option<Vec<Vec<Vec<f64>>>> = None;

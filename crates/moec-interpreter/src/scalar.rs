@@ -113,3 +113,30 @@ fn erf(x: f64) -> f64 {
     let tail = (1..60).rev().fold(0.0, |below, n| f64::from(n) / 2.0 / (size + below));
     x.signum() * (1.0 - (-x * x).exp() / std::f64::consts::PI.sqrt() / (size + tail))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn erf_is_the_tabled_function() {
+        // Abramowitz and Stegun, table 7.1, and scipy beyond it.
+        let table = [(0.5, 0.5204998778130465), (2.0, 0.9953222650189527), (3.0, 0.9999779095030014), (5.5, 1.0)];
+        for (x, wanted) in table {
+            assert!((erf(x) - wanted).abs() < 1e-13, "erf({x}) = {}", erf(x));
+            assert_eq!(erf(-x), -erf(x));
+        }
+        assert!((erf(2.9999999) - erf(3.0)).abs() < 1e-10, "the two formulas meet");
+    }
+
+    #[test]
+    fn whole_numbers_divide_as_the_language_says() {
+        let of = |op, x: i32, y: i32| {
+            let [x, y] = [x, y].map(|value| Scalar::new(f64::from(value), DType::I32));
+            binary(op, x, y).value
+        };
+        assert_eq!([of(BinaryOp::Div, 7, 0), of(BinaryOp::Mod, 5, 0)], [0.0, 0.0]);
+        assert_eq!([of(BinaryOp::Div, -7, 2), of(BinaryOp::Mod, -7, 3), of(BinaryOp::Mod, 7, -3)], [-3.0, 2.0, -2.0]);
+        assert_eq!(Scalar::new(1e20, DType::I32).value, f64::from(i32::MAX));
+    }
+}

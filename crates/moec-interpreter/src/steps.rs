@@ -1,7 +1,7 @@
 //! Each kind of step, by its contract.
 
 use moec_plan::{
-    Attention, Bin, Gemm, Group, Layout, ParamId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
+    Attention, Bin, Gemm, Group, Home, Layout, ParamId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
 };
 use moec_types::DType;
 
@@ -66,6 +66,10 @@ impl Machine<'_> {
         }
         match view.source {
             Source::Row(id) => self.cell(id, row, at),
+            Source::Whole(id) if matches!(self.plan.buffer(id).home, Home::Cache { .. }) => {
+                let value = self.memory.read_position(self.plan, id, 0, at, u64::from(self.rank));
+                Scalar { value, dtype: self.plan.buffer(id).dtype }
+            }
             Source::Whole(id) => self.cell(id, 0, at),
             Source::Param(id) => Scalar { value: self.plain(id, at, expert), dtype: DType::F32 },
             Source::Literal(id) => {

@@ -70,7 +70,7 @@ pub enum Source {
     Local(LocalId),
     /// This row of a buffer: element 0 is the row's first. (With `Rows::One`, the only row.)
     Row(BufferId),
-    /// The whole buffer: element 0 is row 0's first.
+    /// The whole buffer: element 0 is row 0's first (of a cache, the first position's of the sequence).
     Whole(BufferId),
     /// The instance of a `Plain` parameter that belongs to this layer.
     Param(ParamId),

@@ -2,9 +2,12 @@
 
 use miette::Diagnostic;
 use moec_diag::Span;
-use moec_ir::ops::{Concat, Gather, Merge, Past, Reduce, ReduceOp, Rename, Route, Split, TopK};
+use moec_ir::{
+    ValueId,
+    ops::{Concat, Gather, Iota, Map, Merge, Past, Reduce, ReduceOp, Rename, Route, Split, TopK},
+};
 use moec_syntax::tree::{Argument, ExprKind, Name};
-use moec_types::{Axis, BinaryOp, DType, Dim, UnaryOp};
+use moec_types::{Axis, BinaryOp, DType, Dim, Expr, UnaryOp};
 use thiserror::Error;
 
 use crate::{
@@ -85,7 +88,11 @@ const PRIMITIVES: &[Primitive] = &[
     Primitive { name: "rename", form: "rename(x, K as K2)", takes: Takes::Rename },
     Primitive { name: "past", form: "past(x, S as T)", takes: Takes::Past },
     Primitive { name: "concat", form: "concat(a, b over A)", takes: Takes::Concat },
-    Primitive { name: "tokens", form: "tokens(indices, weights)", takes: Takes::Tokens },
+    Primitive {
+        name: "tokens",
+        form: "tokens(indices, weights)` or `tokens(indices, weights, keep)",
+        takes: Takes::Tokens,
+    },
     Primitive { name: "fail", form: "fail(\"why\")", takes: Takes::Fail },
 ];
 
@@ -188,8 +195,8 @@ impl Evaluator {
                 self.emit1(frame, Concat { over: frame.axis(&given.over[0].text) }, &tensors?, at)
             }
             Takes::Tokens => {
-                let [indices, weights] = self.exactly(primitive, &given, Over::None)?;
-                self.tokens(frame, indices, weights, at)?
+                let (indices, weights, keep) = self.route_form(primitive, given)?;
+                self.tokens(frame, indices, weights, keep, at)?
             }
             Takes::Fail => {
                 let [why] = self.exactly(primitive, &given, Over::None)?;
@@ -269,20 +276,78 @@ impl Evaluator {
         Some(Value::Tuple([(Some("values"), Value::Tensor(values)), (Some("indices"), Value::Tensor(indices))].into()))
     }
 
-    fn tokens(&mut self, frame: &mut Frame, indices: Operand, weights: Operand, at: Span) -> Option<Value> {
+    /// `tokens(indices, weights)`, `tokens(indices, weights, keep)`, `tokens(indices, weights, keep = …)`.
+    fn route_form(
+        &mut self,
+        primitive: Primitive,
+        mut given: Arguments,
+    ) -> Option<(Operand, Operand, Option<Operand>)> {
+        if given.positional.len() == 2 && given.named.len() == 1 && given.named[0].0.text == "keep" {
+            given.positional.extend(given.named.pop().map(|(_, keep)| keep));
+        }
+        let keep = if given.positional.len() == 3 { given.positional.pop() } else { None };
+        let [indices, weights] = self.exactly(primitive, &given, Over::None)?;
+        if keep.as_ref().is_some_and(|keep| keep.value.is_error()) {
+            return None;
+        }
+        Some((indices, weights, keep))
+    }
+
+    /// What is not kept is no choice: index -1, weight 0. Indices have all axes that weights have; where tokens choose one
+    /// expert each, without an axis of choices, the axis is made.
+    fn tokens(
+        &mut self,
+        frame: &mut Frame,
+        indices: Operand,
+        weights: Operand,
+        keep: Option<Operand>,
+        at: Span,
+    ) -> Option<Value> {
         let Some(Bank { experts, at: bank_at }) = frame.bank else {
             self.report(RouteOutsideGate { at });
             return None;
         };
-        let indices = self.tensor(&indices, "`tokens`")?;
-        let weights = self.materialise(frame, &weights)?;
-        if let Some(from) = self.chosen_from.get(&indices.0).filter(|from| from.size != experts).cloned() {
+        let chosen = self.tensor(&indices, "`tokens`")?;
+        if let Some(from) = self.chosen_from.get(&chosen.0).filter(|from| from.size != experts).cloned() {
             let ChosenFrom { axis, size, at: chosen_at } = from;
             self.report(GateAndBankDisagree { axis, size, experts, chosen_at, bank_at });
             return None;
         }
+        let mut kept = |indices: Operand, none: Value| match &keep {
+            None => indices,
+            Some(keep) => {
+                let none = Operand { value: none, at: keep.at };
+                let at = indices.at;
+                Operand { value: self.select(frame, keep.clone(), indices, none, at), at }
+            }
+        };
+        let indices = kept(indices, Value::Int(-1));
+        let weights = kept(weights, Value::Float(0.0));
+        let indices = self.tensor(&indices, "`tokens`")?;
+        let weights = self.materialise(frame, &weights)?;
+        let indices = self.over_all_choices(frame, indices, weights)?;
         let route = self.emit(frame, Route { experts }, &[indices, weights], at)?;
         Some(Value::Route(*route.first()?))
+    }
+
+    /// The indices, repeated along axes that only the weights have, and along one of length 1 where they have one axis only.
+    fn over_all_choices(
+        &mut self,
+        frame: &mut Frame,
+        indices: (ValueId, Span),
+        weights: (ValueId, Span),
+    ) -> Option<(ValueId, Span)> {
+        let (has, more) = (self.module.tensor(indices.0), self.module.tensor(weights.0));
+        let with = if more.axes().any(|axis| !has.has(axis)) {
+            weights
+        } else if has.dims.len() == 1 && has.dims[0].size.fixed().is_none() && !has.has(&Axis::new(CHOICES)) {
+            let one = self.emit(frame, Iota { dim: Dim::fixed(CHOICES, 1) }, &[], indices.1)?;
+            (*one.first()?, indices.1)
+        } else {
+            return Some(indices);
+        };
+        let result = self.emit(frame, Map { expr: Expr::Arg(0) }, &[indices, with], indices.1)?;
+        Some((*result.first()?, indices.1))
     }
 
     /// The sizes of the axes that `split` makes: written, or known by name, and at most one from what is left.

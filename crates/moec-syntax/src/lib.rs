@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod agreement;
 mod build;
+pub mod concrete;
 mod expected;
 mod findings;
 mod grammar;

@@ -20,6 +20,8 @@ pub enum Command {
     New(New),
     /// Report every problem of a spec.
     Check(Check),
+    /// Bring specs into canonical form; comments and line ends stay.
+    Fmt(Fmt),
     /// Find the spec for a checkpoint's config.json and write it with its sizes.
     Import(Import),
     /// Compile a spec to a native library, its C header and its packed weights.
@@ -91,6 +93,16 @@ pub struct Check {
     /// Problems as JSON on standard output, one object a line.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Fmt {
+    /// The .moe files, rewritten in place; `-` is standard input, written to standard output.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Write nothing; name the files that are not in canonical form and exit with 1.
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod check;
 mod explain;
+mod fmt;
 mod import;
 mod new;
 mod run;
@@ -18,6 +19,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::New(arguments) => new::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Fmt(arguments) => fmt::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Build(arguments) => build::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),

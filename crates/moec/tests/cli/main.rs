@@ -4,8 +4,8 @@ mod artefact;
 mod bad_input;
 mod command;
 mod explain;
-
 mod flat;
+mod fmt;
 mod tensors;
 mod text;
 mod verify;

@@ -131,7 +131,7 @@ impl<'c> Emitter<'_, 'c> {
     }
 
     fn step(&self, step: &Step) -> String {
-        let name = self.name("step");
+        let name = self.name(&symbol(step));
         let location =
             (self.locate)(step.at).map(|(file, line, column)| Location::new(self.module.context, &file, line, column));
         self.module.function(&name, &ARGUMENTS, &[], |b, arguments| {
@@ -147,6 +147,13 @@ impl<'c> Emitter<'_, 'c> {
         });
         name
     }
+}
+
+/// A step's word and label as a symbol, for whoever reads a profile or a disassembly: `rows_layers_l_ffn_gate_W`.
+fn symbol(step: &Step) -> String {
+    let words = step.label.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let symbol = [step.kind.name()].into_iter().chain(words).collect::<Vec<_>>().join("_");
+    symbol.chars().take(80).collect()
 }
 
 /// Bytes of scratch that each thread needs for a pass.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use moec_diag::Span;
-use moec_ir::{Node as ModelNode, Op, OpId, ValueId, ops};
+use moec_ir::{Module, Node as ModelNode, Op, OpId, ValueId, ops};
 use moec_plan::{BufferId, Home, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, View};
 use moec_types::{BinaryOp, DType, Expr, Size};
 
@@ -63,7 +63,7 @@ impl Lowering<'_> {
         }
         programmer.finish(yields);
         let program = RowProgram { locals: programmer.locals, ops: programmer.ops };
-        let label = yields.iter().filter_map(|(_, outer)| module.name_of(*outer)).collect::<Vec<_>>().join(", ");
+        let label = label(module, nodes, yields);
         let group = self.row_group(rows);
         self.step(StepKind::Rows { rows, program, group }, at, label);
         Ok(())
@@ -114,10 +114,37 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// Whether anything but the axes of a value is of use to its readers.
+    fn is_computed_with(&self, value: ValueId) -> bool {
+        let mentioned = |at: &OpId| {
+            let node = self.module.node(*at);
+            let Op::Map(map) = &node.op else { return true };
+            let mut mentioned = false;
+            map.expr.visit(&mut |expr| {
+                mentioned |= matches!(expr, Expr::Arg(at) if node.operands[*at] == value);
+            });
+            mentioned
+        };
+        self.yielded.contains(&value) || self.readers.get(&value).into_iter().flatten().any(mentioned)
+    }
+
     /// A value's elements as a row program (or a GEMM's epilogue) sees them.
     pub fn access(&mut self, value: ValueId, at: Span) -> Result<Access, Unsupported> {
         Programmer::new(self).outer(value, at)
     }
+}
+
+/// The parameters that a program reads; what it yields where it reads none.
+fn label(module: &Module, nodes: &[OpId], yields: &[Yield]) -> String {
+    let param = |at: &OpId| match &module.node(*at).op {
+        Op::ParamRef(op) => Some(module.param(op.param).path.as_str()),
+        _ => None,
+    };
+    let mut words: Vec<&str> = nodes.iter().filter_map(param).collect();
+    if words.is_empty() {
+        words = yields.iter().filter_map(|(_, outer)| module.name_of(*outer)).collect();
+    }
+    words.join(", ")
 }
 
 /// Builds one row program.
@@ -171,6 +198,10 @@ impl<'a, 'm> Programmer<'a, 'm> {
             Some(Place::Iota(dim)) => match dim.size {
                 Size::Fixed(_) => whole(Source::Place, &dims),
                 Size::Input(_) => View { source: Source::Position, offset: 0, strides: Vec::new(), index: None },
+                // Only its axis counts: it says in which order others lie.
+                Size::Past(_) | Size::Slots { .. } if !self.lowering.is_computed_with(value) => {
+                    View { source: Source::Place, offset: 0, strides: Vec::new(), index: None }
+                }
                 Size::Past(_) | Size::Slots { .. } => return Err(refuse("its positions are not those of a row")),
             },
             Some(Place::Past { .. }) => return Err(refuse("it holds every earlier position")),

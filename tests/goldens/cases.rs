@@ -1,0 +1,213 @@
+//! Cases of the catalogue: a model of `examples/catalogue`, its inputs and parameters by formula, and what it must choose and
+//! give. `make_goldens.py` writes them; the tests of the oracle, of the plan and of the CPU code share this reader.
+
+use std::path::{Path, PathBuf};
+
+use moec_diag::SourceMap;
+use moec_ir::{Module, Param};
+use moec_oracle::{Data, MemoryWeights, Tensor};
+use moec_sema::Settings;
+use moec_types::DType;
+use serde::Deserialize;
+
+/// What f32 arithmetic may differ by from the f64 reference, for numbers near 1. Printed values have five decimals.
+const TOLERANCE: f64 = 2e-5;
+
+#[derive(Debug, Deserialize)]
+pub struct Case {
+    pub name: String,
+    /// The file in `examples/catalogue`, without `.moe`.
+    pub spec: String,
+    pub tokens: usize,
+    #[serde(default)]
+    pub set: Vec<(String, String)>,
+    pub inputs: Vec<InputValues>,
+    pub params: Vec<ParamValues>,
+    pub routes: Vec<Chosen>,
+    pub y: Given,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct InputValues {
+    pub name: String,
+    #[serde(flatten)]
+    values: Values,
+}
+
+/// The instances of one parameter of one bank member.
+#[derive(Debug, Deserialize)]
+pub struct ParamValues {
+    path: String,
+    /// The first expert of the member.
+    #[serde(default)]
+    first: u32,
+    /// The axes in the order of the values, slowest first.
+    axes: Vec<String>,
+    #[serde(flatten)]
+    values: Values,
+    /// What the seed grows by from one expert to the next, from one layer to the next.
+    #[serde(default)]
+    each: f64,
+    #[serde(default)]
+    layer: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Values {
+    /// Rows, columns, seed, scale: `scale * sin(seed + 0.7 r + 1.3 c + 0.37 r c)`.
+    Waves(usize, usize, f64, f64),
+    /// As they are, one instance after the other.
+    Values(Vec<f64>),
+}
+
+/// One route, position by position.
+#[derive(Debug, Deserialize)]
+pub struct Chosen {
+    pub i: Vec<i32>,
+    pub w: Vec<f64>,
+}
+
+/// What the whole output is like: its Euclidean norm, its sum, and for each position the sum of `y[d] cos d`.
+#[derive(Debug, Deserialize)]
+pub struct Given {
+    norm: f64,
+    sum: f64,
+    rows: Vec<f64>,
+}
+
+impl Values {
+    fn instance(&self, number: usize, shift: f64, count: usize) -> Vec<f64> {
+        match self {
+            Values::Waves(rows, columns, seed, scale) => {
+                assert_eq!(rows * columns, count, "as many waves as elements");
+                let wave = |r: f64, c: f64| scale * (seed + shift + 0.7 * r + 1.3 * c + 0.37 * r * c).sin();
+                (0..count).map(|at| wave((at / columns) as f64, (at % columns) as f64)).collect()
+            }
+            Values::Values(all) => all[number * count..][..count].to_vec(),
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn cases() -> Vec<Case> {
+    let path = root().join("tests/goldens/cases.json");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect("the cases are JSON of this form")
+}
+
+/// Runs every case, also after one has failed, and then says which have.
+pub fn each(run: impl Fn(&Case)) {
+    let cases = cases();
+    let fails = |case: &&Case| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case))).is_err();
+    let failed: Vec<&str> = cases.iter().filter(fails).map(|case| case.name.as_str()).collect();
+    assert!(failed.is_empty(), "{} of {} cases fail: {failed:#?}", failed.len(), cases.len());
+}
+
+impl Case {
+    /// The model, checked.
+    pub fn module(&self) -> Module {
+        let path = root().join(format!("examples/catalogue/{}.moe", self.spec));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut sources = SourceMap::default();
+        let (tree, problems) = moec_syntax::parse(&mut sources, &self.spec, &text);
+        assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
+        let settings = Settings { config: None, overrides: self.set.clone() };
+        let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &settings);
+        assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
+        checked.expect("no problems").module
+    }
+
+    /// The input's elements, row by row.
+    pub fn input(&self, name: &str, count: usize) -> Vec<f64> {
+        let found = self.inputs.iter().find(|input| input.name == name);
+        found.unwrap_or_else(|| panic!("{}: no input `{name}`", self.name)).values.instance(0, 0.0, count)
+    }
+
+    /// The inputs of the module as tensors.
+    pub fn inputs<'m>(&self, module: &'m Module) -> Vec<(&'m str, Tensor)> {
+        let tensor = |input: &'m moec_ir::Input| {
+            let ty = module.tensor(input.value);
+            let size = |dim: &moec_types::Dim| dim.size.fixed().map_or(self.tokens, |size| size as usize);
+            let axes: Vec<_> = ty.dims.iter().map(|dim| (dim.axis.clone(), size(dim))).collect();
+            let values = self.input(&input.name, axes.iter().map(|(_, size)| size).product());
+            let data = match ty.dtype {
+                DType::F32 | DType::Bf16 | DType::F16 => Data::F32(values.iter().map(|value| *value as f32).collect()),
+                DType::I32 => Data::I32(values.iter().map(|value| *value as i32).collect()),
+                DType::Bool => Data::Bool(values.iter().map(|value| *value != 0.0).collect()),
+            };
+            (input.name.as_str(), Tensor::new(axes, data))
+        };
+        module.inputs.iter().map(tensor).collect()
+    }
+
+    /// All parameters of the module.
+    pub fn weights(&self, module: &Module) -> MemoryWeights {
+        let mut weights = MemoryWeights::default();
+        for (number, param) in module.params.iter().enumerate() {
+            let count = param.ty.elements().expect("parameters have fixed sizes") as usize;
+            let values = self.values_of(param, count);
+            let size = |axis: &String| {
+                let dim = param.ty.dims.iter().find(|dim| dim.axis.name() == axis);
+                let dim = dim.unwrap_or_else(|| panic!("{}: `{}` has no axis {axis}", self.name, param.path));
+                (dim.axis.clone(), dim.size.fixed().expect("parameters have fixed sizes") as usize)
+            };
+            let axes: Vec<_> = values.axes.iter().map(size).collect();
+            let layers = param.layers.clone().unwrap_or_else(|| vec![0]);
+            for (rank, layer) in layers.iter().enumerate() {
+                for expert in 0..param.experts.map_or(1, |experts| experts.count) {
+                    let shift = values.each * f64::from(expert) + values.layer * f64::from(*layer);
+                    let data = values.values.instance(expert as usize, shift, count);
+                    let data: Vec<f32> = data.into_iter().map(|value| value as f32).collect();
+                    let id = moec_ir::ParamId(number as u32);
+                    weights.insert(id, rank as u32, expert, Tensor::new(axes.clone(), data));
+                }
+            }
+        }
+        weights
+    }
+
+    /// Layers of several kinds have parameters of one path, told apart by their size.
+    fn values_of(&self, param: &Param, count: usize) -> &ParamValues {
+        let first = param.experts.map_or(0, |experts| experts.first);
+        let fits = |values: &&ParamValues| match &values.values {
+            Values::Waves(rows, columns, _, _) => rows * columns == count,
+            Values::Values(_) => true,
+        };
+        let named = self.params.iter().filter(|values| values.path == param.path && values.first == first);
+        let found = named.clone().find(fits).or(named.clone().next());
+        found.unwrap_or_else(|| panic!("{}: no values for `{}` from expert {first} on", self.name, param.path))
+    }
+
+    /// Compares the routes: choices exactly, weights nearly.
+    pub fn routed<'r>(&self, who: &str, found: impl ExactSizeIterator<Item = (&'r [i32], &'r [f32])>) {
+        let name = &self.name;
+        assert_eq!(found.len(), self.routes.len(), "{name}, {who}: routes");
+        for (at, (found, wanted)) in found.zip(&self.routes).enumerate() {
+            assert_eq!(found.0, wanted.i, "{name}, {who}, route {at}: choices");
+            for (place, (found, wanted)) in found.1.iter().zip(&wanted.w).enumerate() {
+                near(f64::from(*found), *wanted, 1.0, || format!("{name}, {who}, route {at}, weight {place}"));
+            }
+        }
+    }
+
+    /// Compares the output.
+    pub fn gave(&self, who: &str, y: &[f64]) {
+        let (name, width) = (&self.name, y.len() / self.tokens);
+        let norm = y.iter().map(|y| y * y).sum::<f64>().sqrt();
+        near(norm, self.y.norm, self.y.norm, || format!("{name}, {who}, norm of y"));
+        near(y.iter().sum(), self.y.sum, self.y.norm, || format!("{name}, {who}, sum of y"));
+        for (at, (row, wanted)) in y.chunks(width).zip(&self.y.rows).enumerate() {
+            let found = row.iter().enumerate().map(|(d, y)| y * (d as f64).cos()).sum();
+            near(found, *wanted, self.y.norm, || format!("{name}, {who}, row {at} of y"));
+        }
+    }
+}
+
+fn near(found: f64, wanted: f64, size: f64, what: impl Fn() -> String) {
+    let close = (found - wanted).abs() <= TOLERANCE * size.abs().max(1.0);
+    assert!(close, "{}: {wanted} is wanted, found {found}", what());
+}

@@ -1,0 +1,596 @@
+#!/usr/bin/env python3
+"""Writes cases.json: what every technique of examples/catalogue must choose and give.
+
+Each technique is computed here in f64 NumPy from its published formula, once at the sizes of the catalogue's golden table (whose
+printed values are asserted), once with a single token, once with awkward sizes. Numbers need no random generator:
+M(r, c, s)[i, j] = sin(s + 0.7 i + 1.3 j + 0.37 i j). Needs NumPy; run it after changing a formula, and look at the difference.
+"""
+
+import json
+import math
+import os
+
+import numpy as np
+
+
+def softmax(x, ax=-1):
+    z = np.exp(x - x.max(ax, keepdims=True))
+    return z / z.sum(ax, keepdims=True)
+
+
+sigmoid = lambda x: 1 / (1 + np.exp(-x))
+relu = lambda x: np.maximum(x, 0)
+silu = lambda x: x * sigmoid(x)
+gelu = lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+gelu_tanh = lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+unit = lambda a, ax=-1: a / np.sqrt((a * a).sum(ax, keepdims=True))
+normalise = lambda a: a / a.sum(-1, keepdims=True)
+gather = lambda x, i: np.take_along_axis(x, i, -1)
+
+
+def M(r, c, s):
+    i, j = np.meshgrid(np.arange(r), np.arange(c), indexing="ij")
+    return np.sin(s + 0.7 * i + 1.3 * j + 0.37 * i * j)
+
+
+class Case:
+    """The sizes of one case; collects inputs and parameters as they are asked for."""
+
+    margin = 1e9  # between what a top-k takes and what it leaves, over all cases
+
+    def __init__(self, kind, shift=0.0, T=16, D=8, E=8, H=6, K=None):
+        self.kind, self.shift, self.T, self.D, self.E, self.H, self.K = kind, shift, T, D, E, H, K
+        self.set, self.inputs, self.params, self.routes = {}, [], [], []
+        self.x = self.input("x", (T, D, 1.0))
+
+    def sizes(self, **golden):
+        """Settings: the given ones, unless this case has other sizes."""
+        odd = self.kind == "odd"
+        if odd:
+            self.set.update(D=self.D, E=self.E, H=self.H)
+        values = [golden[name][odd] if isinstance(golden[name], tuple) else golden[name] for name in golden]
+        self.set.update({name: value for name, value in zip(golden, values) if odd})
+        return values[0] if len(values) == 1 else values
+
+    def input(self, name, waves):
+        rows, columns, seed = waves
+        self.inputs.append({"name": name, "waves": [rows, columns, seed + self.shift, 1.0]})
+        return M(rows, columns, seed + self.shift)
+
+    def ids(self, name, values):
+        values = np.asarray(values)
+        self.inputs.append({"name": name, "values": values.tolist()})
+        return values
+
+    def param(self, path, axes, rows, columns, seed, scale=1.0, each=0.0, count=1, first=0, layer=0.0, layers=1):
+        """One matrix; or, for `count` experts (or layers), a list of them."""
+        entry = {"path": path, "axes": axes.split(), "waves": [rows, columns, seed + self.shift, scale]}
+        entry |= {k: v for k, v in (("first", first), ("each", each), ("layer", layer)) if v}
+        self.params.append(entry)
+        at = lambda e, l: scale * M(rows, columns, seed + self.shift + each * e + layer * l)
+        if layer:
+            return [[at(e, l) for e in range(count)] for l in range(layers)]
+        return [at(e, 0) for e in range(count)] if each else at(0, 0)
+
+    def values(self, path, axes, values, first=0):
+        values = np.asarray(values, float)
+        self.params.append({"path": path, "axes": axes.split(), "values": [round(v, 9) for v in values.ravel().tolist()]} | ({"first": first} if first else {}))
+        return values
+
+    def top_k(self, x, k):
+        order = np.argsort(-x, -1, kind="stable")
+        if k < x.shape[-1]:
+            ranked = gather(x, order)
+            gap = ranked[..., k - 1] - ranked[..., k]
+            Case.margin = min(Case.margin, gap[np.isfinite(gap)].min())
+        return gather(x, order[..., :k]), order[..., :k]
+
+    def mlps(self, where="ffn.experts[e]", count=None, H=None, first=0, seeds=(10.0, 20.0), act=relu):
+        """`count` experts act(x A1) A2."""
+        count, H = count or self.E, H or self.H
+        a = self.param(where + ".up", "D F", self.D, H, seeds[0], each=1.0, count=count, first=first)
+        b = self.param(where + ".down", "F D", H, self.D, seeds[1], each=1.0, count=count, first=first)
+        return [lambda x, a=a, b=b: act(x @ a) @ b for a, b in zip(a, b)]
+
+    def mlp(self, where, H=None, seeds=(30.0, 31.0)):
+        H = H or self.H
+        a = self.param(where + ".up", "D F", self.D, H, seeds[0])
+        b = self.param(where + ".down", "F D", H, self.D, seeds[1])
+        return lambda x: relu(x @ a) @ b
+
+    def W(self, path="ffn.gate.W", axis="E", E=None, seed=2.0, scale=1.0):
+        return self.param(path, "D " + axis, self.D, E or self.E, seed, scale)
+
+    def combine(self, i, w, experts, x=None):
+        """The route's record, and y[t] = sum over k of w * expert_i(x[t]); -1 is no choice."""
+        x = self.x if x is None else x
+        w = np.where(i >= 0, w, 0.0)
+        self.routes.append({"i": i.ravel().tolist(), "w": [round(float(v), 7) for v in w.ravel()]})
+        self.i, self.w = i, w
+        y = np.zeros_like(x)
+        for t, k in np.ndindex(i.shape):
+            if i[t, k] >= 0:
+                y[t] += w[t, k] * experts[i[t, k]](x[t])
+        return y
+
+    def dense(self, w, experts, keep=None):
+        i = np.tile(np.arange(w.shape[-1]), (self.T, 1))
+        return self.combine(i if keep is None else np.where(keep, i, -1), w, experts)
+
+
+TECHNIQUES = {}
+
+
+def technique(spec, golden=None):
+    def register(f):
+        TECHNIQUES[spec] = (f, golden)
+        return f
+
+    return register
+
+
+@technique("top_k", "i=3 0; sum_i=768; w=0.383124 0.200796; sum_w=10.619012; norm=9.96023; sum=-0.31570")  # G02
+def top_k(c):
+    k = c.sizes(K=(2, 3))
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    return c.combine(i, w, c.mlps())
+
+
+G03 = "i=3 0; sum_i=768; w=0.656124 0.343876; sum_w=16; norm=15.04383; sum=-1.82527"
+
+
+@technique("top_k_renormalised", G03)
+def top_k_renormalised(c):
+    k = c.sizes(K=(2, 3))
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    return c.combine(i, normalise(w), c.mlps())
+
+
+@technique("top_k_of_logits", G03)
+def top_k_of_logits(c):
+    k = c.sizes(K=(2, 3))
+    v, i = c.top_k(c.x @ c.W(), k)
+    return c.combine(i, softmax(v), c.mlps())
+
+
+@technique("noisy_top_k", "i=3 6; sum_i=775; w=0.807224 0.192776; sum_w=16; norm=14.80910; sum=-0.85665")  # G04
+def noisy_top_k(c):
+    k = c.sizes(K=(2, 3))
+    deviation = np.logaddexp(0, c.x @ c.W("ffn.gate.noise_W", seed=3.0, scale=0.3))
+    v, i = c.top_k(c.x @ c.W() + c.input("noise", (c.T, c.E, 5.0)) * deviation, k)
+    return c.combine(i, softmax(v), c.mlps())
+
+
+def limit(c, scores, of_group, kept):
+    """scores [T, groups, members]; -inf outside the best groups."""
+    _, g = c.top_k(of_group, kept)
+    inside = (g[..., None] == np.arange(scores.shape[1])).any(1)
+    return np.where(inside[..., None], scores, -np.inf).reshape(c.T, -1)
+
+
+@technique("device_limited", "i=3 0 1; sum_i=1250; w=0.383124 0.200796 0.0978; sum_w=11.858440; norm=10.98278; sum=-0.75624")  # G07
+def device_limited(c):
+    k, groups, kept = c.sizes(K=(3, 3), groups=(4, 3), kept=(2, 2))
+    p = softmax(c.x @ c.W()).reshape(c.T, groups, -1)
+    w, i = c.top_k(limit(c, p, p.max(-1), kept), k)
+    return c.combine(i, w, c.mlps())
+
+
+@technique("node_limited", "i=3 1 0; sum_i=1186; w=0.978562 0.667057 0.854381; sum_w=40; norm=36.34216; sum=-15.94373")  # G08
+def node_limited(c):
+    k, groups, kept, scale = c.sizes(K=(3, 3), groups=(4, 3), kept=(2, 2), scale=(2.5, 1.75))
+    s = sigmoid(c.x @ c.W())
+    choose = (s + c.values("ffn.gate.bias", "E", 0.2 * np.sin(np.arange(c.E)))).reshape(c.T, groups, -1)
+    _, i = c.top_k(limit(c, choose, c.top_k(choose, 2)[0].sum(-1), kept), k)
+    return c.combine(i, scale * normalise(gather(s, i)), c.mlps())
+
+
+@technique("top_p", "active=34; w=0.383124 0.200796 0.113632 0; sum_w=11.266954; norm=10.33919; sum=-0.36849")  # G09
+def top_p(c):
+    p = c.sizes(p=(0.6, 0.8))
+    v, i = c.top_k(softmax(c.x @ c.W()), c.E)
+    return c.combine(np.where(np.cumsum(v, 1) - v < p, i, -1), v, c.mlps())
+
+
+@technique("cosine", "i=4; sum_i=485; w=0.696375; sum_w=8.138462; norm=8.72917; sum=-2.20480")  # G11
+def cosine(c):
+    k, r = c.sizes(K=(1, 2), R=(4, 5))
+    tau = c.values("ffn.gate.log_scale", "One", [math.log(1 / 0.3)])[0]
+    projected = unit(c.x @ c.param("ffn.gate.project", "D R", c.D, r, 4.0))
+    w, i = c.top_k(softmax(projected @ unit(c.param("ffn.gate.centre", "E R", c.E, r, 6.0)).T * math.exp(tau)), k)
+    return c.combine(i, w, c.mlps())
+
+
+def token_ids(c):
+    return c.ids("ids", (7 * np.arange(c.T) + 3 + int(10 * c.shift)) % 101)
+
+
+@technique("hash", "i=6; sum_i=350; w=1; sum_w=16; norm=19.04448; sum=-0.71707")  # G14
+def hash_(c):
+    c.sizes()
+    i = token_ids(c) * 2654435761 % 2**32
+    i = (i // 2**16 * c.E // 2**16)[:, None]
+    return c.combine(i, np.ones(i.shape), c.mlps())
+
+
+@technique("hash_table")
+def hash_table(c):
+    c.sizes()
+    table = c.values("ffn.gate.table", "Id", (np.arange(101) * 5 + 2) % 7 % c.E)
+    i = table[token_ids(c)].astype(int)[:, None]
+    return c.combine(i, np.ones(i.shape), c.mlps())
+
+
+@technique("dselect", "active=123; w=0 0 0.090724 0; sum_w=16; norm=14.48798; sum=6.14989")  # G15
+def dselect(c):
+    k, bits = c.sizes(K=(2, 3), bits=3)
+    z = c.x @ c.param("ffn.gate.select", "D K Bit", c.D, k * bits, 8.0, scale=0.4)
+    z = z.reshape(c.T, k, 1, bits)
+    s = np.where(z <= -0.5, 0, np.where(z >= 0.5, 1, -2 * z**3 + 1.5 * z + 0.5))
+    code = (np.arange(c.E)[:, None] >> np.arange(bits)[::-1]) & 1
+    r = np.where(code == 1, s, 1 - s).prod(-1)
+    q = (softmax(c.x @ c.param("ffn.gate.mix", "D K", c.D, k, 9.0))[..., None] * r).sum(1)
+    return c.dense(q, c.mlps(), q > 0)
+
+
+@technique("dense_softmax", "w=0.200796 0.0978 0.005124 0.383124; sum_w=16; norm=14.02908; sum=-0.95809")  # G19
+def dense_softmax(c):
+    c.sizes()
+    return c.dense(softmax(c.x @ c.W()), c.mlps())
+
+
+@technique("cosine_threshold", "active=16; w=0 0 0 1; sum_w=16; norm=16.94722; sum=1.89956")  # G20
+def cosine_threshold(c):
+    c.sizes()
+    s = sigmoid(unit(c.x) @ unit(c.W(), 0))
+    on = s > sigmoid(c.values("ffn.gate.threshold", "E", 0.5 + 0.1 * np.cos(np.arange(c.E))))
+    on = on | ((~on.any(1))[:, None] & (s.argmax(1)[:, None] == np.arange(c.E)))
+    return c.dense(on / on.sum(1, keepdims=True), c.mlps(), on)
+
+
+def extended_router(c, more):
+    """The router of E experts and of some more, one after the other."""
+    W = np.concatenate([M(c.D, c.E, 2.0 + c.shift), M(c.D, more, 12.0 + c.shift)], 1)
+    return c.values("ffn.gate.W", "D E", W)
+
+
+@technique("null_experts", "i=3 9 0; sum_i=2014; w=0.656124 0 0.343876; sum_w=16; norm=15.66980; sum=-2.19487")  # G21
+def null_experts(c):
+    k, nulls = c.sizes(K=(3, 3), nulls=(4, 2))
+    p = softmax(c.x @ extended_router(c, nulls))
+    v, i = c.top_k(p, k)
+    w = v * (i < c.E)
+    y = c.combine(i, w / np.maximum(w.sum(1, keepdims=True), 1e-30), c.mlps() + [lambda x: 0 * x] * nulls)
+    c.set["E"] = c.E + nulls
+    return y
+
+
+@technique("cheap_experts", "i=3 9; sum_i=1289; w=0.244471 0.239168; sum_w=10.588046; norm=6.80200; sum=4.22399")  # G22
+def cheap_experts(c):
+    k = c.sizes(K=(2, 3))
+    w, i = c.top_k(softmax(c.x @ extended_router(c, 4)), k)
+    # Vectors are rows of one matrix, mixes pairs of columns of another.
+    vectors = c.values("ffn.experts[e].c", "D", M(2, c.D, 13.0 + c.shift), first=c.E)
+    mixes = M(c.D, 4, 14.0 + c.shift).reshape(c.D, 2, 2).transpose(1, 0, 2)
+    mixes = c.values("ffn.experts[e].mix", "D Two", mixes, first=c.E)
+
+    def constant(e):
+        def f(x):
+            a = softmax(x @ mixes[e])
+            return a[0] * x + a[1] * vectors[e]
+
+        return f
+
+    y = c.combine(i, w, c.mlps() + [constant(0), constant(1), lambda x: x, lambda x: 0 * x])
+    c.set["E"] = c.E + 4
+    return y
+
+
+@technique("product_keys", "i=100 103 96 104; sum_i=60310; w=0.296128 0.266221 0.225458 0.212192; sum_w=16; norm=2.45718; sum=-2.63057")  # G23
+def product_keys(c):
+    n, k, r = c.sizes(N=(16, 5), K=(4, 3), R=(4, 3))
+    c.set.pop("E", None), c.set.pop("H", None)
+    q = c.x @ c.param("ffn.gate.query", "D Half R", c.D, 2 * r, 17.0)
+    keys = c.values("ffn.gate.keys", "Half Row R", [M(n, r, 15.0 + c.shift), M(n, r, 16.0 + c.shift)])
+    (sx, ix), (sy, iy) = c.top_k(q[:, :r] @ keys[0].T, k), c.top_k(q[:, r:] @ keys[1].T, k)
+    s = (sx[:, :, None] + sy[:, None]).reshape(c.T, -1)
+    v, j = c.top_k(s, k)
+    i = gather((n * ix[:, :, None] + iy[:, None]).reshape(c.T, -1), j)
+    u = c.values("ffn.experts[e].u", "One D", M(n * n, c.D, 18.0 + c.shift))
+    out = c.values("ffn.experts[e].v", "One D", M(n * n, c.D, 19.0 + c.shift))
+    return c.combine(i, softmax(v), [lambda x, e=e: gelu_tanh(x @ u[e]) * out[e] for e in range(n * n)])
+
+
+@technique("prototypes", "i=3 6; sum_i=973; w=0.557804 0.362861; sum_w=17.386504; norm=17.24529; sum=1.74891")  # G24
+def prototypes(c):
+    k, groups = c.sizes(K=(1, 2), groups=(2, 2))
+    v, i = c.top_k(softmax((c.x @ c.W()).reshape(c.T, groups, -1)), k)
+    i = i + (np.arange(groups) * (c.E // groups))[:, None]
+    return c.combine(i.reshape(c.T, -1), v.reshape(c.T, -1), c.mlps())
+
+
+@technique("attention_router", "i=3 0; sum_i=660; w=0.501946 0.498054; sum_w=16; norm=16.01526; sum=-3.03204")  # G25
+def attention_router(c):
+    k = c.sizes(K=(2, 3))
+    q, keys = c.x @ c.W("ffn.gate.query"), c.x @ c.W("ffn.gate.key", seed=3.0, scale=0.3)
+    s = softmax(q[:, :, None] * keys[:, None, :]) @ (c.x @ c.W("ffn.gate.value", seed=21.0))[:, :, None]
+    w, i = c.top_k(softmax(s[..., 0]), k)
+    return c.combine(i, normalise(w), c.mlps())
+
+
+@technique("normalised_logits", "i=3 0; sum_i=768; w=0.33286 0.195361; sum_w=9.209847; norm=8.06237; sum=-0.31112")  # G26
+def normalised_logits(c):
+    k = c.sizes(K=(2, 3))
+    l = c.x @ c.W()
+    w, i = c.top_k(softmax((l - l.mean(1, keepdims=True)) / l.std(1, keepdims=True)), k)
+    return c.combine(i, w, c.mlps())
+
+
+@technique("shared_scalar_gate")
+def shared_scalar_gate(c):
+    k, wide = c.sizes(K=(2, 3), wide=(12, 7))
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    opened = sigmoid(c.x @ c.param("ffn.always.open", "D One", c.D, 1, 29.0))
+    return c.combine(i, w, c.mlps()) + opened * c.mlp("ffn.always.expert", wide)(c.x)
+
+
+def passing(c, i, a):
+    """One expert with share a, and what passes by with the rest, as the bank's last."""
+    return c.combine(np.concatenate([i, i * 0 + c.E], 1), np.concatenate([a, 1 - a], 1), c.mlps() + [lambda x: x])
+
+
+@technique("base_inference")
+def base_inference(c):
+    c.sizes()
+    s, i = c.top_k(c.x @ c.W(axis="Routed"), 1)
+    return passing(c, i, sigmoid(s))
+
+
+@technique("stable")
+def stable(c):
+    r = c.sizes(R=(5, 4))
+    embed = c.param("ffn.gate.embed", "V R", 101, r, 23.0)[token_ids(c)]
+    _, i = c.top_k(embed @ c.param("ffn.gate.router", "R Routed", r, c.E, 24.0), 1)
+    return passing(c, i, sigmoid(gather(c.x @ c.W(axis="Routed"), i)))
+
+
+@technique("task_level")
+def task_level(c):
+    k = c.sizes(K=(2, 3))
+    task = c.ids("task", np.arange(c.T) * 2 % 3)
+    w, i = c.top_k(softmax(c.param("ffn.gate.embed", "Task D", 3, c.D, 25.0)[task] @ c.W()), k)
+    return c.combine(i, normalise(w), c.mlps())
+
+
+@technique("domains")
+def domains(c):
+    c.sizes()
+    i = c.ids("domain", np.arange(c.T) * 3 % c.E)[:, None]
+    return c.combine(i, np.ones(i.shape), c.mlps())
+
+
+@technique("sigma")
+def sigma(c):
+    k = c.sizes(K=(2, 3))
+    w, i = c.top_k(sigmoid(c.x @ c.W()), k)
+    return c.combine(i, w, c.mlps())
+
+
+@technique("sparse_mixer")
+def sparse_mixer(c):
+    jitter = c.sizes(jitter=(0.3, 0.2))
+    s = c.x @ c.W()
+
+    def pick(left):
+        best = left.max(-1, keepdims=True)
+        far = (best - s) / np.maximum(np.abs(s), best) > 2 * jitter
+        i = c.top_k(left, 1)[1]
+        return i, gather(softmax(np.where(far, -np.inf, left)), i)
+
+    i1, w1 = pick(s)
+    i2, w2 = pick(np.where(i1 == np.arange(c.E), -np.inf, s))
+    return c.combine(np.concatenate([i1, i2], 1), np.concatenate([w1, w2], 1), c.mlps())
+
+
+@technique("hierarchical")
+def hierarchical(c):
+    k, groups, outer = c.sizes(K=(1, 2), groups=(4, 3), outer=(2, 2))
+    g, at = c.top_k(c.x @ c.W("ffn.gate.group_W", "Group", groups, 26.0), outer)
+    inner = np.take_along_axis((c.x @ c.W()).reshape(c.T, groups, -1), at[..., None], 1)
+    v, i = c.top_k(inner, k)
+    i = at[..., None] * (c.E // groups) + i
+    return c.combine(i.reshape(c.T, -1), (softmax(g)[..., None] * softmax(v)).reshape(c.T, -1), c.mlps())
+
+
+@technique("clusters")
+def clusters(c):
+    c.sizes()
+    cluster = c.ids("cluster", np.arange(c.T) * 2 % 3)
+    c.set["E"] = c.E + 1
+    w, i = c.top_k(softmax(c.param("ffn.gate.embed", "Cluster D", 3, c.D, 25.0)[cluster] @ c.W(axis="Routed")), 1)
+    return c.combine(np.concatenate([i, i * 0 + c.E], 1), np.concatenate([w, 1 - w], 1), c.mlps(count=c.E + 1))
+
+
+@technique("multi_head")
+def multi_head(c):
+    k, width = c.sizes(K=(2, 3), W=(8, 14))
+    narrow = width // 2
+    parts = (c.x @ c.param("ffn.into", "D W", c.D, width, 27.0)).reshape(c.T, 2, narrow)
+    W = c.param("ffn.bank.gate.W", "D E", narrow, c.E, 2.0)
+    a = c.param("ffn.bank.experts[e].up", "D F", narrow, c.H, 10.0, each=1.0, count=c.E)
+    b = c.param("ffn.bank.experts[e].down", "F D", c.H, narrow, 20.0, each=1.0, count=c.E)
+    experts = [lambda x, a=a, b=b: relu(x @ a) @ b for a, b in zip(a, b)]
+    outs = []
+    for part in (parts[:, 0], parts[:, 1]):
+        w, i = c.top_k(softmax(part @ W), k)
+        outs.append(c.combine(i, normalise(w), experts, part))
+    back = c.param("ffn.back", "Wide D", width, c.D, 28.0)
+    return np.concatenate(outs, 1) @ back
+
+
+@technique("laplace")
+def laplace(c):
+    k = c.sizes(K=(2, 3))
+    away = c.x[:, None] - c.param("ffn.gate.centre", "E D", c.E, c.D, 2.0)
+    w, i = c.top_k(softmax(-np.sqrt((away * away).sum(-1))), k)
+    return c.combine(i, w, c.mlps())
+
+
+@technique("random_routed")
+def random_routed(c):
+    c.sizes()
+    domain = c.ids("domain", np.arange(c.T) % 2)
+    table = c.values("ffn.gate.table", "Domain V", (np.arange(202) * 11 + 5) % 13 % (c.E // 2)).reshape(2, 101)
+    i = (domain * (c.E // 2) + table[domain, token_ids(c)].astype(int))[:, None]
+    return c.combine(i, np.ones(i.shape), c.mlps())
+
+
+@technique("lora_mixture")
+def lora_mixture(c):
+    rank, scale = c.sizes(rank=(2, 3), scale=(0.5, 1.5))
+    a = c.param("adapters.experts[e].a", "D Rank", c.D, rank, 10.0, each=1.0, count=c.E)
+    b = c.param("adapters.experts[e].b", "Rank D", rank, c.D, 20.0, each=1.0, count=c.E)
+    experts = [lambda x, a=a, b=b: scale * (x @ a @ b) for a, b in zip(a, b)]
+    return c.mlp("base")(c.x) + c.dense(softmax(c.x @ c.W("adapters.gate.W")), experts)
+
+
+def body(spec, act, gated):
+    @technique(spec)
+    def f(c):
+        k = c.sizes(K=(2, 3))
+        e, at = dict(each=1.0, count=c.E), "ffn.experts[e]."
+        w, i = c.top_k(softmax(c.x @ c.W()), k)
+        up = c.param(at + "up", "D F", c.D, c.H, 10.0, **e)
+        down = c.param(at + "down", "F D", c.H, c.D, 20.0, **e)
+        if gated:
+            gate = c.param(at + "gate", "D F", c.D, c.H, 40.0, **e)
+            experts = [lambda x, u=u, g=g, d=d: (act(x @ g) * (x @ u)) @ d for u, g, d in zip(up, gate, down)]
+        else:
+            first = c.param(at + "up_bias", "F", 1, c.H, 50.0, **e)
+            second = c.param(at + "down_bias", "D", 1, c.D, 60.0, **e)
+            experts = [
+                lambda x, u=u, p=p, d=d, q=q: act(x @ u + p[0]) @ d + q[0] for u, p, d, q in zip(up, first, down, second)
+            ]
+        return c.combine(i, normalise(w), experts)
+
+
+body("body_relu", relu, False)
+body("body_gelu", gelu, False)
+body("body_gelu_tanh", gelu_tanh, False)
+body("body_geglu", gelu, True)
+body("body_swiglu", silu, True)
+
+
+@technique("unequal_widths")
+def unequal_widths(c):
+    c.E = 6
+    k = c.sizes(K=(2, 3))
+    c.set.pop("H", None)
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    experts = []
+    for first, width in ((0, 3), (2, 6), (4, 9)):
+        experts += c.mlps(count=2, H=width, first=first, seeds=(10.0 + first, 20.0 + first))
+    return c.combine(i, normalise(w), experts)
+
+
+@technique("fine_grained")
+def fine_grained(c):
+    k, m = c.sizes(K=(1, 2), m=(2, 5))
+    w, i = c.top_k(softmax(c.x @ c.W(E=m * c.E)), m * k)
+    return c.combine(i, w, c.mlps(count=m * c.E, H=c.H // m))
+
+
+@technique("shared")
+def shared(c):
+    k = c.sizes(K=(2, 3))
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    both = c.mlp("ffn.always0")(c.x) + c.mlp("ffn.always1", seeds=(32.0, 33.0))(c.x)
+    return c.combine(i, normalise(w), c.mlps()) + both
+
+
+@technique("residual")
+def residual(c):
+    k = c.sizes(K=(1, 2))
+    mix = softmax(c.x @ c.param("mix", "D Two", c.D, 2, 29.0))
+    w, i = c.top_k(softmax(c.x @ c.W("routed.gate.W")), k)
+    routed = c.combine(i, w, c.mlps("routed.experts[e]"))
+    return mix[:, :1] * routed + mix[:, 1:] * c.mlp("dense")(c.x)
+
+
+@technique("pyramid")
+def pyramid(c):
+    c.sizes()
+    D, H, E, h = c.D, c.H, c.E, c.x
+    small, large = [], []
+    per_layer = dict(layer=3.0, layers=3)
+    for size, found in ((E, small), (2 * E, large)):
+        for path, axes, rows, columns, seed, each, count in (
+            ("gate.W", "D E", D, size, 2.0, 0.0, 1),
+            ("experts[e].up", "D F", D, H, 10.0, 1.0, size),
+            ("experts[e].down", "F D", H, D, 20.0, 1.0, size),
+        ):
+            found.append(c.param("layers[l].routed." + path, axes, rows, columns, seed, each=each, count=count, **per_layer))
+    up = c.param("layers[l].dense.up", "D F", D, H, 30.0, scale=0.25, **per_layer)
+    down = c.param("layers[l].dense.down", "F D", H, D, 31.0, scale=0.25, **per_layer)
+    for l in range(3):
+        W, a, b = (values[l] for values in (large if l == 2 else small))
+        w, i = c.top_k(softmax(h @ W[0]), 1)
+        experts = [lambda x, a=a, b=b: relu(x @ a) @ b for a, b in zip(a, b)]
+        h = h + c.combine(i, w, experts, h) + relu(h @ up[l][0]) @ down[l][0]
+    return h
+
+
+def check(spec, c, y, golden):
+    """The case against the line of the golden table."""
+    found = {
+        "i": c.i[0].tolist(),
+        "sum_i": int((c.i * (1 + np.arange(len(c.i)))[:, None]).sum()),
+        "w": c.w[0][:4].tolist(),
+        "sum_w": c.w.sum(),
+        "norm": np.linalg.norm(y),
+        "sum": y.sum(),
+        "active": int((c.i >= 0).sum()),
+    }
+    for part in golden.split("; "):
+        name, wanted = part.split("=")
+        got = np.atleast_1d(found[name])
+        wanted = np.array([float(value) for value in wanted.split()])
+        assert np.allclose(got[: len(wanted)], wanted, atol=6e-6), f"{spec}: {name} is {got}, the table has {wanted}"
+
+
+def main():
+    cases = []
+    for spec, (f, golden) in TECHNIQUES.items():
+        for c in (
+            Case("golden"),
+            Case("one", shift=0.37, T=1),
+            Case("odd", shift=1.25, T=23, D=9, E=6, H=5, K=3),
+        ):
+            y = f(c)
+            if golden and c.kind == "golden":
+                check(spec, c, y, golden)
+            rows = y @ np.cos(np.arange(y.shape[1]))
+            cases.append(
+                {
+                    "name": f"{spec}, {c.kind}",
+                    "spec": spec,
+                    "tokens": c.T,
+                    "set": [[name, str(value)] for name, value in c.set.items()] if c.kind == "odd" else [],
+                    "inputs": c.inputs,
+                    "params": c.params,
+                    "routes": c.routes,
+                    "y": {
+                        "norm": round(float(np.linalg.norm(y)), 7),
+                        "sum": round(float(y.sum()), 7),
+                        "rows": [round(float(v), 6) for v in rows],
+                    },
+                }
+            )
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.json")
+    with open(path, "w") as out:
+        out.write("[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "\n]\n")
+    print(f"{len(cases)} cases; the narrowest choice is decided by {Case.margin:.1e}")
+
+
+if __name__ == "__main__":
+    main()

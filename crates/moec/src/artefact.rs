@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use moec_codegen::Instances;
 use moec_ir::Module;
 use moec_plan::Plan;
+use tempfile::TempDir;
 
 use crate::{
     checkpoint,
@@ -60,14 +61,13 @@ pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], ou
         Source::Nowhere | Source::Checkpoint(_) => None,
     };
 
+    // Before the work, so that a wrong place is told at once.
+    let place = Place::make(out)?;
     let (fused, _) = compile::fuse(module.clone(), &code.disable_pass)?;
     let plan = compile::plan(&fused, &sources)?;
     let objects = compile::objects(&plan, code, &sources)?;
 
-    files::make_folder(out)?;
-    let work = tempfile::Builder::new().prefix(".moec-build-").tempdir_in(out);
-    let work = work.map_err(|cause| files::CannotWrite { path: out.into(), cause })?;
-    let folder = work.path();
+    let folder = place.work.path();
     moec_codegen::link(&objects, &plan.name, folder)?;
     files::write(&folder.join(format!("{}.h", plan.name)), moec_codegen::header(&plan)?.as_bytes())?;
     match (&matched, &map, &from_tensors) {
@@ -84,7 +84,37 @@ pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], ou
     // Last: who finds it finds all the rest.
     let files = move_all(folder, out)?;
     manifest.write(out)?;
+    place.keep();
     Ok(Made { manifest, files })
+}
+
+/// The folder to write to, with one inside it to work in. A folder made for a build that fails goes away again.
+struct Place {
+    work: TempDir,
+    made: Option<PathBuf>,
+}
+
+impl Place {
+    fn make(out: &Path) -> Result<Place, files::CannotWrite> {
+        let made = (!out.exists()).then(|| out.to_owned());
+        files::make_folder(out)?;
+        let work = tempfile::Builder::new().prefix(".moec-build-").tempdir_in(out);
+        let work = work.map_err(|cause| files::CannotWrite { path: out.into(), cause })?;
+        Ok(Place { work, made })
+    }
+
+    fn keep(mut self) {
+        self.made = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(made) = &self.made {
+            // What cannot be removed can stay: it is empty.
+            let _ = fs::remove_dir_all(self.work.path()).and_then(|()| fs::remove_dir(made));
+        }
+    }
 }
 
 fn pack(plan: &Plan, source: &dyn Instances, folder: &Path) -> Result<(), Failure> {

@@ -314,3 +314,32 @@ fn damaged_builds() {
     run().refused(1, &["build.json"]);
     moec_in(path, "run . --prompt A").refused(1, &["build.json"]);
 }
+
+#[test]
+fn token_ids_out_of_range() {
+    let folder = crate::command::built_bard();
+    let path = folder.path();
+    for (ids, words) in [([1, 2, 256], ["ids", "256"]), ([-1, 2, 3], ["ids", "-1"])] {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id: &i32| id.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::I32, vec![3], &bytes).expect("consistent");
+        fs::write(path.join("in.safetensors"), safetensors::serialize([("ids", view)], None).expect("serialised"))
+            .expect("written");
+        for line in ["run build", "run bard.moe --weights CHECKPOINT --backend oracle"] {
+            let line = line.replace("CHECKPOINT", &crate::command::bard().display().to_string());
+            let ended = moec_in(path, &format!("{line} --inputs in.safetensors --outputs out.safetensors"));
+            ended.refused(1, &words);
+            assert!(!path.join("out.safetensors").exists());
+        }
+    }
+}
+
+#[test]
+fn what_the_target_cannot_do() {
+    let folder = folder();
+    let path = folder.path();
+    moec_in(path, "new decoder").fine();
+    // Attention that is not recognised would store scores of every pair of positions.
+    moec_in(path, "build decoder.moe --disable-pass fuse-attention").refused(3, &["cannot", "help:"]);
+    assert!(!path.join("build").exists());
+    moec_in(path, "explain decoder.moe --disable-pass fuse-attention").fine();
+}

@@ -70,6 +70,7 @@ impl Evaluator {
                     self.layers(frame, index, from, to, body, statement.at)
                 }
             }
+            self.note_statement(frame, statement);
         }
         match (result, frame.kind) {
             (_, BodyKind::Model | BodyKind::Layer | BodyKind::Config) => Value::Nothing,

@@ -96,6 +96,11 @@ const PRIMITIVES: &[Primitive] = &[
     Primitive { name: "fail", form: "fail(\"why\")", takes: Takes::Fail },
 ];
 
+/// Every primitive's name and form, such as `top_k(x, k over E)`.
+pub fn primitives() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PRIMITIVES.iter().map(|primitive| (primitive.name, primitive.form)).chain([("size", "size(A)")])
+}
+
 /// The names of all primitives.
 pub(crate) fn names<'n>() -> impl Iterator<Item = &'n str> {
     PRIMITIVES.iter().map(|primitive| primitive.name).chain(["size"])

@@ -142,6 +142,7 @@ impl Evaluator {
                 let mut body = Frame { kind: BodyKind::Fn, x: None, names: Vec::new(), ..frame.clone() };
                 body.file = self.definitions.file_of(id);
                 self.enter(&mut body, &bindings.arguments, &bindings.axes);
+                self.note_formals(&body, definition);
                 let result = self.body(&mut body, &definition.body, definition.name.at);
                 if let Some(ty) = result.tensor_type(&self.module) {
                     frame.note(ty);

@@ -78,6 +78,7 @@ impl Evaluator {
                 let found = value.describe(&self.module);
                 self.fail(NotASetting { name: name.clone(), found, at: entry.default.at })
             };
+            self.note(entry.name.at, &value);
             self.config.push(ConfigEntry { name: name.clone(), value, key, at: entry.name.at });
         }
         for (name, _) in &overrides {
@@ -182,7 +183,7 @@ pub(crate) fn settings_of(config: &[ConfigEntry]) -> Vec<Setting> {
         .collect()
 }
 
-fn setting_value(value: &Value) -> Option<SettingValue> {
+pub(crate) fn setting_value(value: &Value) -> Option<SettingValue> {
     match value {
         Value::Int(value) => Some(SettingValue::Int(*value)),
         Value::Float(value) => Some(SettingValue::Float(*value)),

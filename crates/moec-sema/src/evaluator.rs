@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::{
     config::ConfigEntry,
+    index::Index,
     scope::{DefinitionId, Definitions, FileId, Frame},
     value::{Operand, Value},
 };
@@ -65,6 +66,8 @@ pub(crate) struct Evaluator {
     pub calls: Vec<Call>,
     pub shared: Vec<Shared>,
     pub chosen_from: BTreeMap<ValueId, ChosenFrom>,
+    /// What is learned of the text, where an editor wants to know.
+    pub index: Option<Index>,
     /// Problems are not wanted: what they would be about may not be needed.
     pub muted: bool,
     pub steps: u64,
@@ -84,6 +87,7 @@ impl Evaluator {
             calls: Vec::new(),
             shared: Vec::new(),
             chosen_from: BTreeMap::new(),
+            index: None,
             muted: false,
             steps: 0,
             nodes: 0,

@@ -24,6 +24,12 @@ impl Evaluator {
     }
 
     pub fn eval(&mut self, frame: &mut Frame, expr: &Expr) -> Value {
+        let value = self.eval_kind(frame, expr);
+        self.note_expr(frame, expr, &value);
+        value
+    }
+
+    fn eval_kind(&mut self, frame: &mut Frame, expr: &Expr) -> Value {
         if !self.step(expr.at) {
             return Value::Error;
         }

@@ -11,6 +11,7 @@ mod config;
 mod elementwise;
 mod evaluator;
 mod expression;
+mod index;
 mod layers;
 mod library;
 mod model;
@@ -29,6 +30,8 @@ use moec_ir::Module;
 use moec_syntax::tree::{Config, File, Item, Model, Weights};
 use thiserror::Error;
 
+pub use builtin::primitives;
+pub use index::{Index, ParamFact};
 pub use library::library;
 pub use weights::{Claim, WeightMap};
 
@@ -95,32 +98,51 @@ pub struct Checked {
 /// Checks a file. `None` whenever a problem was found; the problems say all of what is wrong, not only the first thing.
 /// Library files that it uses are added to `sources`.
 pub fn check(sources: &mut SourceMap, file: &File, settings: &Settings) -> (Option<Checked>, Problems) {
+    let (checked, problems, _) = with_stack(sources, file, settings, None);
+    (checked, problems)
+}
+
+/// As [`check`], and what was learned of each place of the text, whether or not there were problems.
+pub fn check_and_index(
+    sources: &mut SourceMap,
+    file: &File,
+    settings: &Settings,
+) -> (Option<Checked>, Problems, Index) {
+    let (checked, problems, index) = with_stack(sources, file, settings, Some(Index::default()));
+    (checked, problems, index.unwrap_or_default())
+}
+
+type Found = (Option<Checked>, Problems, Option<Index>);
+
+fn with_stack(sources: &mut SourceMap, file: &File, settings: &Settings, index: Option<Index>) -> Found {
     // Evaluation recurses over expressions and calls; both are bounded, and this holds the bound in any build.
     const STACK_BYTES: usize = 256 << 20;
     std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("check".to_owned()).stack_size(STACK_BYTES);
         let worker =
-            worker.spawn_scoped(scope, || check_here(sources, file, settings)).expect("a thread can be started");
+            worker.spawn_scoped(scope, || check_here(sources, file, settings, index)).expect("a thread can be started");
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings) -> (Option<Checked>, Problems) {
+fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings, index: Option<Index>) -> Found {
     let mut problems = Problems::default();
     let definitions = Definitions::load(sources, file, &mut problems);
     let sections = Sections::of(file, &mut problems);
     let name = sections.model.map_or("model", |model| model.name.text.as_str());
     let mut evaluator = Evaluator::new(definitions, name);
     evaluator.problems = problems;
+    evaluator.index = index;
     evaluator.configure(sources, sections.config.iter().copied(), &file.serves, settings);
-    let Some(model) = sections.model else { return (None, evaluator.problems) };
+    let Some(model) = sections.model else { return (None, evaluator.problems, evaluator.index) };
     evaluator.model(model);
+    evaluator.note_params();
     if !evaluator.problems.is_empty() {
-        return (None, evaluator.problems);
+        return (None, evaluator.problems, evaluator.index);
     }
     let weights = sections.weights.map(|section| evaluator.weights(section, model));
     if !evaluator.problems.is_empty() {
-        return (None, evaluator.problems);
+        return (None, evaluator.problems, evaluator.index);
     }
     let checked = Checked {
         settings: config::settings_of(&evaluator.config),
@@ -128,7 +150,7 @@ fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings) -> (Opt
         weights,
         serves: file.serves.iter().map(|served| served.text.clone()).collect(),
     };
-    (Some(checked), evaluator.problems)
+    (Some(checked), evaluator.problems, evaluator.index)
 }
 
 /// The parts of a file, of some of which there is one.

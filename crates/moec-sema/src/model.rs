@@ -51,6 +51,8 @@ impl Evaluator {
                 }
             };
             frame.bind(&input.name, value, Origin::Input);
+            self.note_bound(&frame, &input.name);
+            self.note_axes(&frame, input.ty.axes.iter().map(|axis| &axis.name));
         }
         self.body(&mut frame, &model.body, model.name.at);
         if !self.problems.is_empty() {

@@ -77,6 +77,7 @@ impl Evaluator {
             body.dims.insert(Axis::new(EXPERTS), Dim::fixed(EXPERTS, bank.experts));
         }
         self.enter(&mut body, &template.arguments, &template.axes);
+        self.note_formals(&body, &definition);
         body.bind(&Name { text: "x".to_owned(), at: Span::NONE }, x.value.clone(), Origin::Formal);
         let result = self.body(&mut body, &definition.body, definition.name.at);
         self.calls.pop();

@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use moec_diag::SourceMap;
-use moec_ir::{Module, Param};
-use moec_oracle::{Data, MemoryWeights, Tensor};
+use moec_interpreter::Instances;
+use moec_ir::{Module, Param, ParamId};
+use moec_oracle::{MemoryWeights, Tensor, Weights};
+use moec_plan::Plan;
 use moec_sema::Settings;
-use moec_types::DType;
 use serde::Deserialize;
 
 /// What f32 arithmetic may differ by from the f64 reference, for numbers near 1. Printed values have five decimals.
@@ -89,6 +90,17 @@ impl Values {
     }
 }
 
+/// Parameters as a plan's packing asks for them.
+pub struct FromOracle<'w>(pub &'w MemoryWeights);
+
+impl Instances for FromOracle<'_> {
+    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
+        let tensor = self.0.instance(ParamId(param), layer, expert).expect("a case knows every parameter");
+        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
+        (axes, tensor.f32().to_vec())
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -121,27 +133,16 @@ impl Case {
         checked.expect("no problems").module
     }
 
-    /// The input's elements, row by row.
+    /// The rows of a plan's inputs.
+    pub fn rows(&self, plan: &Plan) -> Vec<Vec<f64>> {
+        let row = |port: &moec_plan::Port| plan.buffer(port.buffer).row as usize;
+        plan.inputs.iter().map(|port| self.input(&port.name, self.tokens * row(port))).collect()
+    }
+
+    /// An input's elements, row by row.
     pub fn input(&self, name: &str, count: usize) -> Vec<f64> {
         let found = self.inputs.iter().find(|input| input.name == name);
         found.unwrap_or_else(|| panic!("{}: no input `{name}`", self.name)).values.instance(0, 0.0, count)
-    }
-
-    /// The inputs of the module as tensors.
-    pub fn inputs<'m>(&self, module: &'m Module) -> Vec<(&'m str, Tensor)> {
-        let tensor = |input: &'m moec_ir::Input| {
-            let ty = module.tensor(input.value);
-            let size = |dim: &moec_types::Dim| dim.size.fixed().map_or(self.tokens, |size| size as usize);
-            let axes: Vec<_> = ty.dims.iter().map(|dim| (dim.axis.clone(), size(dim))).collect();
-            let values = self.input(&input.name, axes.iter().map(|(_, size)| size).product());
-            let data = match ty.dtype {
-                DType::F32 | DType::Bf16 | DType::F16 => Data::F32(values.iter().map(|value| *value as f32).collect()),
-                DType::I32 => Data::I32(values.iter().map(|value| *value as i32).collect()),
-                DType::Bool => Data::Bool(values.iter().map(|value| *value != 0.0).collect()),
-            };
-            (input.name.as_str(), Tensor::new(axes, data))
-        };
-        module.inputs.iter().map(tensor).collect()
     }
 
     /// All parameters of the module.
@@ -162,7 +163,7 @@ impl Case {
                     let shift = values.each * f64::from(expert) + values.layer * f64::from(*layer);
                     let data = values.values.instance(expert as usize, shift, count);
                     let data: Vec<f32> = data.into_iter().map(|value| value as f32).collect();
-                    let id = moec_ir::ParamId(number as u32);
+                    let id = ParamId(number as u32);
                     weights.insert(id, rank as u32, expert, Tensor::new(axes.clone(), data));
                 }
             }

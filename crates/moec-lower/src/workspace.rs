@@ -10,7 +10,19 @@ struct Touch {
     buffer: BufferId,
     write: bool,
     /// A row program's use of the row that it computes.
-    own_row: Option<Rows>,
+    own_row: Option<Share>,
+}
+
+/// How a row program's rows are shared out among threads: two steps that agree in it have each row on the same thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    rows: Rows,
+    /// Some experts' slots: they are shared out among themselves.
+    group: Option<(BufferId, u32, u32)>,
+}
+
+impl Share {
+    const ONE: Share = Share { rows: Rows::One, group: None };
 }
 
 /// Everything that a step reads and writes, in order.
@@ -21,10 +33,12 @@ fn touches(kind: &StepKind) -> Vec<Touch> {
             if let Some(group) = group {
                 found.push(Touch { buffer: group.offsets, write: false, own_row: None });
             }
+            let group = group.as_ref().map(|group| (group.offsets, group.first, group.count));
+            let share = Share { rows: *rows, group };
             for op in &program.ops {
                 let (reads, writes) = views(op);
-                reads.into_iter().for_each(|view| touch_view(view, false, *rows, &mut found));
-                writes.into_iter().for_each(|view| touch_view(view, true, *rows, &mut found));
+                reads.into_iter().for_each(|view| touch_view(view, false, share, &mut found));
+                writes.into_iter().for_each(|view| touch_view(view, true, share, &mut found));
             }
         }
         StepKind::Gemm(gemm) => touch_gemm(gemm, &mut found),
@@ -59,14 +73,14 @@ fn touch_gemm(gemm: &Gemm, found: &mut Vec<Touch>) {
     found.push(touch(gemm.out, true));
 }
 
-fn touch_view(view: &View, write: bool, rows: Rows, found: &mut Vec<Touch>) {
+fn touch_view(view: &View, write: bool, share: Share, found: &mut Vec<Touch>) {
     match view.source {
-        Source::Row(buffer) => found.push(Touch { buffer, write, own_row: Some(rows) }),
+        Source::Row(buffer) => found.push(Touch { buffer, write, own_row: Some(share) }),
         Source::Whole(buffer) => found.push(Touch { buffer, write, own_row: None }),
         Source::Local(_) | Source::Param(_) | Source::Literal(_) | Source::Place | Source::Position => {}
     }
     if let Some(index) = &view.index {
-        touch_view(&index.view, false, rows, found);
+        touch_view(&index.view, false, share, found);
     }
 }
 
@@ -115,7 +129,7 @@ fn safe_in_place(kind: &StepKind, from: BufferId, to: BufferId) -> bool {
             };
             let reads = |op: &RowOp| {
                 let mut found = Vec::new();
-                views(op).0.into_iter().for_each(|view| touch_view(view, false, Rows::One, &mut found));
+                views(op).0.into_iter().for_each(|view| touch_view(view, false, Share::ONE, &mut found));
                 found.iter().any(|touch| touch.buffer == to)
             };
             let elementwise = match &program.ops[first] {
@@ -145,7 +159,7 @@ fn safe_in_place(kind: &StepKind, from: BufferId, to: BufferId) -> bool {
 
 fn touch_any(view: &View, buffer: BufferId) -> bool {
     let mut found = Vec::new();
-    touch_view(view, false, Rows::One, &mut found);
+    touch_view(view, false, Share::ONE, &mut found);
     found.iter().any(|touch| touch.buffer == buffer)
 }
 
@@ -317,7 +331,7 @@ fn same_memory(buffers: &[moec_plan::Buffer], a: BufferId, b: BufferId) -> bool 
 }
 
 /// A step needs a barrier when it touches what an earlier step since the last barrier wrote, or writes what one touched;
-/// a row program that meets only its own rows of the same buffer does not.
+/// a row program that meets only its own rows of the same buffer, shared out in the same way, does not.
 fn barriers(nodes: &mut [Node], buffers: &[moec_plan::Buffer]) {
     let mut since: Vec<Touch> = Vec::new();
     let mut forced = false;

@@ -5,24 +5,33 @@ mod cases;
 
 use std::collections::BTreeSet;
 
-use cases::Case;
-use moec_interpreter::{Instances, Machine, Packing};
-use moec_ir::{Module, ParamId};
-use moec_oracle::{MemoryWeights, Session, Trace, Weights};
+use cases::{Case, FromOracle};
+use moec_interpreter::{Machine, Packing};
+use moec_ir::{Input, Module};
+use moec_oracle::{Data, MemoryWeights, Session, Tensor, Trace};
+use moec_plan::{Node, RowOp, Source, Step, StepKind, View};
+use moec_types::{DType, Dim};
 
-struct FromOracle<'w>(&'w MemoryWeights);
-
-impl Instances for FromOracle<'_> {
-    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
-        let tensor = self.0.instance(ParamId(param), layer, expert).expect("a case knows every parameter");
-        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
-        (axes, tensor.f32().to_vec())
-    }
+/// The inputs of the module.
+fn tensors<'m>(case: &Case, module: &'m Module) -> Vec<(&'m str, Tensor)> {
+    let tensor = |input: &'m Input| {
+        let ty = module.tensor(input.value);
+        let size = |dim: &Dim| dim.size.fixed().map_or(case.tokens, |size| size as usize);
+        let axes: Vec<_> = ty.dims.iter().map(|dim| (dim.axis.clone(), size(dim))).collect();
+        let values = case.input(&input.name, axes.iter().map(|(_, size)| size).product());
+        let data = match ty.dtype {
+            DType::F32 | DType::Bf16 | DType::F16 => Data::F32(values.iter().map(|value| *value as f32).collect()),
+            DType::I32 => Data::I32(values.iter().map(|value| *value as i32).collect()),
+            DType::Bool => Data::Bool(values.iter().map(|value| *value != 0.0).collect()),
+        };
+        (input.name.as_str(), Tensor::new(axes, data))
+    };
+    module.inputs.iter().map(tensor).collect()
 }
 
 fn by_oracle(case: &Case, module: &Module, weights: &MemoryWeights) {
     let mut trace = Trace::default();
-    let outputs = Session::new(module, weights).run(&case.inputs(module), Some(&mut trace)).expect("the oracle runs");
+    let outputs = Session::new(module, weights).run(&tensors(case, module), Some(&mut trace)).expect("the oracle runs");
     case.routed("oracle", trace.routes.iter().map(|route| (&route.indices[..], &route.weights[..])));
     let y: Vec<f64> = outputs[0].1.f32().iter().map(|y| f64::from(*y)).collect();
     case.gave("oracle", &y);
@@ -34,12 +43,8 @@ fn by_plan(case: &Case, module: &Module, weights: &MemoryWeights, disabled: BTre
     let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}, {who}: {error}", case.name));
     let from_oracle = FromOracle(weights);
     let packing = Packing { plan: &plan, instances: &from_oracle };
-    let inputs = plan.inputs.iter().map(|port| {
-        let fixed: u64 = plan.buffer(port.buffer).row;
-        case.input(&port.name, case.tokens * fixed as usize)
-    });
     let tokens = case.tokens as u64;
-    let found = Machine::new(&plan, &packing, tokens, tokens).run(inputs.collect(), tokens, 0);
+    let found = Machine::new(&plan, &packing, tokens, tokens).run(case.rows(&plan), tokens, 0);
     case.routed(&who, found.routes.iter().map(|(indices, weights)| (&indices[..], &weights[..])));
     case.gave(&who, &found.outputs[0]);
 }
@@ -61,4 +66,49 @@ fn plans_give_the_reference_fused_and_unfused() {
         let all = moec_passes::pipeline().iter().map(|pass| pass.name.to_owned()).collect();
         by_plan(case, &module, &weights, all);
     });
+}
+
+/// Between two barriers, what one row program writes row by row, another may read or write only where threads share out the
+/// rows of both alike.
+#[test]
+fn rows_shared_out_differently_meet_at_barriers() {
+    cases::each(|case| {
+        let (fused, _) = moec_passes::run(case.module(), &moec_passes::Options::default());
+        let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let mut since: Vec<&Step> = Vec::new();
+        for node in &plan.body {
+            let Node::Step(step) = node else { continue };
+            if step.barrier {
+                since.clear();
+            }
+            for earlier in &since {
+                let (StepKind::Rows { group: a, .. }, StepKind::Rows { group: b, .. }) = (&earlier.kind, &step.kind)
+                else {
+                    continue;
+                };
+                let shared = rows_of(earlier, true).into_iter().any(|row| rows_of(step, false).contains(&row));
+                assert!(!shared || a == b, "{}: `{}` meets `{}`", case.name, step.label, earlier.label);
+            }
+            since.push(step);
+        }
+    });
+}
+
+/// The buffers of which a row program uses its own row; those that it writes, or all.
+fn rows_of(step: &Step, written: bool) -> Vec<Source> {
+    let StepKind::Rows { program, .. } = &step.kind else { return Vec::new() };
+    let views = |op: &RowOp| -> (Vec<View>, Vec<View>) {
+        match op {
+            RowOp::Map { args, into, .. } | RowOp::Reduce { args, into, .. } => (args.clone(), vec![into.clone()]),
+            RowOp::TopK { arg, values, indices, .. } => (vec![arg.clone()], vec![values.clone(), indices.clone()]),
+        }
+    };
+    let used = program.ops.iter().flat_map(|op| {
+        let (reads, writes) = views(op);
+        let indices =
+            reads.iter().chain(&writes).filter_map(|view| view.index.as_ref().map(|index| index.view.clone()));
+        let read = indices.collect::<Vec<_>>().into_iter().chain(reads);
+        if written { writes } else { read.chain(writes).collect() }
+    });
+    used.map(|view| view.source).filter(|source| matches!(source, Source::Row(_))).collect()
 }

@@ -109,7 +109,8 @@ fn routings_are_traced() {
     let library = Library::new(&b.plan, level);
     let mut session = Session::new(&b.plan, &b.weights, 2, 16, 2);
     session.run(&library, &pass.inputs, 2, 0);
-    assert_eq!(session.traced, [(3, 0, vec![1, 3, 0, 1])]);
+    let traced = session.traced.iter().map(|traced| (traced.route, traced.rank, &traced.indices[..]));
+    assert_eq!(traced.collect::<Vec<_>>(), [(3, 0, &[1, 3, 0, 1][..])]);
 }
 
 #[test]

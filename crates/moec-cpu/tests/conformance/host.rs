@@ -30,21 +30,28 @@ struct Pass {
     trace_user: *mut c_void,
 }
 
-/// One call of the observer: route, rank, indices.
-pub type Traced = (i32, i32, Vec<i32>);
+/// One call of the observer.
+#[derive(Debug, PartialEq)]
+pub struct Traced {
+    pub route: i32,
+    pub rank: i32,
+    pub indices: Vec<i32>,
+    pub weights: Vec<f32>,
+}
 
 extern "C" fn trace(
     user: *mut c_void,
     route: i32,
     rank: i32,
     indices: *const i32,
-    _: *const f32,
+    weights: *const f32,
     tokens: i64,
     choices: i64,
 ) {
     let calls = unsafe { &mut *(user as *mut Vec<Traced>) };
     let indices = unsafe { std::slice::from_raw_parts(indices, (tokens * choices) as usize) };
-    calls.push((route, rank, indices.to_vec()));
+    let weights = unsafe { std::slice::from_raw_parts(weights, (tokens * choices) as usize) };
+    calls.push(Traced { route, rank, indices: indices.to_vec(), weights: weights.to_vec() });
 }
 
 /// Levels that this machine can run.

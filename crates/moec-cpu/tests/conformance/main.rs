@@ -6,6 +6,7 @@ mod artefact;
 mod attention;
 mod build;
 mod gemm;
+mod goldens;
 mod grouped;
 mod host;
 mod layers;

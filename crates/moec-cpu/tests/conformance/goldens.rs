@@ -1,0 +1,70 @@
+//! The catalogue's techniques, compiled, give the reference's choices and numbers on every level; awkward sizes on the best.
+
+#[path = "../../../../tests/goldens/cases.rs"]
+mod cases;
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use cases::{Case, FromOracle};
+use moec_cpu::Level;
+use moec_interpreter::{Packing, Weights};
+use moec_plan::{ParamId, Plan};
+
+use crate::host::{Library, Session, levels};
+
+/// A plan's parameters as a session takes them: instance by instance.
+fn packed(plan: &Plan, case: &Case, module: &moec_ir::Module) -> Vec<Vec<f64>> {
+    let weights = case.weights(module);
+    let from_oracle = FromOracle(&weights);
+    let packing = &Packing { plan, instances: &from_oracle };
+    let all = |(number, param): (usize, &moec_plan::PackedParam)| {
+        let id = ParamId(number as u32);
+        let experts = |layer: u32| (0..param.experts).flat_map(move |expert| packing.packed(id, layer, expert));
+        (0..param.layers).flat_map(experts).collect()
+    };
+    plan.params.iter().enumerate().map(all).collect()
+}
+
+fn at_level(level: Level) {
+    if !levels().contains(&level) {
+        eprintln!("{level:?} cannot run here");
+        return;
+    }
+    let best = levels().last() == Some(&level);
+    // Cases that differ in their inputs alone share the code.
+    let libraries = RefCell::new(BTreeMap::new());
+    cases::each(|case| {
+        if !best && case.name.ends_with("odd") {
+            return;
+        }
+        let module = case.module();
+        let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options::default());
+        let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let mut libraries = libraries.borrow_mut();
+        let library = libraries.entry(plan.to_string()).or_insert_with(|| Library::new(&plan, level));
+        let weights = packed(&plan, case, &module);
+        let tokens = case.tokens as u64;
+        for threads in [1, 3] {
+            let mut session = Session::new(&plan, &weights, tokens, tokens.next_multiple_of(16), threads);
+            let outputs = session.run(library, &case.rows(&plan), tokens, 0);
+            let who = format!("{level:?}, {threads} threads");
+            case.routed(&who, session.traced.iter().map(|traced| (&traced.indices[..], &traced.weights[..])));
+            case.gave(&who, &outputs[0]);
+        }
+    });
+}
+
+#[test]
+fn scalar_code_gives_the_reference() {
+    at_level(Level::Scalar);
+}
+
+#[test]
+fn avx2_code_gives_the_reference() {
+    at_level(Level::Avx2);
+}
+
+#[test]
+fn avx512_code_gives_the_reference() {
+    at_level(Level::Avx512);
+}

@@ -318,6 +318,15 @@ impl Evaluator {
             self.report(GateAndBankDisagree { axis, size, experts, chosen_at, bank_at });
             return None;
         }
+        if let Some(keep) = &keep
+            && !matches!(keep.value, Value::Bool(_))
+            && keep.value.tensor_type(&self.module).is_none_or(|ty| ty.dtype != DType::Bool)
+        {
+            let found = keep.value.describe(&self.module);
+            let (who, help) = ("`keep`".to_owned(), Some("compare: `keep = w > 0`".to_owned()));
+            self.report(WrongKind { who, wants: "a bool for each choice", found, at: keep.at, help });
+            return None;
+        }
         let mut kept = |indices: Operand, none: Value| match &keep {
             None => indices,
             Some(keep) => {

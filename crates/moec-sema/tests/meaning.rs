@@ -84,6 +84,25 @@ fn element_wise_library() {
 }
 
 #[test]
+fn values_are_ordered_and_added_up_along_an_axis() {
+    let nan = f32::NAN;
+    let x = [2.0, -1.0, nan, 2.0, 0.5, 3.0, 3.0, -f32::INFINITY, 1.0, 0.0];
+    let of = |program: &str| {
+        let text = format!("model m(x: f32[S, D = 5]) {{ out y: f32[S, D] = {program} }}");
+        let bits = run(&checked(&text).module, &x, 5).into_iter();
+        bits.map(|value| if value.is_nan() { "nan".to_owned() } else { value.to_string() }).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(of("cumsum(x over D)"), "2 1 nan nan nan 3 6 -inf -inf -inf");
+    assert_eq!(of("f32(cumsum(i32(x > 1.0) over D))"), "1 1 1 2 2 1 2 2 2 2");
+    assert_eq!(of("f32(argsort(x over D))"), "1 4 0 3 2 2 4 3 0 1");
+    assert_eq!(of("f32(argsort(-x over D))"), "0 3 4 1 2 0 1 3 4 2");
+    assert_eq!(of("sort(x over D)"), "-1 0.5 2 2 nan -inf 0 1 3 3");
+    assert_eq!(of("f32(powers_of_two(over D)) + where(x > 0, 0.0, 0.0)"), "16 8 4 2 1 16 8 4 2 1");
+    let deviation = "deviation(where(x > 0, 1.0, 3.0) over D) + 0.0 * f32(positions(over D))";
+    assert_eq!(of(deviation).split(' ').next(), Some("0.9797959"));
+}
+
+#[test]
 fn axes_are_split_turned_merged_and_renamed() {
     let text = "model m(x: f32[S, D = 4]) {
         let pairs  = split(x, D as (A = 2, B))

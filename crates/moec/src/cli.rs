@@ -22,6 +22,8 @@ pub enum Command {
     Check(Check),
     /// Bring specs into canonical form; comments and line ends stay.
     Fmt(Fmt),
+    /// Serve an editor over standard input and output (the Language Server Protocol).
+    Lsp(Lsp),
     /// Find the spec for a checkpoint's config.json and write it with its sizes.
     Import(Import),
     /// Compile a spec to a native library, its C header and its packed weights.
@@ -103,6 +105,13 @@ pub struct Fmt {
     /// Write nothing; name the files that are not in canonical form and exit with 1.
     #[arg(long)]
     pub check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Lsp {
+    /// The only way there is; editors pass it out of habit.
+    #[arg(long, hide = true)]
+    pub stdio: bool,
 }
 
 #[derive(Debug, Args)]

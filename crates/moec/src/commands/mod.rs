@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod fmt;
 mod import;
+mod lsp;
 mod new;
 mod run;
 mod verify;
@@ -20,6 +21,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::New(arguments) => new::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Fmt(arguments) => fmt::run(&arguments),
+        Command::Lsp(_) => lsp::run(),
         Command::Import(arguments) => import::run(&arguments),
         Command::Build(arguments) => build::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),

@@ -6,6 +6,7 @@ mod command;
 mod explain;
 mod flat;
 mod fmt;
+mod lsp;
 mod tensors;
 mod text;
 mod verify;

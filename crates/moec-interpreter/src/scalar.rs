@@ -137,6 +137,7 @@ mod tests {
         };
         assert_eq!([of(BinaryOp::Div, 7, 0), of(BinaryOp::Mod, 5, 0)], [0.0, 0.0]);
         assert_eq!([of(BinaryOp::Div, -7, 2), of(BinaryOp::Mod, -7, 3), of(BinaryOp::Mod, 7, -3)], [-3.0, 2.0, -2.0]);
-        assert_eq!(Scalar::new(1e20, DType::I32).value, f64::from(i32::MAX));
+        let whole = |x: f32| evaluate(&Expr::cast(DType::I32, Expr::F32(x)), &[]).value;
+        assert_eq!([whole(1e20), whole(-2.7), whole(f32::NAN)], [f64::from(i32::MAX), -2.0, 0.0]);
     }
 }

@@ -287,7 +287,15 @@ impl<'m> Lowering<'m> {
                 }
             }
         }
-        Ok((rows.unwrap_or(Rows::One), dims))
+        Ok((rows.unwrap_or_else(|| self.rows_of_constants()), dims))
+    }
+
+    /// What is the same for all positions has one row; within an expert it may differ from expert to expert.
+    fn rows_of_constants(&self) -> Rows {
+        match &self.member {
+            Some(member) => Rows::Slots { choices: self.routes[&member.route].choices },
+            None => Rows::One,
+        }
     }
 
     /// A new workspace buffer for a value.

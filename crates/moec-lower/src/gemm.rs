@@ -1,7 +1,8 @@
 //! Contractions with parameters become GEMMs.
 
+use moec_diag::Span;
 use moec_ir::{Node as ModelNode, OpId, ParamId as ModelParam, RegionId, ValueId, ops};
-use moec_plan::{BufferId, Gemm, Group, Rows, StepKind, Store, View};
+use moec_plan::{BufferId, Gemm, Group, Rows, Source, StepKind, Store, View};
 use moec_types::{Axis, Expr};
 
 use crate::{
@@ -27,9 +28,10 @@ impl Lowering<'_> {
     pub fn contract(&mut self, op: &ops::Contract, at: OpId, node: &ModelNode) -> Result<(), Unsupported> {
         let as_linear = ops::Linear { over: op.over.clone(), branches: 1, epilogue: Expr::Arg(0) };
         let of_param = matches!(self.places.get(&node.operands[1]), Some(Place::Param(_)));
-        let (rows, dims) = self.shape(node.operands[0], node.at)?;
+        let (_, dims) = self.shape(node.operands[0], node.at)?;
         let whole_row = dims.len() == op.over.len();
-        if of_param && whole_row && rows != Rows::One { self.gemm(&as_linear, node, None) } else { self.single(at) }
+        let constant = self.module.tensor(node.operands[0]).elements().is_some();
+        if of_param && whole_row && !constant { self.gemm(&as_linear, node, None) } else { self.single(at) }
     }
 
     /// `group` is given inside an expert: which slots, and where the rows go when this is the expert's result.
@@ -49,9 +51,12 @@ impl Lowering<'_> {
         let out_axes: Vec<Axis> = out_dims.iter().map(|(axis, _)| axis.clone()).collect();
         let packed = self.packing.panels(self.module, &params, &out_axes, &columns);
 
-        let (a, gathered_route) = match self.places.get(x) {
-            Some(Place::Buffer(buffer)) => (*buffer, None),
-            Some(Place::Gathered { tokens, route }) => (*tokens, Some(*route)),
+        // Weights that all experts share need no order by expert: the rows of all slots are one matrix.
+        let shared = params.iter().all(|param| self.module.param(*param).experts.is_none());
+        let (a, gathered) = match self.places.get(x) {
+            Some(Place::Buffer(buffer)) => (*buffer, false),
+            Some(Place::Gathered { .. }) if shared => (self.laid_out(*x, rows, node.at)?, false),
+            Some(Place::Gathered { tokens, .. }) => (*tokens, true),
             Some(Place::Param(_) | Place::Literal(_) | Place::Iota(_) | Place::Past { .. }) | None => {
                 let reason = "its first operand is not computed for each position";
                 return Err(self.unsupported(node, reason, "contract a value of the model with a parameter"));
@@ -69,14 +74,15 @@ impl Lowering<'_> {
                 out
             }
         };
-        let group = self.member.clone().filter(|_| matches!(rows, Rows::Slots { .. })).map(|member| {
+        let grouped = matches!(rows, Rows::Slots { .. }) && !shared;
+        let group = self.member.clone().filter(|_| grouped).map(|member| {
             let route = &self.routes[&member.route];
             Group {
                 offsets: route.offsets,
                 order: route.order,
                 choices: route.choices,
                 first: member.first,
-                gather: gathered_route.is_some(),
+                gather: gathered,
                 store: result.map_or(Store::Slots, |grouping| grouping.store.clone()),
             }
         });
@@ -85,6 +91,14 @@ impl Lowering<'_> {
         let gemm = Gemm { rows, a, weights: packed, epilogue: op.epilogue.clone(), extras: views, out, group };
         self.step(StepKind::Gemm(gemm), node.at, label);
         Ok(())
+    }
+
+    /// A value's rows in a buffer of their own.
+    fn laid_out(&mut self, value: ValueId, rows: Rows, at: Span) -> Result<BufferId, Unsupported> {
+        let dims = self.row_dims(value);
+        let buffer = self.new_buffer("rows", self.module.tensor(value).dtype, rows, elements(&dims));
+        self.copy(value, rows, &dims, whole(Source::Row(buffer), &dims), at)?;
+        Ok(buffer)
     }
 
     fn weights_of(&self, node: &ModelNode, weights: &[ValueId]) -> Result<Vec<ModelParam>, Unsupported> {
@@ -115,17 +129,27 @@ impl Lowering<'_> {
         }
         let (rows, _) = self.shape(node.results[0], node.at)?;
         let laid_out = self.new_buffer("epilogue operand", access.dtype, rows, elements(columns));
-        let target = whole(moec_plan::Source::Row(laid_out), columns);
+        let target = whole(Source::Row(laid_out), columns);
         self.copy(value, rows, columns, target.clone(), node.at)?;
         Ok(View { strides: vec![1], ..target })
     }
 
-    /// The last node of a member's region, when it is a GEMM that yields the region's only result.
+    /// The last node of a member's region, when it is a GEMM that yields the region's only result, with weights of each
+    /// expert's own.
     pub fn final_gemm(&self, region: RegionId) -> Option<OpId> {
         let region = self.module.region(region);
         let [result] = region.results[..] else { return None };
         let at = self.module.producer_id(result)?;
-        let gemm = matches!(self.module.node(at).op, moec_ir::Op::Linear(_) | moec_ir::Op::Contract(_));
-        (gemm && !self.readers.contains_key(&result)).then_some(at)
+        let node = self.module.node(at);
+        let weights = match &node.op {
+            moec_ir::Op::Linear(op) => &node.operands[1..=op.branches],
+            moec_ir::Op::Contract(_) => &node.operands[1..],
+            _ => return None,
+        };
+        let own = |value: &ValueId| match self.module.producer(*value).map(|node| &node.op) {
+            Some(moec_ir::Op::ParamRef(op)) => self.module.param(op.param).experts.is_some(),
+            _ => true,
+        };
+        (weights.iter().all(own) && !self.readers.contains_key(&result)).then_some(at)
     }
 }

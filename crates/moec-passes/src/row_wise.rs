@@ -47,6 +47,12 @@ pub fn symbolic(module: &Module, value: ValueId) -> impl Iterator<Item = Dim> + 
     dims.iter().filter(|dim| dim.size.fixed().is_none()).cloned()
 }
 
+/// Whether a sum over these axes leaves one row of each position nothing but the other factor's axes, as a GEMM does; else it
+/// is a batch of products.
+pub fn sums_rows(module: &Module, x: ValueId, over: &[Axis]) -> bool {
+    module.tensor(x).dims.iter().all(|dim| dim.size.fixed().is_none() || over.contains(&dim.axis))
+}
+
 /// Nodes without operands: cheap to repeat wherever they are read.
 pub fn is_leaf(op: &Op) -> bool {
     matches!(op, Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_))

@@ -8,7 +8,7 @@ use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
 /// `%values, %indices = top_k %x {over E, choices K=2}`: the k largest along an axis, largest first.
 ///
 /// *Types.*   x `f32[.., axis, ..]` -> values `f32[.., choices, ..]`, indices `i32[.., choices, ..]`: the axis is replaced in
-///            place by `choices` (of fixed size k), which x must not have.
+///            place by `choices` (of fixed size k), which x must not have besides.
 /// *Meaning.* Equal values prefer the lower index; NaN sorts last (below -inf), so no index is chosen twice.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopK {
@@ -41,7 +41,9 @@ impl OpDef for TopK {
         let x = operands::tensor(module, operands, 0)?;
         operands::dtype(x, DType::F32, "`top_k`", 0)?;
         let from = operands::axis(x, &self.over, 0)?;
-        operands::absent(x, &self.choices.axis, 0)?;
+        if self.choices.axis != self.over {
+            operands::absent(x, &self.choices.axis, 0)?;
+        }
         let k = operands::fixed(&self.choices, "`top_k`", 0)?;
         if let Some(size) = from.size.fixed()
             && k > size

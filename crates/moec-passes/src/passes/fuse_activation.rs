@@ -2,8 +2,8 @@
 //!
 //! Before:  g = contract x, gate over (D);  u = contract x, up over (D);  y = map g, u {mul(silu($0), $1)}
 //! After:   y = linear x, gate, up over (D) {branches 2, epilogue mul(silu($0), $1)}
-//! Holds when each product has no other reader, and the map's other operands (a bias, a residual) have no axes but the
-//! result's. A product without such a map becomes a GEMM that only stores.
+//! Holds when each product sums whole rows and has no other reader, and the map's other operands (a bias, a residual) have no
+//! axes but the result's. A product without such a map becomes a GEMM that only stores.
 
 use std::collections::{HashMap, HashSet};
 
@@ -95,7 +95,7 @@ fn product(module: &Module, value: ValueId) -> Option<Product> {
             let symbolic = |value: ValueId| module.tensor(value).dims.iter().any(|dim| dim.size.fixed().is_none());
             let crosses =
                 over.iter().any(|axis| module.tensor(x).dim(axis).is_some_and(|dim| dim.size.fixed().is_none()));
-            (is_param(&param) && symbolic(x) && !crosses).then(|| Product {
+            (is_param(&param) && symbolic(x) && !crosses && row_wise::sums_rows(module, x, over)).then(|| Product {
                 x,
                 params: vec![param],
                 over: over.clone(),

@@ -3,13 +3,13 @@
 //! Before:  dots = contract q, k over (Dh);  s = map dots, …;  top = reduce max s over (T);  e = map s, top {exp(sub($0, $1))};
 //!          z = reduce sum e over (T);  p = map e, z {div($0, $1)};  y = contract p, v over (T)
 //! After:   y = attention q, k, v, … over (Dh) keys T {score}
-//! Holds when every other operand of the score has no axes but those of the dots. Maps along the keys are computed
-//! within the score, however many read them. A sum of two products, as latent attention has, is first made one product:
-//! `q · k over Dn + r · t over Dr` is `concat(q, r) · concat(k, t) over Dn`.
+//! Holds when T is as long as the sequence and every other operand of the score has no axes but those of the dots. Maps along
+//! the keys are computed within the score, however many read them. A sum of two products, as latent attention has, is first
+//! made one product: `q · k over Dn + r · t over Dr` is `concat(q, r) · concat(k, t) over Dn`.
 
 use std::collections::HashSet;
 
-use moec_ir::ops::{Attention, Concat, Contract, Literal, Map, Reduce, ReduceOp, Rename};
+use moec_ir::ops::{Attention, Concat, Contract, Literal, Map, Past, Reduce, ReduceOp, Rename};
 use moec_ir::{Module, Op, OpId, RegionId, ValueId};
 use moec_types::{Axis, BinaryOp, DType, Dim, Expr, TensorType, UnaryOp};
 
@@ -98,6 +98,9 @@ fn weighted_sum(module: &Module, at: OpId, here: &Here) -> Option<WeightedSum> {
     let Op::Contract(Contract { over }) = &node.op else { return None };
     let [keys] = &over[..] else { return None };
     let [a, b] = node.operands[..] else { return None };
+    if !sums_over_positions(module, at) {
+        return None;
+    }
     [(a, b), (b, a)].into_iter().find_map(|(weights, values)| {
         let (scores, e) = softmax(module, weights, keys, here)?;
         Some(WeightedSum { keys: keys.clone(), scores, values, stored: vec![scores, e, weights] })
@@ -222,8 +225,9 @@ fn joined(module: &mut Module, region: RegionId, at: OpId, one: &Product, two: &
     let ([over], [other]) = (&one.over[..], &two.over[..]) else {
         return Err("the scores are two products, one of them over several axes".into());
     };
+    let (kept, other_kept) = (past_of(module, one.keys), past_of(module, two.keys));
     let mut build = Build { module, region, at };
-    let mut join = |first: ValueId, second: ValueId| -> Result<ValueId, String> {
+    let join = |build: &mut Build, first: ValueId, second: ValueId| -> Result<ValueId, String> {
         let second = if over == other {
             second
         } else {
@@ -233,9 +237,23 @@ fn joined(module: &mut Module, region: RegionId, at: OpId, one: &Product, two: &
         let second = build.with_axes_of(second, first, over)?;
         build.node(Concat { over: over.clone() }, vec![first, second])
     };
-    let queries = join(one.queries, two.queries)?;
-    let keys = join(one.keys, two.keys)?;
+    let queries = join(&mut build, one.queries, two.queries)?;
+    // What is kept of earlier positions is one tensor then, too: a cache cannot be made of two.
+    let keys = match (kept, other_kept) {
+        (Some((past, k)), Some((other_past, t))) if past == other_past => {
+            let joined = join(&mut build, k, t)?;
+            build.node(past, vec![joined])?
+        }
+        _ => join(&mut build, one.keys, two.keys)?,
+    };
     Ok(Product { value: one.value, queries, keys, over: one.over.clone() })
+}
+
+/// What a value is every position up to now of.
+fn past_of(module: &Module, value: ValueId) -> Option<(Past, ValueId)> {
+    let node = module.producer(value)?;
+    let Op::Past(past) = &node.op else { return None };
+    Some((past.clone(), node.operands[0]))
 }
 
 /// Makes nodes in front of another.

@@ -2,16 +2,17 @@
 //!
 //! Before:  h = map a, b {add($0, $1)};  q = map h {mul($0, $0)};  m = reduce mean q over (D);  n = map h, m {…}
 //! After:   h, n = rows a, b { … }
-//! Holds for nodes along one symbolic axis (or none) between which no other kind of node stands; products with parameters
-//! are of the other kind. Groups are formed by level, the number of other nodes on the longest way to a node: no way leads
+//! Holds for nodes along one symbolic axis (or none) between which no other kind of node stands; products of rows with
+//! parameters are of the other kind. Groups are formed by level, the number of other nodes on the longest way to a node: no way leads
 //! out of a level and back in. A node that only later rows read moves to the first of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use moec_ir::ops::Contract;
 use moec_ir::{Module, Op, OpId, RegionId, ValueId};
 
 use crate::outline::{Outlined, outline, reschedule};
-use crate::row_wise::{Row, is_leaf, regions_around_rows, row_of};
+use crate::row_wise::{Row, is_leaf, regions_around_rows, row_of, sums_rows};
 use crate::{Pass, Report};
 
 pub const PASS: Pass = Pass {
@@ -74,8 +75,10 @@ fn fuse(module: &mut Module, region: RegionId, report: &mut Report) {
 /// parameter again for each position.
 fn is_product_with_param(module: &Module, at: OpId) -> bool {
     let node = module.node(at);
-    let param = |value: &ValueId| module.producer(*value).is_some_and(|node| matches!(node.op, Op::ParamRef(_)));
-    matches!(node.op, Op::Contract(_)) && node.operands.iter().any(param)
+    let Op::Contract(Contract { over }) = &node.op else { return false };
+    let [a, b] = node.operands[..] else { return false };
+    let param = |value: ValueId| module.producer(value).is_some_and(|node| matches!(node.op, Op::ParamRef(_)));
+    (param(b) && sums_rows(module, a, over)) || (param(a) && sums_rows(module, b, over))
 }
 
 /// Row-wise nodes that go together, each group in order.

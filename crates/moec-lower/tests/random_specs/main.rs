@@ -1,0 +1,144 @@
+//! Random specs, from text to numbers: what the checker accepts means the same to the oracle before and after the passes, and
+//! to the interpreted plan, whichever passes ran; mistyped specs are refused, never a panic.
+//!
+//! `MOEC_FUZZ_SEEDS=1000..2000` runs other seeds than the usual ones; a failure is then also made small. With
+//! `MOEC_FUZZ_LOOK_INTO=reads` a verdict that says so counts as one.
+
+mod attention;
+mod body;
+mod judge;
+mod mutate;
+mod random;
+mod routing;
+mod shrink;
+mod spec;
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use judge::{Verdict, judge};
+use random::Random;
+
+const USUAL: std::ops::Range<u64> = 0..150;
+
+/// The seeds asked for, and whether that was done by hand.
+fn seeds() -> (std::ops::Range<u64>, bool) {
+    let Ok(asked) = std::env::var("MOEC_FUZZ_SEEDS") else { return (USUAL, false) };
+    let range = asked.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    (range.unwrap_or_else(|| panic!("MOEC_FUZZ_SEEDS is `{asked}`, not like `0..100`")), true)
+}
+
+/// How a text fails: what it says, and in a form that is the same for alike failures.
+fn failure(text: &str, seed: u64) -> Result<Verdict, (String, String)> {
+    match catch_unwind(AssertUnwindSafe(|| judge(text, seed))) {
+        Ok(Ok(verdict)) => match std::env::var("MOEC_FUZZ_LOOK_INTO") {
+            Ok(look) if format!("{verdict:?}").contains(&look) => Err((format!("{verdict:?}"), look)),
+            _ => Ok(verdict),
+        },
+        Ok(Err(fault)) => Err((fault.to_string(), fault.stage)),
+        Err(panic) => {
+            let said = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()))
+                .unwrap_or_default();
+            let alike = said.chars().filter(|c| !c.is_ascii_digit()).take(40).collect();
+            Err((format!("a panic: {said}"), alike))
+        }
+    }
+}
+
+#[test]
+fn random_specs_mean_the_same_all_the_way_down() {
+    let (seeds, by_hand) = seeds();
+    let total = seeds.end.saturating_sub(seeds.start);
+    let mut others: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut failed = 0;
+    for seed in seeds {
+        let text = spec::generate(seed);
+        assert_eq!(text, spec::generate(seed), "the generator is deterministic");
+        match failure(&text, seed) {
+            Ok(Verdict::Sound) => {}
+            Ok(Verdict::Problems(problems)) => others.entry(format!("problems: {problems}")).or_default().push(seed),
+            Ok(Verdict::Unsupported(why)) => others.entry(format!("unsupported: {why}")).or_default().push(seed),
+            Ok(Verdict::Unsteady) => others.entry("unsteady".to_owned()).or_default().push(seed),
+            Err((said, alike)) => {
+                failed += 1;
+                let small = match by_hand {
+                    true => shrink::shrunk(&text, |text| failure(text, seed).err().map(|(_, alike)| alike)),
+                    false => text,
+                };
+                println!("seed {seed}: {said}\n{small}\n");
+                others.entry(format!("FAILED {alike}")).or_default().push(seed);
+            }
+        }
+    }
+    let count = |stem: &str| {
+        others.iter().filter(|(what, _)| what.starts_with(stem)).map(|(_, seeds)| seeds.len()).sum::<usize>() as u64
+    };
+    for (what, seeds) in &others {
+        println!("{} of {total}: {what} (seeds {:?})", seeds.len(), &seeds[..seeds.len().min(8)]);
+    }
+    assert_eq!(failed, 0, "seeds that failed");
+    assert!(count("problems") * 20 <= total, "the generator writes too many ill-typed specs");
+    assert!(count("unsteady") * 20 <= total, "too many specs say nothing");
+    assert!(count("unsupported") * 5 <= total, "too many specs are not supported");
+}
+
+#[test]
+fn mistyped_specs_are_refused_or_clean() {
+    let (seeds, by_hand) = seeds();
+    let mut clean = 0;
+    for seed in seeds {
+        let text = spec::generate(seed);
+        let mut random = Random::new(seed ^ 0x77);
+        for _ in 0..8 {
+            let mistyped = mutate::mutated(&text, &mut random);
+            let run = |text: &str| {
+                catch_unwind(AssertUnwindSafe(|| {
+                    let Ok(module) = judge::check(text) else { return false };
+                    let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
+                    if let Ok(plan) = moec_lower::lower(&fused) {
+                        moec_plan::verify(&plan).expect("lowering makes sound plans");
+                    }
+                    true
+                }))
+            };
+            match run(&mistyped) {
+                Ok(sound) => clean += usize::from(sound),
+                Err(_) => {
+                    let small = match by_hand {
+                        true => shrink::shrunk(&mistyped, |text| run(text).is_err().then(String::new)),
+                        false => mistyped,
+                    };
+                    panic!("seed {seed}: a panic\n{small}")
+                }
+            }
+        }
+    }
+    println!("{clean} mistyped specs are sound");
+}
+
+/// Prints the specs of the seeds asked for.
+#[test]
+#[ignore = "to look at specs: MOEC_FUZZ_SEEDS=7..8 cargo test -p moec-lower --test random_specs -- --ignored --nocapture"]
+fn specs() {
+    if let Ok(path) = std::env::var("MOEC_FUZZ_SPEC") {
+        let text = std::fs::read_to_string(&path).expect("a readable file");
+        let module = judge::check(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        println!("{}", moec_ir::print(&module));
+        let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
+        println!("{}", moec_ir::print(&fused));
+        match moec_lower::lower(&fused) {
+            Ok(plan) => println!("{plan}"),
+            Err(error) => println!("{error}"),
+        }
+        println!("{:?}", (1..40).map(|seed| failure(&text, seed)).find(|found| *found != Ok(Verdict::Sound)));
+        return;
+    }
+    for seed in seeds().0 {
+        println!("{}", spec::generate(seed));
+    }
+}

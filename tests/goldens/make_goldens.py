@@ -68,8 +68,10 @@ class Case:
         entry |= {k: v for k, v in (("first", first), ("each", each), ("layer", layer)) if v}
         self.params.append(entry)
         at = lambda e, l: scale * M(rows, columns, seed + self.shift + each * e + layer * l)
-        if layer:
+        if layer and each:
             return [[at(e, l) for e in range(count)] for l in range(layers)]
+        if layer:
+            return [at(0, l) for l in range(layers)]
         return [at(e, 0) for e in range(count)] if each else at(0, 0)
 
     def values(self, path, axes, values, first=0):
@@ -534,10 +536,62 @@ def pyramid(c):
     down = c.param("layers[l].dense.down", "F D", H, D, 31.0, scale=0.25, **per_layer)
     for l in range(3):
         W, a, b = (values[l] for values in (large if l == 2 else small))
-        w, i = c.top_k(softmax(h @ W[0]), 1)
+        w, i = c.top_k(softmax(h @ W), 1)
         experts = [lambda x, a=a, b=b: relu(x @ a) @ b for a, b in zip(a, b)]
-        h = h + c.combine(i, w, experts, h) + relu(h @ up[l][0]) @ down[l][0]
+        h = h + c.combine(i, w, experts, h) + relu(h @ up[l]) @ down[l]
     return h
+
+
+@technique("universal")
+def universal(c):
+    k = c.sizes(K=(2, 3))
+    W, experts, h = c.W(), c.mlps(), c.x
+    norms = c.param("layers[l].norm.w", "D", 1, c.D, 70.0, layer=3.0, layers=3)
+    for l in range(3):
+        x = h / np.sqrt((h * h).mean(1, keepdims=True) + 1e-6) * norms[l][0]
+        w, i = c.top_k(softmax(x @ W), k)
+        h = h + c.combine(i, normalise(w), experts, x)
+    return h
+
+
+@technique("factorised")
+def factorised(c):
+    k, r = c.sizes(K=(2, 3), R=(3, 4))
+    e, at = dict(each=1.0, count=c.E), "ffn.experts[e]."
+    centre = c.param("centre", "R R2", r, r, 34.0)
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    up = c.param(at + "up", "R F", r, c.H, 10.0, **e)
+    start = c.param(at + "from", "D R2", c.D, r, 40.0, **e)
+    down = c.param(at + "down", "F D", c.H, c.D, 20.0, **e)
+    experts = [lambda x, u=u, s=s, d=d: relu(x @ s @ centre.T @ u) @ d for u, s, d in zip(up, start, down)]
+    return c.combine(i, normalise(w), experts)
+
+
+@technique("mixlora")
+def mixlora(c):
+    k, r = c.sizes(K=(2, 3), rank=(2, 3))
+    e, at = dict(each=1.0, count=c.E), "ffn.experts[e]."
+    up, down = c.param("base_up", "D F", c.D, c.H, 30.0), c.param("base_down", "F D", c.H, c.D, 31.0)
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    parts = zip(
+        c.param(at + "up_a", "D Rank", c.D, r, 10.0, **e),
+        c.param(at + "up_b", "Rank F", r, c.H, 20.0, **e),
+        c.param(at + "down_a", "F Rank", c.H, r, 40.0, **e),
+        c.param(at + "down_b", "Rank D", r, c.D, 50.0, **e),
+    )
+
+    def adapted(ua, ub, da, db):
+        return lambda x: relu(x @ (up + ua @ ub)) @ (down + da @ db)
+
+    return c.combine(i, normalise(w), [adapted(*p) for p in parts])
+
+
+@technique("modality")
+def modality(c):
+    k = c.sizes(K=(2, 3))
+    ids = c.ids("modality", np.arange(c.T) // 3 % 2)
+    w, i = c.top_k(softmax((c.x + c.param("ffn.gate.embed", "Modality D", 2, c.D, 25.0)[ids]) @ c.W()), k)
+    return c.combine(i, normalise(w), c.mlps())
 
 
 def check(spec, c, y, golden):

@@ -125,6 +125,7 @@ impl<'p> Machine<'p> {
     pub(crate) fn param(&mut self, id: ParamId, expert: u32) -> &[f64] {
         let param = self.plan.param(id);
         let layer = if param.per_layer { self.rank } else { 0 };
+        let expert = if param.experts > 1 { expert } else { 0 };
         let weights = self.weights;
         self.packed.entry((id, layer, expert)).or_insert_with(|| {
             let found = weights.packed(id, layer, expert);

@@ -165,7 +165,7 @@ fn leads_to_product(module: &Module, value: ValueId, uses: &Uses) -> bool {
     })
 }
 
-/// Whether two products can be one GEMM: the same x, parameters of the same axes.
+/// Whether two products can be one GEMM: the same x, parameters of the same axes and with as many instances.
 fn fits(module: &Module, a: &Product, b: ValueId) -> bool {
     let Some(b) = product(module, b) else { return false };
     let axes = |product: &Product| {
@@ -173,8 +173,13 @@ fn fits(module: &Module, a: &Product, b: ValueId) -> bool {
         axes.sort_by(|a, b| a.axis.cmp(&b.axis));
         axes
     };
+    let instances = |product: &Product| {
+        let Op::ParamRef(op) = &module.producer(product.params[0])?.op else { return None };
+        let param = module.param(op.param);
+        Some((param.layers.clone(), param.experts))
+    };
     let same_over = a.over.len() == b.over.len() && a.over.iter().all(|axis| b.over.contains(axis));
-    a.x == b.x && same_over && axes(a) == axes(&b)
+    a.x == b.x && same_over && axes(a) == axes(&b) && instances(a) == instances(&b)
 }
 
 /// The GEMM whose epilogue is `body`, which reads the products of `group` among other values.

@@ -83,7 +83,7 @@ fn the_same_input_gives_the_same_bytes() {
 fn every_stage_can_be_seen() {
     let folder = built_bard();
     let path = folder.path();
-    moec_in(path, "build bard.moe --emit ir,plan,mlir,llvm,asm -o stages").fine();
+    moec_in(path, "build bard.moe --emit ir,plan,mlir,llvm,asm --cpu avx2 -o stages").fine();
     for (file, word) in [
         ("bard.ir", "layers"),
         ("bard.plan", "gemm"),

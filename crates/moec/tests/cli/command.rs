@@ -91,18 +91,59 @@ pub fn folder() -> TempDir {
 /// A copy of a checkpoint, to be damaged.
 pub fn copy_of(checkpoint: &Path) -> TempDir {
     let copy = folder();
-    for entry in fs::read_dir(checkpoint).expect("a checkpoint's folder") {
-        let path = entry.expect("an entry").path();
-        fs::copy(&path, copy.path().join(path.file_name().expect("a name"))).expect("copied");
-    }
+    copy_into(checkpoint, copy.path());
     copy
 }
 
-/// Bard, built with weights into `build` of a folder that also holds `bard.moe`.
+/// A copy of bard, built with weights into `build`, beside its spec `bard.moe`.
 pub fn built_bard() -> TempDir {
-    let folder = folder();
-    let bard = bard();
-    moec_in(folder.path(), &format!("import {} -o bard.moe", bard.display())).fine();
-    moec_in(folder.path(), &format!("build bard.moe --weights {} -o build", bard.display())).fine();
-    folder
+    let copy = folder();
+    copy_into(&bard_built_once(), copy.path());
+    copy
+}
+
+/// Compiling is what takes long here: one build serves all tests of one `moec`, in whatever process they run.
+fn bard_built_once() -> PathBuf {
+    let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let about = fs::metadata(env!("CARGO_BIN_EXE_moec")).expect("moec is built");
+    let made = about.modified().expect("a time").duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let place = shared.join(format!("bard-{}", made.as_nanos()));
+    if !place.exists() {
+        let work = tempfile::tempdir_in(shared).expect("a temporary folder");
+        let bard = bard();
+        moec_in(work.path(), &format!("import {} -o bard.moe", bard.display())).fine();
+        moec_in(work.path(), &format!("build bard.moe --weights {} -o build", bard.display())).fine();
+        // It appears whole; where another test was quicker, its build does as well.
+        if fs::rename(work.path(), &place).is_ok() {
+            let _ = work.keep();
+        }
+        forget_old_builds(shared);
+    }
+    place
+}
+
+/// Builds of earlier compilers; those of the last hour may be in use.
+fn forget_old_builds(shared: &Path) {
+    for entry in fs::read_dir(shared).into_iter().flatten().filter_map(Result::ok) {
+        let old = entry
+            .metadata()
+            .and_then(|about| about.modified())
+            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() > 3600));
+        if old && entry.file_name().to_string_lossy().starts_with("bard-") {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            fs::create_dir(&target).expect("made");
+            copy_into(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("copied");
+        }
+    }
 }

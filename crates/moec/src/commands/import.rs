@@ -147,15 +147,13 @@ fn fill_in(family: &Family, settings: &[Setting], name: Option<&str>, folder: &s
     edits.sort_by_key(|edit| std::cmp::Reverse(edit.0));
     let mut text = family.text.to_owned();
     for (from, to, new) in edits {
-        // What stands in columns goes on doing so: the blanks behind give way, all but one, or grow.
-        let blanks = text[to..].bytes().take_while(|byte| *byte == b' ').count();
-        let width = to - from + blanks;
-        let padding = if blanks == 0 { 0 } else { width.saturating_sub(new.len()).max(1) };
-        text.replace_range(from..to + blanks, &format!("{new}{:padding$}", ""));
+        text.replace_range(from..to, &new);
     }
     let head = text.split_inclusive('\n').take_while(|line| line.starts_with("//!")).map(str::len).sum();
     text.insert_str(head, &format!("//! Sizes from the config.json of `{folder}`, by `moec import`.\n"));
-    text
+    // What stands in columns goes on doing so.
+    moec_format::format(&mut SourceMap::default(), "the imported spec", text.as_bytes())
+        .expect("an imported spec parses")
 }
 
 /// A value in the language's spelling.

@@ -594,6 +594,31 @@ def modality(c):
     return c.combine(i, normalise(w), c.mlps())
 
 
+@technique("conditional")
+def conditional(c):
+    k = c.sizes(K=(2, 3))
+    open_ = sigmoid(c.x @ c.param("w", "D", 1, c.D, 29.0)[0])[:, None]
+    w, i = c.top_k(softmax(c.x @ c.W("routed.gate.W")), k)
+    routed = c.combine(i, normalise(w), c.mlps("routed.experts[e]"))
+    return (1 - open_) * c.mlp("dense")(c.x) + open_ * routed
+
+
+@technique("carried_logits")
+def carried_logits(c):
+    k = c.sizes(K=(2, 3))
+    h, s, per_layer = c.x, np.zeros((c.T, c.E)), dict(layer=3.0, layers=3)
+    Ws = c.param("layers[l].W", "D E", c.D, c.E, 2.0, scale=0.5, **per_layer)
+    carries = c.param("layers[l].carry", "E2 E", c.E, c.E, 35.0, scale=0.25, **per_layer)
+    at, e = "layers[l].ffn.experts[e].", dict(each=1.0, count=c.E)
+    ups = c.param(at + "up", "D F", c.D, c.H, 10.0, scale=0.5, **e, **per_layer)
+    downs = c.param(at + "down", "F D", c.H, c.D, 20.0, scale=0.5, **e, **per_layer)
+    for W, carry, up, down in zip(Ws, carries, ups, downs):
+        s = h @ W + s @ carry
+        w, i = c.top_k(softmax(s), k)
+        h = h + c.combine(i, w, [lambda x, a=a, b=b: relu(x @ a) @ b for a, b in zip(up, down)], h)
+    return h
+
+
 def check(spec, c, y, golden):
     """The case against the line of the golden table."""
     found = {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use miette::Diagnostic;
 use moec_diag::Span;
 use moec_syntax::tree::{Argument, AxisExpr, Definition, DefinitionKind, Name};
-use moec_types::Axis;
+use moec_types::{Axis, Dim};
 use thiserror::Error;
 
 use crate::{
@@ -141,6 +141,7 @@ impl Evaluator {
                 }
                 let mut body = Frame { kind: BodyKind::Fn, x: None, names: Vec::new(), ..frame.clone() };
                 body.file = self.definitions.file_of(id);
+                self.note_settings(frame, &mut body, &bindings.axes);
                 self.enter(&mut body, &bindings.arguments, &bindings.axes);
                 self.note_formals(&body, definition);
                 let result = self.body(&mut body, &definition.body, definition.name.at);
@@ -161,6 +162,17 @@ impl Evaluator {
                     axes: bindings.axes,
                     at,
                 }))
+            }
+        }
+    }
+
+    /// An axis that the caller names, and that no value has had yet, is as long as the setting of its name.
+    fn note_settings(&self, caller: &Frame, body: &mut Frame, axes: &[(String, Axis)]) {
+        for (_, axis) in axes.iter().filter(|(_, axis)| !caller.dims.contains_key(axis)) {
+            if let Some(Value::Int(size)) = self.setting(caller, axis.name())
+                && (1..=limits::AXIS as i64).contains(&size)
+            {
+                body.dims.insert(axis.clone(), Dim::fixed(axis.name(), size as u64));
             }
         }
     }

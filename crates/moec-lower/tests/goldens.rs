@@ -68,6 +68,22 @@ fn plans_give_the_reference_fused_and_unfused() {
     });
 }
 
+/// docs/catalogue.md names every model that is checked, and no other.
+#[test]
+fn the_page_names_what_is_checked() {
+    let page = include_str!("../../../docs/catalogue.md");
+    let named: BTreeSet<&str> = page.split('`').filter_map(|word| word.strip_suffix(".moe")).collect();
+    let specs = std::cell::RefCell::new(BTreeSet::new());
+    cases::each(|case| {
+        specs.borrow_mut().insert(case.spec.clone());
+    });
+    assert_eq!(named, specs.borrow().iter().map(String::as_str).collect());
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/catalogue");
+    let files = std::fs::read_dir(folder).expect("the catalogue is there").map(|entry| entry.expect("readable").path());
+    let files: BTreeSet<_> = files.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    assert_eq!(files, *specs.borrow());
+}
+
 /// Between two barriers, what one row program writes row by row, another may read or write only where threads share out the
 /// rows of both alike.
 #[test]

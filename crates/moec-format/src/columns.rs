@@ -67,7 +67,7 @@ fn row(sheet: &Sheet, brackets: &[Option<usize>], number: usize, line: &Line) ->
     let first = &sheet.lexemes[line.start];
     let mut row = Row { line: number, block: brackets[line.start], kinds: Vec::new(), cells: Vec::new() };
     let mut second_seen = false;
-    for at in line.start..line.end {
+    for at in line.tokens() {
         let lexeme = &sheet.lexemes[at];
         if lexeme.depth != first.depth {
             continue;
@@ -133,7 +133,7 @@ struct Cell {
 fn widths(sheet: &Sheet, line: &Line, token: usize, pads: &Pads) -> (usize, usize) {
     let mut width = sheet.lexemes[line.start].depth * INDENT;
     let mut before = width;
-    for at in line.start..line.end {
+    for at in line.tokens() {
         if at > line.start {
             width += between(&sheet.lexemes[at - 1], &sheet.lexemes[at]).chars().count() + pads[at];
         }

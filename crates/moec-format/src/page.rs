@@ -1,5 +1,7 @@
 //! Lines with their indentation and columns, printed.
 
+use std::ops::Range;
+
 use moec_syntax::concrete::Rule;
 
 use crate::{
@@ -20,6 +22,13 @@ pub struct Line {
     pub indent: usize,
     /// Columns before comments on lines of their own that stand before this line.
     comment_indent: usize,
+}
+
+impl Line {
+    /// The numbers of its tokens.
+    pub fn tokens(&self) -> Range<usize> {
+        self.start..self.end
+    }
 }
 
 /// Which lines of a gap are left empty: before each comment, and before the token.
@@ -108,7 +117,7 @@ fn place(sheet: &Sheet, breaks: &Breaks, pads: &columns::Pads, lines: &mut [Line
             (_, _) => (inside + INDENT, inside + INDENT),
         };
         let mut column = line.indent;
-        for at in line.start..line.end {
+        for at in line.tokens() {
             let lexeme = &sheet.lexemes[at];
             if at > line.start {
                 column += between(&sheet.lexemes[at - 1], lexeme).chars().count() + pads[at];
@@ -144,7 +153,7 @@ fn write(sheet: &Sheet, lines: &[Line], places: &[usize]) -> String {
         }
         spaces(line.indent, &mut text);
         let mut column = line.indent;
-        for at in line.start..line.end {
+        for at in line.tokens() {
             let lexeme = &sheet.lexemes[at];
             if at > line.start {
                 let between = between(&sheet.lexemes[at - 1], lexeme);

@@ -94,7 +94,7 @@ fn spaces_do_not_matter() {
 fn line_ends_and_comments_anywhere() {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     for (path, text) in files().into_iter().filter(|(_, text)| text.len() < 8000) {
-        for _ in 0..4 {
+        for _ in 0..2 {
             let torn = respaced(&text, &mut random, |random| match random.below(12) {
                 0 => "\n".to_owned(),
                 1 => "\n\n\n".to_owned(),
@@ -105,6 +105,32 @@ fn line_ends_and_comments_anywhere() {
             assert_formats(&torn, &path.display().to_string());
         }
     }
+}
+
+#[test]
+fn whatever_parses_is_formatted() {
+    let mut random = Random(0xd1b5_4a32_d192_ed03);
+    let files = files();
+    let mut formatted = 0;
+    for (path, text) in files.iter().filter(|(_, text)| text.len() < 8000) {
+        let words: Vec<&str> = text.split_inclusive(char::is_whitespace).collect();
+        for _ in 0..4 {
+            let (at, other) = (random.below(words.len()), random.below(words.len()));
+            let mut mutant = words.clone();
+            match random.below(4) {
+                0 => drop(mutant.remove(at)),
+                1 => mutant.insert(at, words[other]),
+                2 => mutant.swap(at, other),
+                _ => mutant.insert(at, [";", "\u{feff}", "é", "\"", "{", "//", "/// doc\n", "\r\n"][random.below(8)]),
+            }
+            let mutant = mutant.concat();
+            if format(&mutant).is_ok() {
+                formatted += 1;
+                assert_formats(&mutant, &path.display().to_string());
+            }
+        }
+    }
+    assert!(formatted > 30, "{formatted} mutants parse");
 }
 
 /// The text with every space or line end outside comments and strings that is not needed to part two lines replaced.

@@ -131,7 +131,7 @@ fn capabilities() -> ServerCapabilities {
 struct Server<'c> {
     connection: &'c Connection,
     options: Options,
-    /// Open documents by address. `None`: nothing has changed since the problems were sent.
+    /// Open documents by address.
     texts: BTreeMap<String, Open>,
     /// What was found of them; missing where the text has changed since.
     known: BTreeMap<String, Rc<Analysis>>,
@@ -315,8 +315,6 @@ fn format(analysis: &Analysis) -> Vec<TextEdit> {
     }
 }
 
-// An address is compared by its text, which never changes.
-#[expect(clippy::mutable_key_type, reason = "the protocol's own type has an address for its key")]
 fn workspace_edit(uri: &Uri, edits: Vec<TextEdit>) -> WorkspaceEdit {
     WorkspaceEdit { changes: Some([(uri.clone(), edits)].into()), ..WorkspaceEdit::default() }
 }

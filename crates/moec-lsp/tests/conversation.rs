@@ -95,6 +95,50 @@ fn all_files_everywhere() {
 }
 
 #[test]
+fn broken_and_back() {
+    let mut client = Client::start();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |bound: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % bound.max(1) as u64) as usize
+    };
+    for (path, text) in files().into_iter().filter(|(_, text)| text.len() < 3000) {
+        let uri = client.open(&text);
+        client.assert_ranges(&uri, &text, &path);
+        let before = client.problems(&uri);
+        for _ in 0..2 {
+            // As if something were cut out, or typed half.
+            let mut from = below(text.len());
+            let mut to = (from + below(40)).min(text.len());
+            while !text.is_char_boundary(from) {
+                from -= 1;
+            }
+            while !text.is_char_boundary(to) {
+                to += 1;
+            }
+            let broken = format!("{}{}{}", &text[..from], ["", "{", "\"", "over "][below(4)], &text[to..]);
+            client.change(&uri, &broken);
+            client.assert_problems_inside(&uri, &broken, &path);
+            let document = json!({ "textDocument": { "uri": uri } });
+            client.ask("textDocument/documentSymbol", document.clone());
+            client.ask("textDocument/semanticTokens/full", document);
+            let line = broken[..from].matches('\n').count();
+            for character in 0..20 {
+                let place =
+                    json!({ "textDocument": { "uri": uri }, "position": { "line": line, "character": character } });
+                client.ask("textDocument/hover", place.clone());
+                client.ask("textDocument/completion", place);
+            }
+        }
+        client.change(&uri, &text);
+        assert_eq!(client.problems(&uri), before, "{}", path.display());
+        client.close(&uri);
+    }
+}
+
+#[test]
 fn problems_come_and_go() {
     let mut client = Client::start();
     let uri = client.open(LAYER);

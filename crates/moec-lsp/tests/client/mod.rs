@@ -116,9 +116,13 @@ impl Client {
         }
     }
 
-    /// Every problem lies in the document.
+    /// Every problem of a document that was just opened lies in it.
     pub fn assert_ranges(&mut self, uri: &str, text: &str, path: &Path) {
         self.version = 0;
+        self.assert_problems_inside(uri, text, path);
+    }
+
+    pub fn assert_problems_inside(&mut self, uri: &str, text: &str, path: &Path) {
         let problems = self.problems(uri);
         let widths: Vec<u64> = text.split('\n').map(|line| line.encode_utf16().count() as u64).collect();
         for problem in problems.as_array().expect("a list") {

@@ -75,7 +75,8 @@ fn name_as(module: &mut Module, value: ValueId, other: ValueId) {
     }
 }
 
-/// The nodes of a region in an order in which each stands behind all that it reads. Nodes keep their order where they may.
+/// The nodes of a region in an order in which each stands behind all that it reads. Nodes keep their order where they may,
+/// and those that choose experts always do.
 ///
 /// # Panics
 /// When nodes wait for each other in a circle: the caller outlined a group with a way out and back in.
@@ -92,6 +93,11 @@ pub fn reschedule(module: &mut Module, region: moec_ir::RegionId, nodes: Vec<OpI
             waits[reader] += 1;
             readers[*producer].push(reader);
         }
+    }
+    let choosing: Vec<usize> = (0..nodes.len()).filter(|at| row_wise::chooses(&module.node(nodes[*at]).op)).collect();
+    for pair in choosing.windows(2) {
+        waits[pair[1]] += 1;
+        readers[pair[0]].push(pair[1]);
     }
     let mut ready: std::collections::BTreeSet<usize> = (0..nodes.len()).filter(|at| waits[*at] == 0).collect();
     let mut order = Vec::with_capacity(nodes.len());

@@ -53,6 +53,11 @@ pub fn sums_rows(module: &Module, x: ValueId, over: &[Axis]) -> bool {
     module.tensor(x).dims.iter().all(|dim| dim.size.fixed().is_none() || over.contains(&dim.axis))
 }
 
+/// Nodes that choose experts. They keep their order among each other: it is the one in which choices are reported.
+pub fn chooses(op: &Op) -> bool {
+    matches!(op, Op::Route(_) | Op::Layers(_))
+}
+
 /// Nodes without operands: cheap to repeat wherever they are read.
 pub fn is_leaf(op: &Op) -> bool {
     matches!(op, Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_))

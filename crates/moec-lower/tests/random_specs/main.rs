@@ -4,14 +4,12 @@
 //! `MOEC_FUZZ_SEEDS=1000..2000` runs other seeds than the usual ones; a failure is then also made small. With
 //! `MOEC_FUZZ_LOOK_INTO=reads` a verdict that says so counts as one.
 
-mod attention;
-mod body;
+mod found;
 mod judge;
 mod mutate;
-mod random;
-mod routing;
 mod shrink;
-mod spec;
+#[path = "../../../../tests/random_specs/mod.rs"]
+mod specs;
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +17,7 @@ use std::{
 };
 
 use judge::{Verdict, judge};
-use random::Random;
+use specs::{generate, random::Random, session::check};
 
 const USUAL: std::ops::Range<u64> = 0..150;
 
@@ -57,8 +55,8 @@ fn random_specs_mean_the_same_all_the_way_down() {
     let mut others: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let mut failed = 0;
     for seed in seeds {
-        let text = spec::generate(seed);
-        assert_eq!(text, spec::generate(seed), "the generator is deterministic");
+        let text = generate(seed);
+        assert_eq!(text, generate(seed), "the generator is deterministic");
         match failure(&text, seed) {
             Ok(Verdict::Sound) => {}
             Ok(Verdict::Problems(problems)) => others.entry(format!("problems: {problems}")).or_default().push(seed),
@@ -92,13 +90,13 @@ fn mistyped_specs_are_refused_or_clean() {
     let (seeds, by_hand) = seeds();
     let mut clean = 0;
     for seed in seeds {
-        let text = spec::generate(seed);
+        let text = generate(seed);
         let mut random = Random::new(seed ^ 0x77);
         for _ in 0..8 {
             let mistyped = mutate::mutated(&text, &mut random);
             let run = |text: &str| {
                 catch_unwind(AssertUnwindSafe(|| {
-                    let Ok(module) = judge::check(text) else { return false };
+                    let Ok(module) = check(text) else { return false };
                     let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
                     if let Ok(plan) = moec_lower::lower(&fused) {
                         moec_plan::verify(&plan).expect("lowering makes sound plans");
@@ -127,7 +125,7 @@ fn mistyped_specs_are_refused_or_clean() {
 fn specs() {
     if let Ok(path) = std::env::var("MOEC_FUZZ_SPEC") {
         let text = std::fs::read_to_string(&path).expect("a readable file");
-        let module = judge::check(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        let module = check(&text).unwrap_or_else(|problems| panic!("{problems}"));
         println!("{}", moec_ir::print(&module));
         let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
         println!("{}", moec_ir::print(&fused));
@@ -139,6 +137,6 @@ fn specs() {
         return;
     }
     for seed in seeds().0 {
-        println!("{}", spec::generate(seed));
+        println!("{}", generate(seed));
     }
 }

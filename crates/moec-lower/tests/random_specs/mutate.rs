@@ -1,6 +1,6 @@
 //! Texts that somebody mistyped.
 
-use crate::random::Random;
+use crate::specs::random::Random;
 
 /// Words, numbers, and signs one by one, with the space before each.
 fn tokens(text: &str) -> Vec<String> {

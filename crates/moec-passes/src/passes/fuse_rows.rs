@@ -12,7 +12,7 @@ use moec_ir::ops::Contract;
 use moec_ir::{Module, Op, OpId, RegionId, ValueId};
 
 use crate::outline::{Outlined, outline, reschedule};
-use crate::row_wise::{Row, is_leaf, regions_around_rows, row_of, sums_rows};
+use crate::row_wise::{Row, chooses, is_leaf, regions_around_rows, row_of, sums_rows};
 use crate::{Pass, Report};
 
 pub const PASS: Pass = Pass {
@@ -124,6 +124,7 @@ fn levels(
     rows: &HashMap<OpId, Row>,
 ) -> HashMap<OpId, u32> {
     let mut levels: HashMap<OpId, u32> = HashMap::new();
+    let mut last_choice: Option<u32> = None;
     for at in nodes {
         let level = |value: &ValueId| {
             let producer = module.producer_id(*value)?;
@@ -131,7 +132,11 @@ fn levels(
             let leaf = is_leaf(&module.node(producer).op);
             levels.get(&producer).filter(|_| !leaf).map(|level| level + u32::from(!rows.contains_key(&producer)))
         };
-        let level = reads[at].iter().filter_map(level).max().unwrap_or(0);
+        let mut level = reads[at].iter().filter_map(level).max().unwrap_or(0);
+        if chooses(&module.node(*at).op) {
+            level = level.max(last_choice.map_or(0, |last| last + 1));
+            last_choice = Some(level);
+        }
         levels.insert(*at, level);
     }
     let results: HashSet<ValueId> = module.region(region).results.iter().copied().collect();

@@ -1,16 +1,20 @@
 //! Gates, experts, and the layers of experts made of them.
 
-use crate::{
+use super::{
+    Generator,
     body::{Body, Dim, Kind, Place, Shape, Value, over},
-    spec::Generator,
 };
 
 /// `moe { … }` over rows of these axes.
-pub fn moe(generator: &mut Generator, dims: &[Dim]) -> String {
+///
+/// Parameters that experts share are declared by more `lines` around it.
+pub fn moe(generator: &mut Generator, dims: &[Dim], lines: &mut Vec<String>) -> String {
     let mut members: Vec<(String, u64)> = Vec::new();
     for _ in 0..generator.random.within(1, 3) {
         let count = *generator.random.pick(&[1, 1, 2, 3, 4]);
-        members.push((expert(generator, dims), count));
+        let adapted = dims == generator.embedding() && generator.random.percent(10);
+        let member = if adapted { adapted_expert(generator, lines) } else { expert(generator, dims) };
+        members.push((member, count));
     }
     let experts: u64 = members.iter().map(|(_, count)| count).sum();
     let choices = if generator.random.percent(10) { experts } else { generator.random.within(1, experts.min(3)) };
@@ -36,22 +40,54 @@ pub fn moe(generator: &mut Generator, dims: &[Dim]) -> String {
 pub fn library_expert(generator: &mut Generator, dims: &[Dim]) -> String {
     assert!(dims.len() == 1 && dims[0].axis == "D", "the library's experts are written over `D`");
     let wide = generator.random.within(1, 9);
-    match generator.random.below(3) {
+    match generator.random.below(5) {
         0 => {
+            generator.uses("std::expert::neuron");
+            format!("neuron({})", generator.random.pick(&["relu", "gelu", "square"]))
+        }
+        1 => {
             generator.uses("std::expert::gated");
             let act = *generator.random.pick(&["silu", "gelu", "relu", "gelu_new"]);
             format!("gated({wide}, {act:?})")
         }
-        1 => {
+        2 => {
             generator.uses("std::expert::mlp");
             let act = *generator.random.pick(&["relu", "silu", "gelu", "square", "sigmoid"]);
-            format!("mlp({wide}, {act})")
+            let biased = *generator.random.pick(&["", ", biased = false"]);
+            format!("mlp({wide}, {act}{biased})")
         }
         _ => {
             generator.uses("std::expert::swiglu");
             format!("swiglu({wide})")
         }
     }
+}
+
+/// An expert over parameters that all of its bank share, with a few of its own.
+fn adapted_expert(generator: &mut Generator, lines: &mut Vec<String>) -> String {
+    let name = generator.name("adapted");
+    let (up, down) = (generator.name("p"), generator.name("p"));
+    let wide = generator.random.within(1, 9);
+    lines.push(format!("param {up}[F = {wide}, D]"));
+    lines.push(format!("param {down}[D, F = {wide}]"));
+    let mut inner = vec!["param a[R = 2, D]".to_owned(), format!("param b[F = {wide}, R = 2]")];
+    let hidden = match generator.random.below(3) {
+        0 => "relu(x · up)",
+        1 => "silu(x · up + (x · a) · b)",
+        _ => "tanh(x · up + b[R = 0])",
+    };
+    inner.push(format!("let h = {hidden}"));
+    let end = match generator.random.below(3) {
+        0 => "out h · down over F".to_owned(),
+        1 => {
+            inner.push(format!("param c[R = 2, F = {wide}]"));
+            inner.push("param d[D, R = 2]".to_owned());
+            "out h · down over F + (h · c over F) · d".to_owned()
+        }
+        _ => "out x + 0.5 * (h · down over F)".to_owned(),
+    };
+    generator.define(&format!("expert {name}(up, down)"), &inner, &end);
+    format!("{name}({up}, {down})")
 }
 
 fn expert(generator: &mut Generator, dims: &[Dim]) -> String {
@@ -66,6 +102,10 @@ fn expert(generator: &mut Generator, dims: &[Dim]) -> String {
         6 => {
             generator.uses("std::expert::zero");
             "zero".into()
+        }
+        7 if usual && generator.random.percent(50) => {
+            generator.uses("std::expert::constant");
+            "constant".into()
         }
         7 => {
             let name = generator.name("constant");
@@ -84,17 +124,46 @@ fn expert(generator: &mut Generator, dims: &[Dim]) -> String {
     }
 }
 
+/// A gate of the standard library.
+fn library_gate(generator: &mut Generator, experts: u64, choices: u64) -> String {
+    let k = choices;
+    let groups: Vec<u64> = (1..experts).filter(|groups| experts.is_multiple_of(*groups)).collect();
+    let groups = generator.random.maybe(&groups).copied().unwrap_or(1);
+    let kept = generator.random.within(1, groups);
+    let (bits, best) = (64 - (experts - 1).leading_zeros(), (experts / groups).min(2));
+    let gates: Vec<String> = vec![
+        format!("top_k_softmax({k})"),
+        format!("top_k_softmax({k}, false)"),
+        format!("top_k_of_logits({k})"),
+        format!("top_k_sigmoid({k}, scale = 1.5)"),
+        format!("independent_sigmoid({k})"),
+        "dense_softmax".into(),
+        format!("noisy_top_k({k})"),
+        format!("noisy_top_k({k}, 0.25)"),
+        format!("group_limited_softmax({}, {groups}, {kept}, 2.0)", k.min(experts / groups * kept)),
+        format!("group_limited_sigmoid({}, {groups}, {kept}, best = {best})", k.min(experts / groups * kept)),
+        "top_p(0.7)".into(),
+        format!("cosine({k}, 3)"),
+        "cosine_threshold".into(),
+        format!("softmax_with_nulls({k}, 1)"),
+        format!("prototypes({}, {groups})", k.min(experts / groups)),
+        format!("attention_router({k})"),
+        format!("normalised_logits({k}, sharpness = 0.5)"),
+        format!("laplace({k}, true)"),
+        format!("dselect({k}, {})", bits.max(1)),
+        if experts > 1 { "sparse_mixer(0.3)".into() } else { "dense_softmax".into() },
+        format!("given(positions(over S) % {})", experts + 1),
+    ];
+    let gate = generator.random.pick(&gates).clone();
+    let name = gate.split('(').next().unwrap_or(&gate);
+    generator.uses(&format!("std::gate::{name}"));
+    gate
+}
+
 /// A gate that chooses `choices` of `experts`.
 fn gate(generator: &mut Generator, dims: &[Dim], experts: u64, choices: u64) -> String {
-    if dims == generator.embedding() && generator.random.percent(30) {
-        let name = *generator.random.pick(&["top_k_softmax", "top_k_of_logits", "top_k_sigmoid"]);
-        generator.uses(&format!("std::gate::{name}"));
-        let more = match name {
-            "top_k_softmax" => *generator.random.pick(&["", ", false", ", renormalise = true"]),
-            "top_k_sigmoid" => *generator.random.pick(&["", ", scale = 1.5"]),
-            _ => "",
-        };
-        return format!("{name}({choices}{more})");
+    if dims == generator.embedding() && generator.random.percent(40) {
+        return library_gate(generator, experts, choices);
     }
     let name = generator.name("gate");
     let scored = if generator.random.percent(70) {
@@ -146,8 +215,13 @@ fn gate(generator: &mut Generator, dims: &[Dim], experts: u64, choices: u64) -> 
         }
         _ => format!("where({} < {}, sigmoid({finite}), 0.25)", indices.text, experts / 2),
     };
+    let keep = match body.random().below(10) {
+        0 => format!(", keep = {} > -0.5", values.text),
+        1 => format!(", keep = {} != 0", indices.text),
+        _ => String::new(),
+    };
     let lines = std::mem::take(&mut body.lines);
-    generator.define(&format!("gate {name}"), &lines, &format!("route tokens({indices_text}, {weights})"));
+    generator.define(&format!("gate {name}"), &lines, &format!("route tokens({indices_text}, {weights}{keep})"));
     name
 }
 

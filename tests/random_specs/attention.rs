@@ -1,6 +1,6 @@
 //! Blocks that look at earlier tokens: heads in many shapes, masks, and arithmetic on scores.
 
-use crate::spec::Generator;
+use super::Generator;
 
 /// A new attention block over rows of `D`.
 pub fn block(generator: &mut Generator) -> String {

@@ -1,6 +1,6 @@
 //! The statements of a body: random well-typed arithmetic over named axes.
 
-use crate::{random::Random, spec::Generator};
+use super::{Generator, random::Random};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -439,8 +439,12 @@ impl<'g> Body<'g> {
     fn along_an_axis(&mut self) -> Option<Value> {
         let x = self.find(|value| value.shape.kind == Kind::F32 && !value.shape.dims.is_empty())?;
         let axis = self.axis(&x.shape)?;
+        if self.random().percent(30) && axis.size <= 24 && (x.shape.dim("K").is_none() || axis.axis == "K") {
+            return self.in_order(&x, &axis);
+        }
         let (t, a) = (&x.text, &axis.axis);
-        let forms: [(String, f32); 5] = [
+        let forms: [(String, f32); 6] = [
+            (format!("{t} / (0.1 + deviation({t} over {a}))"), 10.0 * x.most),
             (format!("softmax({t} over {a})"), 1.0),
             (format!("log_softmax({t} over {a})"), 2.0 * x.most + 3.0),
             (format!("normalise(0.1 + abs({t}) over {a})"), 1.0),
@@ -449,6 +453,23 @@ impl<'g> Body<'g> {
         ];
         let (text, most) = self.random().pick(&forms).clone();
         Some(self.define(text, x.shape, most))
+    }
+
+    /// What looks along an axis in its order, or puts it in order.
+    fn in_order(&mut self, x: &Value, axis: &Dim) -> Option<Value> {
+        let (t, a, n) = (&x.text, &axis.axis, axis.size as f32);
+        match self.random().below(4) {
+            0 => Some(self.define(format!("cumsum({t} over {a})"), x.shape.clone(), x.most * n)),
+            1 => Some(self.define(format!("sort({t} over {a})"), x.shape.clone(), x.most)),
+            2 => Some(self.define(format!("argsort({t} over {a})"), x.shape.of(Kind::I32), n)),
+            _ => {
+                let shape = x.shape.without(std::slice::from_ref(axis)).of(Kind::I32);
+                let value = self.define(format!("argmax({t} over {a})"), shape, n);
+                let at = self.values.len() - 1;
+                self.values[at].index_of = (axis.axis != "K").then(|| axis.clone());
+                Some(value)
+            }
+        }
     }
 
     fn top_k(&mut self) -> Option<Value> {

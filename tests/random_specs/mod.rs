@@ -1,11 +1,17 @@
-//! A whole file: configuration, functions, a model with layers of a few kinds, outputs.
+//! Random well-typed specs, as text: configuration, functions, a model with layers of a few kinds, outputs.
+//!
+//! Shared by the tests of lowering and of the CPU code. The same seed gives the same text.
+
+mod attention;
+mod body;
+pub mod random;
+mod routing;
+pub mod session;
 
 use std::{collections::BTreeSet, fmt::Write};
 
-use crate::{
-    body::{Body, Dim, Kind, Place, Shape, Value},
-    random::Random,
-};
+use body::{Body, Dim, Kind, Place, Shape, Value};
+use random::Random;
 
 /// A `fn` of the file, over one axis that the caller names (`P` within).
 #[derive(Clone, Debug)]
@@ -289,6 +295,9 @@ fn layer_parts(body: &mut Body, carried: &[Value], index: &str) -> Vec<String> {
             _ => format!("h + {part}({input}){scale}"),
         };
         body.line(format!("h = {text}"));
+        if body.random().percent(15) {
+            body.line(format!("h = h - 0.25 * {part}(h)"));
+        }
         if body.random().percent(25) {
             body.grow();
         }
@@ -297,7 +306,7 @@ fn layer_parts(body: &mut Body, carried: &[Value], index: &str) -> Vec<String> {
         if !second.shape.dims.is_empty() && body.random().percent(35) {
             let part = body.generator.name("part");
             let of = match body.random().percent(60) {
-                true => crate::routing::moe(body.generator, &second.shape.dims),
+                true => routing::moe(body.generator, &second.shape.dims, &mut body.lines),
                 false => body.generator.block(&second.shape.dims, &second.shape.dims),
             };
             body.line(format!("part {part} = {of}"));
@@ -318,9 +327,9 @@ fn layer_parts(body: &mut Body, carried: &[Value], index: &str) -> Vec<String> {
 /// What a part is an instance of.
 fn part_of(body: &mut Body, dims: &[Dim], index: &str) -> String {
     let one = |body: &mut Body| match body.random().below(10) {
-        0..=3 => crate::routing::moe(body.generator, dims),
-        4..=6 => crate::attention::block(body.generator),
-        7 => crate::routing::library_expert(body.generator, dims),
+        0..=3 => routing::moe(body.generator, dims, &mut body.lines),
+        4..=6 => attention::block(body.generator),
+        7 => routing::library_expert(body.generator, dims),
         _ => body.generator.block(dims, dims),
     };
     let first = one(body);

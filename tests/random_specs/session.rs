@@ -1,0 +1,218 @@
+//! Passes over a random module: inputs, what the oracle and the plan's interpreter make of them, and whether two agree.
+
+use std::sync::Arc;
+
+use moec_diag::SourceMap;
+use moec_interpreter::Machine;
+use moec_ir::{Module, ParamId};
+use moec_oracle::{Data, RandomWeights, Session, Tensor, Trace, Weights};
+use moec_plan::Plan;
+use moec_sema::Settings;
+use moec_types::{DType, Size};
+
+use super::random::Random;
+
+/// Rounding differs only in the order of sums, and in f32 against f64.
+const TOLERANCE: f64 = 2e-4;
+
+/// Text to module; the messages of all problems otherwise.
+pub fn check(text: &str) -> Result<Module, String> {
+    let mut sources = SourceMap::default();
+    let (tree, problems) = moec_syntax::parse(&mut sources, "random.moe", text);
+    let told = |problems: moec_diag::Problems| {
+        let told = |problem: &moec_diag::Problem| {
+            let labels: Vec<String> = problem
+                .labels()
+                .into_iter()
+                .flatten()
+                .map(|label| {
+                    let (from, to) = (label.offset(), label.offset() + label.len());
+                    format!("`{}` {}", text.get(from..to).unwrap_or("…"), label.label().unwrap_or_default())
+                })
+                .collect();
+            format!("{problem} [{}]", labels.join("; "))
+        };
+        problems.iter().map(told).collect::<Vec<_>>().join("\n")
+    };
+    let Some(tree) = tree.filter(|_| problems.is_empty()) else {
+        assert!(!problems.is_empty(), "no tree, and no problem either");
+        return Err(told(problems));
+    };
+    let (checked, problems) = moec_sema::check(&mut sources, &tree, &Settings::default());
+    match checked {
+        Some(checked) => {
+            assert!(problems.is_empty(), "checked, and problems: {}", told(problems));
+            Ok(checked.module)
+        }
+        None => {
+            assert!(!problems.is_empty(), "not sound, and no problem said");
+            Err(told(problems))
+        }
+    }
+}
+
+/// What one pass gives: outputs as numbers with a name, and the chosen experts.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub outputs: Vec<(String, Vec<f64>)>,
+    pub routes: Vec<(Vec<i32>, Vec<f32>)>,
+    /// The share of the rows before the first that is asked for.
+    pub first: f64,
+}
+
+/// The same routes, and the same numbers as far as rounding allows.
+pub fn same(expected: &[Found], found: &[Found]) -> Result<(), String> {
+    for (pass, (expected, found)) in expected.iter().zip(found).enumerate() {
+        if expected.routes.len() != found.routes.len() {
+            return Err(format!("pass {pass}: {} routes, not {}", found.routes.len(), expected.routes.len()));
+        }
+        for (number, ((wanted, weights), (chosen, weighed))) in expected.routes.iter().zip(&found.routes).enumerate() {
+            if wanted != chosen {
+                return Err(format!("pass {pass}, route {number}: {wanted:?} is wanted, found {chosen:?}"));
+            }
+            for (at, (want, got)) in weights.iter().zip(weighed).enumerate() {
+                if !near(f64::from(*want), f64::from(*got)) {
+                    return Err(format!("pass {pass}, route {number}, weight {at}: {want} is wanted, found {got}"));
+                }
+            }
+        }
+        for ((name, wanted), (_, got)) in expected.outputs.iter().zip(&found.outputs) {
+            let skipped = (found.first * wanted.len() as f64) as usize;
+            if wanted.len() != got.len() {
+                return Err(format!("pass {pass}, {name}: {} elements, not {}", got.len(), wanted.len()));
+            }
+            for (at, (want, got)) in wanted.iter().zip(got).enumerate() {
+                if at < skipped {
+                    if !got.is_nan() {
+                        return Err(format!("pass {pass}, {name}[{at}] is not asked for, and written: {got}"));
+                    }
+                } else if !near(*want, *got) {
+                    return Err(format!("pass {pass}, {name}[{at}]: {want} is wanted, found {got}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn near(want: f64, got: f64) -> bool {
+    want == got || (want.is_nan() && got.is_nan()) || (want - got).abs() <= TOLERANCE * (1.0 + want.abs())
+}
+
+/// Some passes of one sequence: for each, how many positions, and the inputs.
+pub struct Passes {
+    pub passes: Vec<OnePass>,
+}
+
+pub struct OnePass {
+    pub tokens: usize,
+    pub first: usize,
+    pub inputs: Vec<(String, Tensor)>,
+}
+
+impl Passes {
+    pub fn random(random: &mut Random, module: &Module) -> Passes {
+        let count = random.within(2, 3);
+        let passes = (0..count).map(|_| {
+            let tokens = random.within(1, 6) as usize;
+            let first = if random.percent(50) { 0 } else { random.below(tokens) };
+            let inputs = module.inputs.iter().map(|input| {
+                let ty = module.tensor(input.value);
+                let size = |size: &Size| match size {
+                    Size::Fixed(size) => *size as usize,
+                    Size::Input(_) | Size::Past(_) | Size::Slots { .. } => tokens,
+                };
+                let axes: Vec<_> = ty.dims.iter().map(|dim| (dim.axis.clone(), size(&dim.size))).collect();
+                let elements: usize = axes.iter().map(|(_, size)| size).product();
+                let data = match ty.dtype {
+                    DType::I32 => Data::I32((0..elements).map(|_| random.below(3) as i32).collect()),
+                    DType::Bool => Data::Bool((0..elements).map(|_| random.percent(50)).collect()),
+                    DType::F32 | DType::Bf16 | DType::F16 => {
+                        Data::F32((0..elements).map(|_| random.signed()).collect())
+                    }
+                };
+                (input.name.clone(), Tensor::new(axes, data))
+            });
+            let inputs = inputs.collect();
+            OnePass { tokens, first, inputs }
+        });
+        Passes { passes: passes.collect() }
+    }
+
+    pub fn oracle(&self, module: &Module, weights: &dyn Weights) -> Result<Vec<Found>, String> {
+        let mut session = Session::new(module, weights);
+        let run = |pass: &OnePass| {
+            let mut trace = Trace::default();
+            let inputs: Vec<(&str, Tensor)> =
+                pass.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+            let outputs = session.run(&inputs, Some(&mut trace)).map_err(|error| error.to_string())?;
+            let outputs = outputs.into_iter().map(|(name, tensor)| (name, cells(&tensor))).collect();
+            let routes = trace.routes.into_iter().map(|route| (route.indices, route.weights)).collect();
+            Ok(Found { outputs, routes, first: 0.0 })
+        };
+        self.passes.iter().map(run).collect()
+    }
+
+    pub fn interpret(&self, plan: &Plan, weights: &RandomWeights) -> Vec<Found> {
+        let from_oracle = FromOracle(weights);
+        let packing = moec_interpreter::Packing { plan, instances: &from_oracle };
+        let mut machine = Machine::new(plan, &packing, 6, 20);
+        let run = |pass: &OnePass| {
+            let inputs = pass.inputs.iter().map(|(_, tensor)| cells(tensor)).collect();
+            let found = machine.run(inputs, pass.tokens as u64, pass.first as u64);
+            let outputs = plan.outputs.iter().zip(found.outputs).map(|(port, rows)| (port.name.clone(), rows));
+            let first = pass.first as f64 / pass.tokens as f64;
+            Found { outputs: outputs.collect(), routes: found.routes, first }
+        };
+        self.passes.iter().map(run).collect()
+    }
+
+    /// Whether a change of the weights about as large as rounding changes what the model gives far more than that: then a
+    /// difference says nothing.
+    pub fn unsteady(&self, module: &Module, weights: &RandomWeights, expected: &[Found]) -> bool {
+        (1..6).any(|seed| {
+            let shaken = Shaken { weights, seed };
+            match self.oracle(module, &shaken) {
+                Ok(found) => same(expected, &found).is_err(),
+                Err(_) => true,
+            }
+        })
+    }
+}
+
+/// The elements, whatever their type.
+pub fn cells(tensor: &Tensor) -> Vec<f64> {
+    match tensor.data() {
+        Data::F32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+        Data::I32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+        Data::Bool(values) => values.iter().map(|value| f64::from(u8::from(*value))).collect(),
+    }
+}
+
+/// The oracle's weights, for a plan.
+pub struct FromOracle<'w>(pub &'w RandomWeights);
+
+impl moec_interpreter::Instances for FromOracle<'_> {
+    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
+        let tensor = self.0.instance(ParamId(param), layer, expert).expect("random weights know every parameter");
+        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
+        (axes, tensor.f32().to_vec())
+    }
+}
+
+/// Weights with an error of a few ten-millionths each.
+struct Shaken<'w> {
+    weights: &'w RandomWeights,
+    seed: u64,
+}
+
+impl Weights for Shaken<'_> {
+    fn instance(&self, param: ParamId, layer: u32, expert: u32) -> Option<Arc<Tensor>> {
+        let tensor = self.weights.instance(param, layer, expert)?;
+        let mut random =
+            Random::new(self.seed ^ (u64::from(param.0) << 20) ^ (u64::from(layer) << 10) ^ u64::from(expert));
+        let shake = |value: &f32| value * (1.0 + 1e-6 * random.signed());
+        let data: Vec<f32> = tensor.f32().iter().map(shake).collect();
+        Some(Arc::new(Tensor::new(tensor.axes().to_vec(), data)))
+    }
+}

@@ -73,6 +73,7 @@ fn real_configurations_check_and_every_tensor_is_claimed() {
         ("mixtral", "mixtral-tied"),
         ("olmoe", "olmoe"),
         ("olmoe", "olmoe-clip"),
+        ("phimoe", "phimoe"),
         ("qwen2_moe", "qwen2_moe"),
         ("qwen3_moe", "qwen3_moe"),
     ];

@@ -57,6 +57,11 @@ fn olmoe_that_clips() {
 }
 
 #[test]
+fn phimoe() {
+    verified("phimoe", &oracle("phimoe"));
+}
+
+#[test]
 fn qwen2_moe() {
     verified("qwen2_moe", &oracle("qwen2_moe"));
 }
@@ -73,10 +78,8 @@ fn a_trained_model_in_bf16() {
 
 #[test]
 fn the_older_spelling_of_a_config_means_the_same() {
-    for (spec, name) in
-        [("mixtral", "mixtral"), ("olmoe", "olmoe"), ("qwen2_moe", "qwen2_moe"), ("qwen3_moe", "qwen3_moe")]
-    {
-        let (file, folder) = (family(spec), oracle(name));
+    for name in ["mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe"] {
+        let (file, folder) = (family(name), oracle(name));
         let (reference, config) = (folder.join("oracle.safetensors"), folder.join("config.legacy.json"));
         let ended = moec(&[
             "verify".as_ref(),

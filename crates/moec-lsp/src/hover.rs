@@ -3,7 +3,7 @@
 use lsp_types::{Hover, HoverContents, MarkupContent, MarkupKind, Position};
 use moec_diag::Span;
 use moec_sema::ParamFact;
-use moec_syntax::tree::DefinitionKind;
+use moec_syntax::tree::{DefinitionKind, Item, ParamPattern, PatternPiece, WeightRule};
 
 use crate::{
     analysis::Analysis,
@@ -14,7 +14,9 @@ pub fn hover(analysis: &Analysis, position: Position) -> Option<Hover> {
     let offset = analysis.document.offset(position) as u32;
     let (at, text) = match analysis.names.at(offset) {
         Some(used) => (used.at, of_name(analysis, used)),
-        None => of_primitive(analysis, offset).or_else(|| of_expression(analysis, offset))?,
+        None => of_primitive(analysis, offset)
+            .or_else(|| of_binding(analysis, offset))
+            .or_else(|| of_expression(analysis, offset))?,
     };
     let contents = HoverContents::Markup(MarkupContent { kind: MarkupKind::Markdown, value: text });
     Some(Hover { contents, range: Some(analysis.document.range(at)) })
@@ -73,6 +75,54 @@ fn of_primitive(analysis: &Analysis, offset: u32) -> Option<(Span, String)> {
     let (_, form) = moec_sema::primitives().find(|(known, _)| known == name)?;
     Some((*at, code(&form.replace("` or `", "\n")) + &told("gives", analysis.index.at(*call))))
 }
+
+/// The parameters that a rule of the `weights` section binds.
+fn of_binding(analysis: &Analysis, offset: u32) -> Option<(Span, String)> {
+    let sections = analysis.tree.items.iter().filter_map(|item| match item {
+        Item::Weights(weights) => Some(&weights.rules),
+        Item::Config(_) | Item::Definition(_) | Item::Model(_) => None,
+    });
+    let target = sections.flatten().find_map(|rule| match rule {
+        WeightRule::Bind(bind) => {
+            Some(&bind.target).filter(|target| target.at.start <= offset && offset < target.at.end)
+        }
+        WeightRule::Ignore(_) => None,
+    })?;
+    let mut text = String::new();
+    for path in paths(target) {
+        for param in analysis.index.params.iter().filter(|param| param.path == path) {
+            text.push_str(&format!("`{path}`: `{}`, {}\n\n", param.ty, counted([param])));
+        }
+    }
+    (!text.is_empty()).then(|| (target.at, text.trim_end().to_owned()))
+}
+
+/// Every path that a pattern stands for.
+fn paths(pattern: &ParamPattern) -> Vec<String> {
+    let mut paths = vec![String::new()];
+    for (number, segment) in pattern.segments.iter().enumerate() {
+        let mut endings = vec![if number == 0 { String::new() } else { ".".to_owned() }];
+        for piece in &segment.pieces {
+            let choices = match piece {
+                PatternPiece::Text(text) => std::slice::from_ref(text),
+                PatternPiece::Alternatives(choices) => &choices[..],
+                PatternPiece::Index(_) | PatternPiece::Any => &[],
+            };
+            let joined = endings.iter().flat_map(|start| choices.iter().map(move |end| format!("{start}{end}")));
+            endings = joined.take(MOST_PATHS).collect();
+        }
+        let index = segment.index.as_ref().map_or(String::new(), |index| format!("[{}]", index.text));
+        paths = paths
+            .iter()
+            .flat_map(|start| endings.iter().map(|end| format!("{start}{end}{index}")).collect::<Vec<_>>())
+            .take(MOST_PATHS)
+            .collect();
+    }
+    paths
+}
+
+/// A rule of which more is told is not read any more.
+const MOST_PATHS: usize = 16;
 
 fn of_expression(analysis: &Analysis, offset: u32) -> Option<(Span, String)> {
     let (at, known) = analysis.index.around(offset)?;

@@ -186,6 +186,19 @@ fn hover_says_what_it_is() {
 }
 
 #[test]
+fn hover_over_a_weight_rule() {
+    let (text, position) = marked(
+        "model m(x: f32[S, D = 4]) {\n  param up[F = 2, D]  param down[F = 2, D]\n  out y: f32[S, D] = sum(x * up * down over F)\n}\n\
+         weights hf { {up,do|wn} = \"{up,down}.weight\" }\n",
+    );
+    let mut client = Client::start();
+    let uri = client.open(&text);
+    let answer = client.ask("textDocument/hover", json!({ "textDocument": { "uri": uri }, "position": position }));
+    let told = answer["contents"]["value"].as_str().unwrap();
+    assert!(told.contains("`up`: `f32[F=2, D=4]`, 8 parameters") && told.contains("`down`:"), "{told}");
+}
+
+#[test]
 fn definitions_here_and_in_the_library() {
     let mut client = Client::start();
     let (text, position) = layer_at("y + twice", 0);

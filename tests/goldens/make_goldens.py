@@ -619,6 +619,49 @@ def carried_logits(c):
     return h
 
 
+def attention(c, q, k, v):
+    """Causal; q [T, heads, width], k and v the same or without heads."""
+    k, v = (np.broadcast_to(a if a.ndim == 3 else a[:, None], q.shape) for a in (k, v))
+    scores = np.einsum("shd,thd->hst", q, k) / math.sqrt(q.shape[-1])
+    seen = np.tril(np.ones((c.T, c.T), bool))
+    return np.einsum("hst,thd->shd", softmax(np.where(seen, scores, -np.inf)), v)
+
+
+def chosen(w, i, size):
+    """Weights as a row over everything that could be chosen."""
+    row = np.zeros((len(w), size))
+    np.put_along_axis(row, i, w, 1)
+    return row
+
+
+@technique("attention_experts")
+def attention_experts(c):
+    k, width, at = c.sizes(K=(2, 3)), 5 if c.kind == "odd" else 4, "attention."
+    w, i = c.top_k(softmax(c.x @ c.W(at + "W")), k)
+    q = c.x @ c.param(at + "query", "D E Dh", c.D, c.E * width, 10.0)
+    keys = c.x @ c.param(at + "key", "D Dh", c.D, width, 11.0)
+    values = c.x @ c.param(at + "value", "D Dh", c.D, width, 12.0)
+    y = attention(c, q.reshape(c.T, c.E, width), keys, values) * chosen(normalise(w), i, c.E)[..., None]
+    return y.reshape(c.T, -1) @ c.param(at + "output", "E Dh D", c.E * width, c.D, 13.0)
+
+
+@technique("mixture_of_heads")
+def mixture_of_heads(c):
+    k, always, at = *c.sizes(K=(2, 3), always=(2, 1)), "attention."
+    routed, width = (4, 4) if c.kind != "odd" else (c.E, c.H)
+    heads = always + routed
+    a = softmax(c.x @ c.param(at + "mix", "D Two", c.D, 2, 29.0))
+    w, i = c.top_k(softmax(c.x @ c.W(at + "routed_W", E=routed)), k)
+    common = softmax(c.x @ c.param(at + "always_W", "D Always", c.D, always, 30.0))
+    weight = np.concatenate([a[:, :1] * common, a[:, 1:] * chosen(w, i, routed)], 1)
+    q, keys, values = (
+        (c.x @ c.param(at + name, "D Head Dh", c.D, heads * width, seed)).reshape(c.T, heads, width)
+        for name, seed in (("query", 10.0), ("key", 11.0), ("value", 12.0))
+    )
+    y = attention(c, q, keys, values) * weight[..., None]
+    return y.reshape(c.T, -1) @ c.param(at + "output", "Head Dh D", heads * width, c.D, 13.0)
+
+
 def check(spec, c, y, golden):
     """The case against the line of the golden table."""
     found = {

@@ -12,6 +12,9 @@ use moec_oracle::{Data, MemoryWeights, Session, Tensor, Trace};
 use moec_plan::{Node, RowOp, Source, Step, StepKind, View};
 use moec_types::{DType, Dim};
 
+/// A softmax over the keys cannot be lowered unfused (docs/decisions/0001).
+const NEEDED: &str = "fuse-attention";
+
 /// The inputs of the module.
 fn tensors<'m>(case: &Case, module: &'m Module) -> Vec<(&'m str, Tensor)> {
     let tensor = |input: &'m Input| {
@@ -63,8 +66,8 @@ fn plans_give_the_reference_fused_and_unfused() {
         let module = case.module();
         let weights = case.weights(&module);
         by_plan(case, &module, &weights, BTreeSet::new());
-        let all = moec_passes::pipeline().iter().map(|pass| pass.name.to_owned()).collect();
-        by_plan(case, &module, &weights, all);
+        let passes = moec_passes::pipeline().iter().filter(|pass| pass.name != NEEDED);
+        by_plan(case, &module, &weights, passes.map(|pass| pass.name.to_owned()).collect());
     });
 }
 

@@ -14,6 +14,10 @@ mod specs;
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use judge::{Verdict, judge};
@@ -48,30 +52,52 @@ fn failure(text: &str, seed: u64) -> Result<Verdict, (String, String)> {
     }
 }
 
+/// Each seed by `one`, on all processors; in the order of the seeds.
+fn for_each<R: Send>(seeds: std::ops::Range<u64>, one: impl Fn(u64) -> R + Sync) -> Vec<(u64, R)> {
+    let next = AtomicU64::new(seeds.start);
+    let done = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|seed| *seed < seeds.end) {
+                    let result = one(seed);
+                    done.lock().expect("no seed panics").push((seed, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no seed panics");
+    done.sort_by_key(|(seed, _)| *seed);
+    done
+}
+
 #[test]
 fn random_specs_mean_the_same_all_the_way_down() {
     let (seeds, by_hand) = seeds();
     let total = seeds.end.saturating_sub(seeds.start);
     let mut others: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    let mut failed = 0;
-    for seed in seeds {
+    let results = for_each(seeds, |seed| {
         let text = generate(seed);
         assert_eq!(text, generate(seed), "the generator is deterministic");
-        match failure(&text, seed) {
-            Ok(Verdict::Sound) => {}
-            Ok(Verdict::Problems(problems)) => others.entry(format!("problems: {problems}")).or_default().push(seed),
-            Ok(Verdict::Unsupported(why)) => others.entry(format!("unsupported: {why}")).or_default().push(seed),
-            Ok(Verdict::Unsteady) => others.entry("unsteady".to_owned()).or_default().push(seed),
-            Err((said, alike)) => {
-                failed += 1;
-                let small = match by_hand {
-                    true => shrink::shrunk(&text, |text| failure(text, seed).err().map(|(_, alike)| alike)),
-                    false => text,
-                };
-                println!("seed {seed}: {said}\n{small}\n");
-                others.entry(format!("FAILED {alike}")).or_default().push(seed);
-            }
-        }
+        failure(&text, seed).map_err(|(said, alike)| {
+            let small = match by_hand {
+                true => shrink::shrunk(&text, |text| failure(text, seed).err().map(|(_, alike)| alike)),
+                false => text,
+            };
+            println!("seed {seed}: {said}\n{small}\n");
+            alike
+        })
+    });
+    for (seed, result) in results {
+        let what = match result {
+            Ok(Verdict::Sound) => continue,
+            Ok(Verdict::Problems(problems)) => format!("problems: {problems}"),
+            Ok(Verdict::Unsupported(why)) => format!("unsupported: {why}"),
+            Ok(Verdict::Unsteady) => "unsteady".to_owned(),
+            Err(alike) => format!("FAILED {alike}"),
+        };
+        others.entry(what).or_default().push(seed);
     }
     let count = |stem: &str| {
         others.iter().filter(|(what, _)| what.starts_with(stem)).map(|(_, seeds)| seeds.len()).sum::<usize>() as u64
@@ -79,7 +105,7 @@ fn random_specs_mean_the_same_all_the_way_down() {
     for (what, seeds) in &others {
         println!("{} of {total}: {what} (seeds {:?})", seeds.len(), &seeds[..seeds.len().min(8)]);
     }
-    assert_eq!(failed, 0, "seeds that failed");
+    assert_eq!(count("FAILED"), 0, "seeds that failed");
     assert!(count("problems") * 20 <= total, "the generator writes too many ill-typed specs");
     assert!(count("unsteady") * 20 <= total, "too many specs say nothing");
     assert!(count("unsupported") * 5 <= total, "too many specs are not supported");
@@ -88,32 +114,34 @@ fn random_specs_mean_the_same_all_the_way_down() {
 #[test]
 fn mistyped_specs_are_refused_or_clean() {
     let (seeds, by_hand) = seeds();
-    let mut clean = 0;
-    for seed in seeds {
+    let sound = |text: &str| {
+        catch_unwind(AssertUnwindSafe(|| {
+            let Ok(module) = check(text) else { return false };
+            let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
+            if let Ok(plan) = moec_lower::lower(&fused) {
+                moec_plan::verify(&plan).expect("lowering makes sound plans");
+            }
+            true
+        }))
+        .map_err(|_| ())
+    };
+    let results = for_each(seeds, |seed| {
         let text = generate(seed);
         let mut random = Random::new(seed ^ 0x77);
-        for _ in 0..8 {
+        let mut one = || {
             let mistyped = mutate::mutated(&text, &mut random);
-            let run = |text: &str| {
-                catch_unwind(AssertUnwindSafe(|| {
-                    let Ok(module) = check(text) else { return false };
-                    let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
-                    if let Ok(plan) = moec_lower::lower(&fused) {
-                        moec_plan::verify(&plan).expect("lowering makes sound plans");
-                    }
-                    true
-                }))
-            };
-            match run(&mistyped) {
-                Ok(sound) => clean += usize::from(sound),
-                Err(_) => {
-                    let small = match by_hand {
-                        true => shrink::shrunk(&mistyped, |text| run(text).is_err().then(String::new)),
-                        false => mistyped,
-                    };
-                    panic!("seed {seed}: a panic\n{small}")
-                }
-            }
+            sound(&mistyped).map_err(|()| match by_hand {
+                true => shrink::shrunk(&mistyped, |text| sound(text).is_err().then(String::new)),
+                false => mistyped,
+            })
+        };
+        (0..6).map(|_| one()).collect::<Result<Vec<bool>, String>>()
+    });
+    let mut clean = 0;
+    for (seed, result) in results {
+        match result {
+            Ok(sound) => clean += sound.iter().filter(|sound| **sound).count(),
+            Err(text) => panic!("seed {seed}: a panic\n{text}"),
         }
     }
     println!("{clean} mistyped specs are sound");

@@ -3,7 +3,8 @@
 //! Before:  y = map x {add($0, 1.0)};  z = map y, c {mul($0, $1)}, c the literal 2.0;  w = split v;  u = merge w
 //! After:   z = map x {mul(add($0, 1.0), 2.0)};  u = v
 //! Holds when the inner map has no other reader and as many elements as the outer (nothing is computed twice). Constants
-//! fold where all operands are constants; equal nodes of a region become one; what nobody reads goes.
+//! fold where all operands are constants; equal nodes of a region become one (but choices of experts, each of which is
+//! reported); what nobody reads goes.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use moec_types::{DType, Expr};
 
 use crate::compose::{self, Body};
 use crate::constant::{self, Scalar};
-use crate::{Pass, Report, literal};
+use crate::{Pass, Report, literal, row_wise};
 
 pub const PASS: Pass = Pass {
     name: "canonicalise",
@@ -91,7 +92,10 @@ impl Round<'_> {
                 }
             }
             let node = self.module.node(at);
-            if node.results.iter().any(|value| self.replaced.contains_key(value)) || !node.op.regions().is_empty() {
+            if node.results.iter().any(|value| self.replaced.contains_key(value))
+                || !node.op.regions().is_empty()
+                || row_wise::chooses(&node.op)
+            {
                 continue;
             }
             let same = known.entry((node.op.mnemonic(), node.operands.clone())).or_default();

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use moec_diag::SourceMap;
-use moec_interpreter::Machine;
 use moec_ir::{Module, ParamId};
 use moec_oracle::{Data, RandomWeights, Session, Tensor, Trace, Weights};
-use moec_plan::Plan;
 use moec_sema::Settings;
 use moec_types::{DType, Size};
 
@@ -149,20 +147,6 @@ impl Passes {
             let outputs = outputs.into_iter().map(|(name, tensor)| (name, cells(&tensor))).collect();
             let routes = trace.routes.into_iter().map(|route| (route.indices, route.weights)).collect();
             Ok(Found { outputs, routes, first: 0.0 })
-        };
-        self.passes.iter().map(run).collect()
-    }
-
-    pub fn interpret(&self, plan: &Plan, weights: &RandomWeights) -> Vec<Found> {
-        let from_oracle = FromOracle(weights);
-        let packing = moec_interpreter::Packing { plan, instances: &from_oracle };
-        let mut machine = Machine::new(plan, &packing, 6, 20);
-        let run = |pass: &OnePass| {
-            let inputs = pass.inputs.iter().map(|(_, tensor)| cells(tensor)).collect();
-            let found = machine.run(inputs, pass.tokens as u64, pass.first as u64);
-            let outputs = plan.outputs.iter().zip(found.outputs).map(|(port, rows)| (port.name.clone(), rows));
-            let first = pass.first as f64 / pass.tokens as f64;
-            Found { outputs: outputs.collect(), routes: found.routes, first }
         };
         self.passes.iter().map(run).collect()
     }

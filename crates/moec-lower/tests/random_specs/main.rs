@@ -23,7 +23,7 @@ use std::{
 use judge::{Verdict, judge};
 use specs::{generate, random::Random, session::check};
 
-const USUAL: std::ops::Range<u64> = 0..150;
+const USUAL: std::ops::Range<u64> = 0..130;
 
 /// The seeds asked for, and whether that was done by hand.
 fn seeds() -> (std::ops::Range<u64>, bool) {

@@ -180,15 +180,15 @@ impl<'a, 'p> Row<'a, 'p> {
     }
 }
 
-fn reduce(op: ReduceOp, values: impl Iterator<Item = f64>) -> f64 {
+fn reduce(op: ReduceOp, mut values: impl Iterator<Item = f64>) -> f64 {
     let nan_or = |a: f64, b: f64, pick: f64| if a.is_nan() || b.is_nan() { f64::NAN } else { pick };
     match op {
         ReduceOp::Sum => values.sum(),
         ReduceOp::Prod => values.product(),
         ReduceOp::Max => values.fold(f64::NEG_INFINITY, |a, b| nan_or(a, b, a.max(b))),
         ReduceOp::Min => values.fold(f64::INFINITY, |a, b| nan_or(a, b, a.min(b))),
-        ReduceOp::Any => f64::from(u8::from(values.fold(false, |a, b| a || b != 0.0))),
-        ReduceOp::All => f64::from(u8::from(values.fold(true, |a, b| a && b != 0.0))),
+        ReduceOp::Any => f64::from(u8::from(values.any(|value| value != 0.0))),
+        ReduceOp::All => f64::from(u8::from(values.all(|value| value != 0.0))),
     }
 }
 

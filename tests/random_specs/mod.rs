@@ -45,7 +45,7 @@ pub struct Generator {
 /// The spec that belongs to a seed.
 pub fn generate(seed: u64) -> String {
     let mut random = Random::new(seed);
-    let width = *random.pick(&[2, 4, 4, 6, 8, 8, 12, 17]);
+    let width = *random.pick(&[2, 4, 4, 6, 6, 8, 8, 8, 12, 12, 17, 33]);
     let vocabulary = random.within(3, 12);
     let mut generator = Generator {
         random,
@@ -197,13 +197,24 @@ fn model(generator: &mut Generator) -> String {
         inputs.push("ids: i32[S]".to_owned());
     }
     if !by_ids || generator.random.percent(25) {
-        inputs.push("x: f32[S, D]".to_owned());
+        let axes = if generator.random.percent(90) { "S, D" } else { "D, S" };
+        inputs.push(format!("x: f32[{axes}]"));
         values.push(Value { text: "x".into(), shape: Shape::rows(&embedding), most: 1.0, index_of: None });
     }
     if generator.random.percent(15) {
         let dims = [Dim { axis: "B".into(), size: 3 }];
         inputs.push("side: f32[S, B = 3]".to_owned());
         values.push(Value { text: "side".into(), shape: Shape::rows(&dims), most: 1.0, index_of: None });
+    }
+    if generator.random.percent(8) {
+        inputs.push("shift: f32[D]".to_owned());
+        let shape = Shape { kind: Kind::F32, rows: false, dims: embedding.clone() };
+        values.push(Value { text: "shift".into(), shape, most: 1.0, index_of: None });
+    }
+    if generator.random.percent(8) {
+        inputs.push("marked: bool[S]".to_owned());
+        let shape = Shape { kind: Kind::Bool, rows: true, dims: Vec::new() };
+        values.push(Value { text: "marked".into(), shape, most: 1.0, index_of: None });
     }
     let mut body = Body::new(generator, Place::Tokens, values);
     let mut table = None;
@@ -361,15 +372,18 @@ fn outputs(body: &mut Body, table: Option<&str>) {
                 body.line(format!("out {name}: f32[S, V] = h · {head}"));
             }
             5 => {
-                let value = body.values.last().cloned().expect("the stream at least");
-                let kind = value.shape.kind;
-                if !value.shape.rows || kind == Kind::Bool {
-                    body.line(format!("out {name}: f32[S, D] = h * 2.0"));
-                    continue;
+                let value = body.find(|_| true).expect("the stream at least");
+                let dtype = match value.shape.kind {
+                    Kind::F32 => "f32",
+                    Kind::I32 => "i32",
+                    Kind::Bool => "bool",
+                };
+                let mut axes: Vec<String> =
+                    value.shape.dims.iter().map(|dim| format!("{} = {}", dim.axis, dim.size)).collect();
+                if value.shape.rows {
+                    let place = if body.random().percent(80) { 0 } else { body.random().below(axes.len() + 1) };
+                    axes.insert(place, "S".to_owned());
                 }
-                let dtype = if kind == Kind::F32 { "f32" } else { "i32" };
-                let mut axes = vec!["S".to_owned()];
-                axes.extend(value.shape.dims.iter().map(|dim| format!("{} = {}", dim.axis, dim.size)));
                 body.line(format!("out {name}: {dtype}[{}] = {}", axes.join(", "), value.text));
             }
             6 => {

@@ -6,7 +6,7 @@ use moec_diag::SourceMap;
 use moec_ir::{Module, ParamId};
 use moec_oracle::{Data, RandomWeights, Session, Tensor, Trace, Weights};
 use moec_sema::Settings;
-use moec_types::{DType, Size};
+use moec_types::{DType, Size, TensorType};
 
 use super::random::Random;
 
@@ -52,10 +52,17 @@ pub fn check(text: &str) -> Result<Module, String> {
 /// What one pass gives: outputs as numbers with a name, and the chosen experts.
 #[derive(Clone, Debug)]
 pub struct Found {
-    pub outputs: Vec<(String, Vec<f64>)>,
+    pub outputs: Vec<Given>,
     pub routes: Vec<(Vec<i32>, Vec<f32>)>,
-    /// The share of the rows before the first that is asked for.
-    pub first: f64,
+}
+
+/// An output: row by row where it has rows.
+#[derive(Clone, Debug)]
+pub struct Given {
+    pub name: String,
+    pub values: Vec<f64>,
+    /// Elements that were not asked for.
+    pub skipped: usize,
 }
 
 /// The same routes, and the same numbers as far as rounding allows.
@@ -74,13 +81,14 @@ pub fn same(expected: &[Found], found: &[Found]) -> Result<(), String> {
                 }
             }
         }
-        for ((name, wanted), (_, got)) in expected.outputs.iter().zip(&found.outputs) {
-            let skipped = (found.first * wanted.len() as f64) as usize;
+        for (Given { name, values: wanted, .. }, Given { values: got, skipped, .. }) in
+            expected.outputs.iter().zip(&found.outputs)
+        {
             if wanted.len() != got.len() {
                 return Err(format!("pass {pass}, {name}: {} elements, not {}", got.len(), wanted.len()));
             }
             for (at, (want, got)) in wanted.iter().zip(got).enumerate() {
-                if at < skipped {
+                if at < *skipped {
                     if !got.is_nan() {
                         return Err(format!("pass {pass}, {name}[{at}] is not asked for, and written: {got}"));
                     }
@@ -144,9 +152,13 @@ impl Passes {
             let inputs: Vec<(&str, Tensor)> =
                 pass.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
             let outputs = session.run(&inputs, Some(&mut trace)).map_err(|error| error.to_string())?;
-            let outputs = outputs.into_iter().map(|(name, tensor)| (name, cells(&tensor))).collect();
+            let given = |((name, tensor), output): ((String, Tensor), &moec_ir::Output)| {
+                let values = rows(&tensor, module.tensor(output.value));
+                Given { name, values, skipped: 0 }
+            };
+            let outputs = outputs.into_iter().zip(&module.outputs).map(given).collect();
             let routes = trace.routes.into_iter().map(|route| (route.indices, route.weights)).collect();
-            Ok(Found { outputs, routes, first: 0.0 })
+            Ok(Found { outputs, routes })
         };
         self.passes.iter().map(run).collect()
     }
@@ -164,8 +176,26 @@ impl Passes {
     }
 }
 
-/// The elements, whatever their type.
-pub fn cells(tensor: &Tensor) -> Vec<f64> {
+impl OnePass {
+    /// The inputs as a plan takes them.
+    pub fn rows(&self, module: &Module) -> Vec<Vec<f64>> {
+        let types = module.inputs.iter().map(|input| module.tensor(input.value));
+        self.inputs.iter().zip(types).map(|((_, tensor), ty)| rows(tensor, ty)).collect()
+    }
+
+    /// An output as a plan gives it. (One that is the same for all positions is always asked for.)
+    pub fn given(&self, module: &Module, number: usize, values: Vec<f64>) -> Given {
+        let output = &module.outputs[number];
+        let by_row = module.tensor(output.value).elements().is_none();
+        let skipped = if by_row { self.first * (values.len() / self.tokens) } else { 0 };
+        Given { name: output.name.clone(), values, skipped }
+    }
+}
+
+/// The elements, whatever their type, row by row.
+fn rows(tensor: &Tensor, ty: &TensorType) -> Vec<f64> {
+    let (of_rows, within): (Vec<_>, Vec<_>) = ty.dims.iter().partition(|dim| dim.size.fixed().is_none());
+    let tensor = tensor.arranged(of_rows.into_iter().chain(within).map(|dim| &dim.axis));
     match tensor.data() {
         Data::F32(values) => values.iter().map(|value| f64::from(*value)).collect(),
         Data::I32(values) => values.iter().map(|value| f64::from(*value)).collect(),

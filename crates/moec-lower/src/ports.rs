@@ -3,6 +3,7 @@
 use moec_diag::Span;
 use moec_ir::{Module, Op, ValueId};
 use moec_plan::{Buffer, BufferId, Home, Port};
+use moec_types::Size;
 
 use crate::{
     Unsupported,
@@ -11,6 +12,7 @@ use crate::{
 
 pub fn inputs(lowering: &mut Lowering) -> Result<Vec<Port>, Unsupported> {
     let module = lowering.module;
+    one_sequence(module)?;
     module
         .inputs
         .iter()
@@ -22,6 +24,23 @@ pub fn inputs(lowering: &mut Lowering) -> Result<Vec<Port>, Unsupported> {
             Ok(port)
         })
         .collect()
+}
+
+/// A pass has one number of new positions: axes of other lengths have no rows.
+fn one_sequence(module: &Module) -> Result<(), Unsupported> {
+    let dims = module.inputs.iter().flat_map(|input| &module.tensor(input.value).dims);
+    let mut symbols = dims.filter_map(|dim| match &dim.size {
+        Size::Input(symbol) => Some(symbol),
+        Size::Fixed(_) | Size::Past(_) | Size::Slots { .. } => None,
+    });
+    let Some(first) = symbols.next() else { return Ok(()) };
+    let Some(other) = symbols.find(|symbol| *symbol != first) else { return Ok(()) };
+    Err(Unsupported {
+        op: format!("a model of inputs along `{first}` and along `{other}`"),
+        reason: "a pass has one number of new positions".into(),
+        way_round: format!("give `{other}` a fixed size, or use `{first}` for both"),
+        at: Span::NONE,
+    })
 }
 
 /// Buffers for the outputs, before anything is lowered, so that steps write them directly.

@@ -6,6 +6,7 @@
 mod specs;
 
 use moec_interpreter::{Packing, Weights};
+use moec_ir::Module;
 use moec_oracle::RandomWeights;
 use moec_plan::{ParamId, Plan};
 
@@ -13,7 +14,7 @@ use crate::host::{Library, Session, levels};
 use specs::{
     generate,
     random::Random,
-    session::{Found, FromOracle, Passes, cells, check, same},
+    session::{Found, FromOracle, OnePass, Passes, check, same},
 };
 
 const USUAL: std::ops::Range<u64> = 0..15;
@@ -30,21 +31,26 @@ fn packed(plan: &Plan, weights: &RandomWeights) -> Vec<Vec<f64>> {
     plan.params.iter().enumerate().map(all).collect()
 }
 
-fn compiled(plan: &Plan, library: &Library, weights: &[Vec<f64>], passes: &Passes, threads: usize) -> Vec<Found> {
+fn compiled(
+    (module, plan): (&Module, &Plan),
+    library: &Library,
+    weights: &[Vec<f64>],
+    passes: &Passes,
+    threads: usize,
+) -> Vec<Found> {
     let mut session = Session::new(plan, weights, 6, 32, threads);
-    let run = |pass: &specs::session::OnePass| {
-        let inputs = pass.inputs.iter().map(|(_, tensor)| cells(tensor)).collect();
+    let run = |pass: &OnePass| {
         session.traced.clear();
-        let outputs = session.run(library, &inputs, pass.tokens as u64, pass.first as u64);
-        let routes = session.traced.iter().map(|traced| (traced.indices.clone(), traced.weights.clone())).collect();
-        let named = |(port, mut rows): (&moec_plan::Port, Vec<f64>)| {
+        let outputs = session.run(library, &pass.rows(module), pass.tokens as u64, pass.first as u64);
+        let given = |(number, values)| {
+            let mut given = pass.given(module, number, values);
             // What was not written is all ones.
-            let skipped = pass.first * rows.len() / pass.tokens;
-            rows[..skipped].iter_mut().filter(|value| **value == -1.0).for_each(|value| *value = f64::NAN);
-            (port.name.clone(), rows)
+            let unwritten = given.values[..given.skipped].iter_mut().filter(|value| [-1.0, 255.0].contains(*value));
+            unwritten.for_each(|value| *value = f64::NAN);
+            given
         };
-        let outputs = plan.outputs.iter().zip(outputs).map(named).collect();
-        Found { outputs, routes, first: pass.first as f64 / pass.tokens as f64 }
+        let routes = session.traced.iter().map(|traced| (traced.indices.clone(), traced.weights.clone()));
+        Found { outputs: outputs.into_iter().enumerate().map(given).collect(), routes: routes.collect() }
     };
     passes.passes.iter().map(run).collect()
 }
@@ -65,7 +71,7 @@ fn faults(text: &str, seed: u64, everywhere: bool) -> Vec<String> {
     for level in some {
         let library = Library::new(&plan, *level);
         for threads in [1, 3] {
-            let found = compiled(&plan, &library, &packed, &passes, threads);
+            let found = compiled((&module, &plan), &library, &packed, &passes, threads);
             if let Err(what) = same(&expected, &found)
                 && !passes.unsteady(&module, &weights, &expected)
             {

@@ -9,7 +9,7 @@ use moec_plan::Plan;
 
 use crate::specs::{
     random::Random,
-    session::{Found, FromOracle, OnePass, Passes, cells, check, same},
+    session::{Found, FromOracle, OnePass, Passes, check, same},
 };
 
 /// What a spec came to.
@@ -96,7 +96,7 @@ pub fn judge(text: &str, seed: u64) -> Result<Verdict, Fault> {
             }
         };
         plan_is_sound(&plan, &fused).or_else(|what| fault(format!("plan, {stage}"), what))?;
-        let found = interpret(&passes, &plan, &weights);
+        let found = interpret(&passes, &module, &plan, &weights);
         if let Err(what) = same(&expected, &found) {
             if passes.unsteady(&module, &weights, &expected) {
                 verdict = Verdict::Unsteady;
@@ -140,16 +140,17 @@ fn plan_is_sound(plan: &Plan, fused: &Module) -> Result<(), String> {
 }
 
 /// What the plan gives.
-fn interpret(passes: &Passes, plan: &Plan, weights: &RandomWeights) -> Vec<Found> {
+fn interpret(passes: &Passes, module: &Module, plan: &Plan, weights: &RandomWeights) -> Vec<Found> {
     let from_oracle = FromOracle(weights);
     let packing = Packing { plan, instances: &from_oracle };
     let mut machine = Machine::new(plan, &packing, 6, 20);
     let run = |pass: &OnePass| {
-        let inputs = pass.inputs.iter().map(|(_, tensor)| cells(tensor)).collect();
-        let found = machine.run(inputs, pass.tokens as u64, pass.first as u64);
-        let outputs = plan.outputs.iter().zip(found.outputs).map(|(port, rows)| (port.name.clone(), rows));
-        let first = pass.first as f64 / pass.tokens as f64;
-        Found { outputs: outputs.collect(), routes: found.routes, first }
+        let found = machine.run(pass.rows(module), pass.tokens as u64, pass.first as u64);
+        let outputs = found.outputs.into_iter().enumerate();
+        Found {
+            outputs: outputs.map(|(number, values)| pass.given(module, number, values)).collect(),
+            routes: found.routes,
+        }
     };
     passes.passes.iter().map(run).collect()
 }

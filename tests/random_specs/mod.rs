@@ -197,8 +197,7 @@ fn model(generator: &mut Generator) -> String {
         inputs.push("ids: i32[S]".to_owned());
     }
     if !by_ids || generator.random.percent(25) {
-        let axes = if generator.random.percent(90) { "S, D" } else { "D, S" };
-        inputs.push(format!("x: f32[{axes}]"));
+        inputs.push("x: f32[S, D]".into());
         values.push(Value { text: "x".into(), shape: Shape::rows(&embedding), most: 1.0, index_of: None });
     }
     if generator.random.percent(15) {
@@ -381,8 +380,7 @@ fn outputs(body: &mut Body, table: Option<&str>) {
                 let mut axes: Vec<String> =
                     value.shape.dims.iter().map(|dim| format!("{} = {}", dim.axis, dim.size)).collect();
                 if value.shape.rows {
-                    let place = if body.random().percent(80) { 0 } else { body.random().below(axes.len() + 1) };
-                    axes.insert(place, "S".to_owned());
+                    axes.insert(0, "S".to_owned());
                 }
                 body.line(format!("out {name}: {dtype}[{}] = {}", axes.join(", "), value.text));
             }

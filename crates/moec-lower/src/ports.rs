@@ -67,6 +67,20 @@ fn port(
     index_limit: Option<u64>,
 ) -> Result<Port, Unsupported> {
     let (rows, dims) = lowering.shape(value, Span::NONE)?;
+    let ty = lowering.module.tensor(value);
+    if let Some(dim) = ty.dims.iter().skip(1).find(|dim| dim.size.fixed().is_none()) {
+        let mut dims = ty.dims.clone();
+        dims.sort_by_key(|dim| dim.size.fixed().is_some());
+        return Err(Unsupported {
+            op: format!("`{name}`, which is {ty},"),
+            reason: format!(
+                "at the boundary of a model memory goes position by position, so `{}` comes first",
+                dim.axis
+            ),
+            way_round: format!("declare it as {}", moec_types::TensorType::new(ty.dtype, dims)),
+            at: Span::NONE,
+        });
+    }
     let dtype = lowering.module.tensor(value).dtype;
     let row = dims.iter().map(|(_, size)| size).product();
     lowering.buffers.push(Buffer { name: name.to_owned(), dtype, rows, row, home });

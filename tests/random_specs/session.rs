@@ -165,9 +165,9 @@ impl Passes {
 
     /// Whether a change of the weights about as large as rounding changes what the model gives far more than that: then a
     /// difference says nothing.
-    pub fn unsteady(&self, module: &Module, weights: &RandomWeights, expected: &[Found]) -> bool {
+    pub fn unsteady(&self, module: &Module, weights: &RandomWeights, expected: &[Found], error: f32) -> bool {
         (1..6).any(|seed| {
-            let shaken = Shaken { weights, seed };
+            let shaken = Shaken { weights, seed, error };
             match self.oracle(module, &shaken) {
                 Ok(found) => same(expected, &found).is_err(),
                 Err(_) => true,
@@ -214,10 +214,11 @@ impl moec_interpreter::Instances for FromOracle<'_> {
     }
 }
 
-/// Weights with an error of a few ten-millionths each.
+/// Weights with an error each.
 struct Shaken<'w> {
     weights: &'w RandomWeights,
     seed: u64,
+    error: f32,
 }
 
 impl Weights for Shaken<'_> {
@@ -225,7 +226,7 @@ impl Weights for Shaken<'_> {
         let tensor = self.weights.instance(param, layer, expert)?;
         let mut random =
             Random::new(self.seed ^ (u64::from(param.0) << 20) ^ (u64::from(layer) << 10) ^ u64::from(expert));
-        let shake = |value: &f32| value * (1.0 + 1e-6 * random.signed());
+        let shake = |value: &f32| value * (1.0 + self.error * random.signed());
         let data: Vec<f32> = tensor.f32().iter().map(shake).collect();
         Some(Arc::new(Tensor::new(tensor.axes().to_vec(), data)))
     }

@@ -12,6 +12,9 @@ use crate::specs::{
     session::{Found, FromOracle, OnePass, Passes, check, same},
 };
 
+/// What the interpreter's rounding may come to, relative to the weights.
+const ROUNDING: f32 = 1e-6;
+
 /// What a spec came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -79,7 +82,7 @@ pub fn judge(text: &str, seed: u64) -> Result<Verdict, Fault> {
         let found = passes.oracle(&fused, &weights);
         let found = found.or_else(|error| fault(format!("fused, {stage}"), error))?;
         if let Err(what) = same(&expected, &found) {
-            if passes.unsteady(&module, &weights, &expected) {
+            if passes.unsteady(&module, &weights, &expected, ROUNDING) {
                 verdict = Verdict::Unsteady;
                 continue;
             }
@@ -98,7 +101,7 @@ pub fn judge(text: &str, seed: u64) -> Result<Verdict, Fault> {
         plan_is_sound(&plan, &fused).or_else(|what| fault(format!("plan, {stage}"), what))?;
         let found = interpret(&passes, &module, &plan, &weights);
         if let Err(what) = same(&expected, &found) {
-            if passes.unsteady(&module, &weights, &expected) {
+            if passes.unsteady(&module, &weights, &expected, ROUNDING) {
                 verdict = Verdict::Unsteady;
                 continue;
             }

@@ -14,6 +14,7 @@ mod specs;
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -111,40 +112,56 @@ fn random_specs_mean_the_same_all_the_way_down() {
     assert!(count("unsupported") * 5 <= total, "too many specs are not supported");
 }
 
-#[test]
-fn mistyped_specs_are_refused_or_clean() {
-    let (seeds, by_hand) = seeds();
-    let sound = |text: &str| {
-        catch_unwind(AssertUnwindSafe(|| {
-            let Ok(module) = check(text) else { return false };
-            let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
-            if let Ok(plan) = moec_lower::lower(&fused) {
-                moec_plan::verify(&plan).expect("lowering makes sound plans");
-            }
-            true
-        }))
-        .map_err(|_| ())
-    };
-    let results = for_each(seeds, |seed| {
-        let text = generate(seed);
-        let mut random = Random::new(seed ^ 0x77);
-        let mut one = || {
-            let mistyped = mutate::mutated(&text, &mut random);
-            sound(&mistyped).map_err(|()| match by_hand {
-                true => shrink::shrunk(&mistyped, |text| sound(text).is_err().then(String::new)),
-                false => mistyped,
-            })
-        };
-        (0..6).map(|_| one()).collect::<Result<Vec<bool>, String>>()
-    });
+/// Whether a text is sound; `Err` where something panics on the way to its plan.
+fn sound(text: &str) -> Result<bool, ()> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let Ok(module) = check(text) else { return false };
+        let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
+        if let Ok(plan) = moec_lower::lower(&fused) {
+            moec_plan::verify(&plan).expect("lowering makes sound plans");
+        }
+        true
+    }))
+    .map_err(|_| ())
+}
+
+/// How many of some mistyped forms of a text are sound.
+fn mistyped(text: &str, seed: u64, forms: usize) -> usize {
+    let mut random = Random::new(seed ^ 0x77);
     let mut clean = 0;
-    for (seed, result) in results {
-        match result {
-            Ok(sound) => clean += sound.iter().filter(|sound| **sound).count(),
-            Err(text) => panic!("seed {seed}: a panic\n{text}"),
+    for _ in 0..forms {
+        let mistyped = mutate::mutated(text, &mut random);
+        match sound(&mistyped) {
+            Ok(sound) => clean += usize::from(sound),
+            Err(()) => {
+                let small = shrink::shrunk(&mistyped, |text| sound(text).is_err().then(String::new));
+                panic!("seed {seed}: a panic\n{small}");
+            }
         }
     }
-    println!("{clean} mistyped specs are sound");
+    clean
+}
+
+#[test]
+fn mistyped_specs_are_refused_or_clean() {
+    let clean = for_each(seeds().0, |seed| mistyped(&generate(seed), seed, 6));
+    println!("{} mistyped specs are sound", clean.iter().map(|(_, clean)| clean).sum::<usize>());
+}
+
+#[test]
+fn mistyped_examples_are_refused_or_clean() {
+    let mut texts = Vec::new();
+    for folder in ["catalogue", "families", "gates"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(folder);
+        for entry in std::fs::read_dir(folder).expect("the examples are there") {
+            let path = entry.expect("a readable folder").path();
+            texts.push((path.clone(), std::fs::read_to_string(path).expect("a readable file")));
+        }
+    }
+    texts.sort();
+    let (seeds, by_hand) = seeds();
+    let range = if by_hand { seeds } else { 0..texts.len() as u64 };
+    for_each(range, |seed| mistyped(&texts[seed as usize % texts.len()].1, seed, 3));
 }
 
 /// Prints the specs of the seeds asked for.

@@ -1,7 +1,7 @@
 //! The catalogue's techniques, compiled, give the reference's choices and numbers on every level; awkward sizes on the best.
 
 #[path = "../../../../tests/goldens/cases.rs"]
-mod cases;
+pub mod cases;
 
 use std::{cell::RefCell, collections::BTreeMap};
 

@@ -11,6 +11,7 @@ mod grouped;
 mod host;
 mod layers;
 mod math;
+mod own_gate;
 mod random_specs;
 mod row_programs;
 mod speed;

@@ -142,6 +142,7 @@ impl Evaluator {
                 let mut body = Frame { kind: BodyKind::Fn, x: None, names: Vec::new(), ..frame.clone() };
                 body.file = self.definitions.file_of(id);
                 self.note_settings(frame, &mut body, &bindings.axes);
+                self.note_arguments(&mut body, &bindings);
                 self.enter(&mut body, &bindings.arguments, &bindings.axes);
                 self.note_formals(&body, definition);
                 let result = self.body(&mut body, &definition.body, definition.name.at);
@@ -173,6 +174,19 @@ impl Evaluator {
                 && (1..=limits::AXIS as i64).contains(&size)
             {
                 body.dims.insert(axis.clone(), Dim::fixed(axis.name(), size as u64));
+            }
+        }
+    }
+
+    /// The axes that a function is told are as long as its arguments have them (the first, should they differ), whatever
+    /// other values had axes of these names.
+    fn note_arguments(&self, body: &mut Frame, bindings: &Bindings) {
+        for (_, value, _) in bindings.arguments.iter().rev() {
+            let ty = value.tensor_type(&self.module);
+            for dim in ty.into_iter().flat_map(|ty| &ty.dims) {
+                if bindings.axes.iter().any(|(_, axis)| *axis == dim.axis) {
+                    body.dims.insert(dim.axis.clone(), dim.clone());
+                }
             }
         }
     }

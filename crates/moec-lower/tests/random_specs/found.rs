@@ -117,3 +117,15 @@ fn a_choice_among_choices() {
          }",
     );
 }
+
+#[test]
+fn an_axis_is_as_long_as_the_argument_has_it() {
+    sound(
+        "model sums(x: f32[S, D = 6]) {
+           let (v, i) = top_k(x, 3 over D)
+           let (w, j) = top_k(x, 1 over D)
+           let sums = cumsum(v over K)
+           out y: f32[S] = sum(sums over K) + w[K = 0]
+         }",
+    );
+}

@@ -1,7 +1,8 @@
 //! Each kind of step, by its contract.
 
 use moec_plan::{
-    Attention, Bin, Gemm, Group, Home, Layout, ParamId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
+    Attention, Bin, Gemm, Group, Home, Layout, ParamId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, Store,
+    View,
 };
 use moec_types::DType;
 

@@ -90,7 +90,9 @@ fn values_are_ordered_and_added_up_along_an_axis() {
     let of = |program: &str| {
         let text = format!("model m(x: f32[S, D = 5]) {{ out y: f32[S, D] = {program} }}");
         let bits = run(&checked(&text).module, &x, 5).into_iter();
-        bits.map(|value| if value.is_nan() { "nan".to_owned() } else { value.to_string() }).collect::<Vec<_>>().join(" ")
+        bits.map(|value| if value.is_nan() { "nan".to_owned() } else { value.to_string() })
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     assert_eq!(of("cumsum(x over D)"), "2 1 nan nan nan 3 6 -inf -inf -inf");
     assert_eq!(of("f32(cumsum(i32(x > 1.0) over D))"), "1 1 1 2 2 1 2 2 2 2");

@@ -92,8 +92,20 @@ impl Library {
 
 /// The object asks for nothing but libm, the barrier, and memory functions.
 fn undefined_symbols_are_known(object: &PathBuf) {
-    const KNOWN: [&str; 12] =
-        ["moec_barrier", "memcpy", "memset", "sinf", "cosf", "sincosf", "powf", "fmodf", "floorf", "ceilf", "rintf", "exp2f"];
+    const KNOWN: [&str; 12] = [
+        "moec_barrier",
+        "memcpy",
+        "memset",
+        "sinf",
+        "cosf",
+        "sincosf",
+        "powf",
+        "fmodf",
+        "floorf",
+        "ceilf",
+        "rintf",
+        "exp2f",
+    ];
     let output = Command::new("nm").arg("-u").arg(object).output().expect("nm");
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let symbol = line.trim().trim_start_matches("U ");

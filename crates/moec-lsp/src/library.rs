@@ -59,24 +59,8 @@ pub fn form_of(definition: &Definition) -> String {
         DefinitionKind::Expert => "expert",
         DefinitionKind::Gate => "gate",
     };
-    let mut form = format!("{kind} {}", definition.name.text);
-    if definition.params.is_empty() && definition.axes.is_empty() {
-        return form;
+    match definition.params.is_empty() && definition.axes.is_empty() {
+        true => format!("{kind} {}", definition.name.text),
+        false => format!("{kind} {}", definition.form()),
     }
-    form.push('(');
-    for (at, param) in definition.params.iter().enumerate() {
-        form.push_str(if at == 0 { "" } else { ", " });
-        form.push_str(&param.name.text);
-        form.push_str(if param.default.is_some() { " = …" } else { "" });
-    }
-    for (at, axis) in definition.axes.iter().enumerate() {
-        form.push_str(match at {
-            0 if definition.params.is_empty() => "over ",
-            0 => " over ",
-            _ => ", ",
-        });
-        form.push_str(&axis.text);
-    }
-    form.push(')');
-    form
 }

@@ -210,7 +210,7 @@ impl Evaluator {
         if let Some(extra) = given.positional.get(wanted) {
             self.report(TooManyArguments {
                 name: name.clone(),
-                form: form_of(definition),
+                form: definition.form(),
                 found: given.positional.len(),
                 at: extra.at,
             });
@@ -228,8 +228,8 @@ impl Evaluator {
                 }
                 None => {
                     let names: Vec<&str> = definition.params.iter().map(|param| param.name.text.as_str()).collect();
-                    let help = did_you_mean(&argument.text, names)
-                        .unwrap_or_else(|| format!("it is `{}`", form_of(definition)));
+                    let help =
+                        did_you_mean(&argument.text, names).unwrap_or_else(|| format!("it is `{}`", definition.form()));
                     self.report(UnknownArgument { name: name.clone(), argument: argument.text, at: argument.at, help });
                     sound = false;
                 }
@@ -244,7 +244,7 @@ impl Evaluator {
             .collect();
         if sound && !missing.is_empty() {
             let missing = listed(missing);
-            self.report(MissingArguments { name: name.clone(), missing, form: form_of(definition), at: given.at });
+            self.report(MissingArguments { name: name.clone(), missing, form: definition.form(), at: given.at });
             sound = false;
         }
         let axes = self.bind_axes(frame, definition, &given.over, given.at)?;
@@ -279,7 +279,7 @@ impl Evaluator {
         let name = &definition.name.text;
         if over.len() > definition.axes.len() {
             let extra = over[definition.axes.len()].at;
-            let form = form_of(definition);
+            let form = definition.form();
             self.report(TooManyAxes { name: name.clone(), takes: definition.axes.len(), form, at: extra });
             return None;
         }
@@ -289,7 +289,7 @@ impl Evaluator {
                 Some(given) => frame.axis(&given.text),
                 None if frame.dims.contains_key(&Axis::new(&formal.text)) => Axis::new(&formal.text),
                 None => {
-                    let form = form_of(definition);
+                    let form = definition.form();
                     self.report(MissingAxis { name: name.clone(), axis: formal.text.clone(), form, at });
                     return None;
                 }
@@ -298,26 +298,6 @@ impl Evaluator {
         }
         Some(axes)
     }
-}
-
-/// `rms_norm(eps over A)`, to show in messages.
-fn form_of(definition: &Definition) -> String {
-    let mut form = format!("{}(", definition.name.text);
-    for (at, param) in definition.params.iter().enumerate() {
-        form.push_str(if at == 0 { "" } else { ", " });
-        form.push_str(&param.name.text);
-        form.push_str(if param.default.is_some() { " = …" } else { "" });
-    }
-    for (at, axis) in definition.axes.iter().enumerate() {
-        form.push_str(match at {
-            0 if definition.params.is_empty() => "over ",
-            0 => " over ",
-            _ => ", ",
-        });
-        form.push_str(&axis.text);
-    }
-    form.push(')');
-    form
 }
 
 #[derive(Debug, Error, Diagnostic)]

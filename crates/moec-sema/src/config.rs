@@ -2,7 +2,6 @@
 
 use miette::Diagnostic;
 use moec_diag::{SourceMap, Span};
-use moec_ir::RegionId;
 use moec_syntax::tree::{Config, Text};
 use serde_json::Value as Json;
 use thiserror::Error;
@@ -10,9 +9,9 @@ use thiserror::Error;
 use crate::{
     Setting, SettingValue, Settings,
     evaluator::Evaluator,
-    scope::{BodyKind, FileId, Frame},
+    scope::Frame,
     spelling::{did_you_mean, listed},
-    value::{Part, Value, equal},
+    value::{Value, equal},
 };
 
 /// An entry after evaluation.
@@ -36,17 +35,7 @@ impl Evaluator {
     ) {
         let json = self.config_json(settings, serves);
         let overrides = self.overrides(sources, settings);
-        let mut frame = Frame {
-            file: FileId::USER,
-            kind: BodyKind::Config,
-            names: Vec::new(),
-            aliases: Vec::new(),
-            dims: Default::default(),
-            region: RegionId(0),
-            part: Part::model(),
-            bank: None,
-            x: None,
-        };
+        let mut frame = Frame::of_config();
         for entry in sections.clone().flat_map(|section| &section.entries) {
             let name = &entry.name.text;
             if let Some(first) = self.config.iter().find(|known| known.name == *name) {
@@ -133,17 +122,7 @@ impl Evaluator {
             let sound = problems.is_empty();
             self.problems.append(problems);
             let Some(expr) = expr.filter(|_| sound) else { continue };
-            let mut frame = Frame {
-                file: FileId::USER,
-                kind: BodyKind::Config,
-                names: Vec::new(),
-                aliases: Vec::new(),
-                dims: Default::default(),
-                region: RegionId(0),
-                part: Part::model(),
-                bank: None,
-                x: None,
-            };
+            let mut frame = Frame::of_config();
             let value = self.eval(&mut frame, &expr);
             values.push((name.clone(), value));
         }

@@ -252,6 +252,21 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Where configuration values are evaluated: nothing is in scope but what the file and the library define.
+    pub fn of_config() -> Self {
+        Frame {
+            file: FileId::USER,
+            kind: BodyKind::Config,
+            names: Vec::new(),
+            aliases: Vec::new(),
+            dims: Default::default(),
+            region: RegionId(0),
+            part: Part::model(),
+            bank: None,
+            x: None,
+        }
+    }
+
     pub fn bound(&self, name: &str) -> Option<&Bound> {
         self.names.iter().rfind(|bound| bound.name == name)
     }

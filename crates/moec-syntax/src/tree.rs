@@ -93,6 +93,28 @@ pub struct Definition {
     pub at: Span,
 }
 
+impl Definition {
+    /// How it is called: `rms_norm(eps over A)`.
+    pub fn form(&self) -> String {
+        let mut form = format!("{}(", self.name.text);
+        for (at, param) in self.params.iter().enumerate() {
+            form.push_str(if at == 0 { "" } else { ", " });
+            form.push_str(&param.name.text);
+            form.push_str(if param.default.is_some() { " = …" } else { "" });
+        }
+        for (at, axis) in self.axes.iter().enumerate() {
+            form.push_str(match at {
+                0 if self.params.is_empty() => "over ",
+                0 => " over ",
+                _ => ", ",
+            });
+            form.push_str(&axis.text);
+        }
+        form.push(')');
+        form
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct FormalParam {
     pub name: Name,

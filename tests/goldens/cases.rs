@@ -4,9 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use moec_diag::SourceMap;
-use moec_interpreter::Instances;
 use moec_ir::{Module, Param, ParamId};
-use moec_oracle::{MemoryWeights, Tensor, Weights};
+use moec_oracle::{MemoryWeights, Tensor};
 use moec_plan::Plan;
 use moec_sema::Settings;
 use serde::Deserialize;
@@ -87,17 +86,6 @@ impl Values {
             }
             Values::Values(all) => all[number * count..][..count].to_vec(),
         }
-    }
-}
-
-/// Parameters as a plan's packing asks for them.
-pub struct FromOracle<'w>(pub &'w MemoryWeights);
-
-impl Instances for FromOracle<'_> {
-    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
-        let tensor = self.0.instance(ParamId(param), layer, expert).expect("a case knows every parameter");
-        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
-        (axes, tensor.f32().to_vec())
     }
 }
 

@@ -2,10 +2,13 @@
 
 #[path = "../../../tests/goldens/cases.rs"]
 mod cases;
+#[path = "../../../tests/goldens/from_oracle.rs"]
+mod from_oracle;
 
 use std::collections::BTreeSet;
 
-use cases::{Case, FromOracle};
+use cases::Case;
+use from_oracle::FromOracle;
 use moec_interpreter::{Machine, Packing};
 use moec_ir::{Input, Module};
 use moec_oracle::{Data, MemoryWeights, Session, Tensor, Trace};

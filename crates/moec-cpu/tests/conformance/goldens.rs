@@ -2,20 +2,22 @@
 
 #[path = "../../../../tests/goldens/cases.rs"]
 pub mod cases;
+#[path = "../../../../tests/goldens/from_oracle.rs"]
+pub mod from_oracle;
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use cases::{Case, FromOracle};
+use from_oracle::FromOracle;
 use moec_cpu::Level;
 use moec_interpreter::{Packing, Weights};
+use moec_oracle::MemoryWeights;
 use moec_plan::{ParamId, Plan};
 
 use crate::host::{Library, Session, levels};
 
 /// A plan's parameters as a session takes them: instance by instance.
-fn packed(plan: &Plan, case: &Case, module: &moec_ir::Module) -> Vec<Vec<f64>> {
-    let weights = case.weights(module);
-    let from_oracle = FromOracle(&weights);
+pub fn packed(plan: &Plan, weights: &MemoryWeights) -> Vec<Vec<f64>> {
+    let from_oracle = FromOracle(weights);
     let packing = &Packing { plan, instances: &from_oracle };
     let all = |(number, param): (usize, &moec_plan::PackedParam)| {
         let id = ParamId(number as u32);
@@ -42,7 +44,7 @@ fn at_level(level: Level) {
         let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let mut libraries = libraries.borrow_mut();
         let library = libraries.entry(plan.to_string()).or_insert_with(|| Library::new(&plan, level));
-        let weights = packed(&plan, case, &module);
+        let weights = packed(&plan, &case.weights(&module));
         let tokens = case.tokens as u64;
         for threads in [1, 3] {
             let mut session = Session::new(&plan, &weights, tokens, tokens.next_multiple_of(16), threads);

@@ -5,6 +5,7 @@
 mod artefact;
 mod attention;
 mod build;
+mod domains;
 mod gemm;
 mod goldens;
 mod grouped;

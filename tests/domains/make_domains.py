@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Writes NAME.json for the models of examples/domains: what each must choose and give.
+
+Every model is computed here in f64 NumPy from its description, without moec. Needs NumPy; run it after changing a model, and look
+at the difference.
+"""
+
+import numpy as np
+
+from reference import *
+
+CASES = []
+
+
+def case(spec, name, **about):
+    def register(reference):
+        made = Case(spec, f"{spec}-{name}", **about)
+        reference(made)
+        CASES.append(made)
+        return reference
+
+    return register
+
+
+# M01
+
+
+def byte_attention(c, x, l, at="layers[l].attn"):
+    P = np.arange(c.tokens)
+    q = c.rms(x @ c.param(at + ".q", "Q D", layer=l).T, at + ".q_norm.w", "Q", 1e-5, l)
+    k = c.rms(x @ c.param(at + ".k", "P D", layer=l).T, at + ".k_norm.w", "P", 1e-5, l)
+    v = x @ c.param(at + ".v", "P D", layer=l).T
+    q, k, v = (z.reshape(c.tokens, c.sizes["Head"], -1) for z in (q, k, v))
+    y = causal(rope_half(q, 1e4, P), rope_half(k, 1e4, P), v, q.shape[-1] ** -0.5)
+    return np.einsum("shd,ohd->so", y, c.param(at + ".o", "D Head Dh", layer=l, scale=0.2))
+
+
+def byte_decoder(c, ffn):
+    ids = c.ids("ids", 256)
+    h = c.param("table", "V D", scale=1.0)[ids]
+    for l in range(4):
+        h = h + byte_attention(c, c.rms(h, "layers[l].norm1.w", "D", 1e-5, l), l)
+        h = h + ffn(c, c.rms(h, "layers[l].norm2.w", "D", 1e-5, l), l)
+    c.output("logits", c.rms(h, "norm.w", "D", 1e-5) @ c.param("head", "V D").T)
+
+
+BYTES = dict(V=256, D=64, Q=64, P=64, Head=4, Dh=16)
+
+
+@case("byte_decoder", "cached", tokens=21, passes=[16, 1, 1, 3], E=8, F=96, **BYTES)
+@case("byte_decoder", "one", tokens=1, E=8, F=96, **BYTES)
+def m01(c):
+    def ffn(c, x, l):
+        w, i = c.top_k(softmax(x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T), 2)
+        experts = [swiglu(c, "layers[l].ffn.experts[e]", l, e) for e in range(8)]
+        return c.combine(x, i, w, lambda e, x: experts[e](x))
+
+    byte_decoder(c, ffn)
+
+
+# M02
+
+
+def group_limited(c, scores, bias, k, groups, kept, scale):
+    choose = (scores + bias).reshape(len(scores), groups, -1)
+    _, best = c.top_k(np.sort(choose, -1)[..., -2:].sum(-1), kept)
+    inside = (best[:, :, None] == np.arange(groups)).any(1)
+    _, i = c.top_k(np.where(inside[..., None], choose, -np.inf).reshape(len(scores), -1), k)
+    return i, scale * normalise(np.take_along_axis(scores, i, -1))
+
+
+def latent_attention(c, x, l, at="layers[l].attn"):
+    """As published: keys and values are rebuilt for every head, and looked at in the ordinary way."""
+    P = np.arange(c.tokens)
+    param = lambda name, axes, **about: c.param(f"{at}.{name}", axes, layer=l, **about)
+    inner = c.rms(x @ param("q_down", "Rq D").T, at + ".q_norm.w", "Rq", 1e-6, l)
+    q = np.einsum("sr,hdr->shd", inner, param("q_plain", "Head Dn Rq"))
+    qr = rope_interleaved(np.einsum("sr,hdr->shd", inner, param("q_rotary", "Head Dh Rq")), 1e4, P)
+    latent = c.rms(x @ param("kv_down", "Rk D").T, at + ".kv_norm.w", "Rk", 1e-6, l)
+    kr = rope_interleaved(x @ param("k_rotary", "Dh D").T, 1e4, P)
+    k = np.einsum("sr,hdr->shd", latent, param("k_plain", "Head Dn Rk"))
+    v = np.einsum("sr,hdr->shd", latent, param("values", "Head Dv Rk"))
+    kr = np.repeat(kr[:, None], 4, 1)
+    y = causal(np.concatenate([q, qr], -1), np.concatenate([k, kr], -1), v, 24**-0.5)
+    return np.einsum("shd,ohd->so", y, param("o", "D Head Dv", scale=0.2))
+
+
+@case("modern_decoder", "cached", tokens=19, passes=[7, 1, 10, 1], V=256, D=64, Rq=32, Rk=24, Head=4, Dn=16, Dh=8, Dv=16, E=16, F=32)
+def m02(c):
+    h = c.param("table", "V D", scale=1.0)[c.ids("ids", 256)]
+    for l in range(3):
+        h = h + latent_attention(c, c.rms(h, "layers[l].norm1.w", "D", 1e-6, l), l)
+        x = c.rms(h, "layers[l].norm2.w", "D", 1e-6, l)
+        if l == 0:
+            h = h + swiglu(c, "layers[l].ffn", l, F=128)(x)
+            continue
+        s = sigmoid(x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T)
+        i, w = group_limited(c, s, c.param("layers[l].ffn.gate.bias", "E", layer=l, scale=0.1), 4, 4, 2, 2.5)
+        experts = [swiglu(c, "layers[l].ffn.experts[e]", l, e) for e in range(16)]
+        h = h + c.combine(x, i, w, lambda e, x: experts[e](x)) + swiglu(c, "layers[l].ffn.always", l)(x)
+    c.output("logits", c.rms(h, "norm.w", "D", 1e-6) @ c.param("head", "V D").T)
+
+
+# M09
+
+
+@case("time_series", "sines", tokens=24, passes=[22, 1, 1], D=32, Head=4, Dh=8, E=8, F=24, One=1, A=1, B=8, C=32, N=64)
+def m09(c):
+    t = np.arange(c.tokens)
+    x = c.given("series", (np.sin(0.5 * t) + 0.6 * np.sin(1.7 * t + 0.3)).astype(np.float32)).astype(float)[:, None]
+    h = silu(x * c.param("embed.gate", "D", scale=2.0)) * (x * c.param("embed.value", "D", scale=2.0))
+    for l in range(2):
+        at = "layers[l].attn"
+        y = c.rms(h, "layers[l].norm1.w", "D", 1e-6, l)
+        q, k, v = (
+            np.einsum("sd,hed->she", y, c.param(f"{at}.{n}", "Head Dh D", layer=l)) + c.param(f"{at}.{n}_bias", "Head Dh", layer=l, scale=0.2)
+            for n in "qkv"
+        )
+        y = causal(rope_half(q, 1e4, t), rope_half(k, 1e4, t), v, 8**-0.5)
+        h = h + np.einsum("shd,ohd->so", y, c.param(at + ".o", "D Head Dh", layer=l, scale=0.3))
+        x = c.rms(h, "layers[l].norm2.w", "D", 1e-6, l)
+        w, i = c.top_k(softmax(x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T), 2)
+        experts = [swiglu(c, "layers[l].ffn.experts[e]", l, e) for e in range(8)]
+        opened = sigmoid(x @ c.param("layers[l].ffn.always.open", "One D", layer=l).T)
+        shared = swiglu(c, "layers[l].ffn.always.expert", l)(x)
+        h = h + c.combine(x, i, w, lambda e, x: experts[e](x)) + opened * shared
+    y = c.rms(h, "norm.w", "D", 1e-6)
+    for axis, n in zip("ABCN", (1, 8, 32, 64)):
+        c.output(f"next{n}", y @ c.param(f"head{n}", axis + " D").T)
+
+
+# M10
+
+
+def mixlora(c, adapt):
+    def ffn(c, x, l):
+        w, i = c.top_k(softmax(x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T), 2)
+        base = {n: c.param(f"layers[l].{n}", a, layer=l) for n, a in (("gate", "F D"), ("up", "F D"), ("down", "D F"))}
+
+        def expert(e, x):
+            def low(n, wide):
+                a = c.param(f"layers[l].ffn.experts[e].{n}_a", "Rank " + wide[1], layer=l, expert=e)
+                b = c.param(f"layers[l].ffn.experts[e].{n}_b", wide[0] + " Rank", layer=l, expert=e, scale=adapt)
+                return base[n] + 2.0 / 4 * b @ a
+
+            return (silu(x @ low("gate", "FD").T) * (x @ low("up", "FD").T)) @ low("down", "DF").T
+
+        return c.combine(x, i, normalise(w), expert)
+
+    byte_decoder(c, ffn)
+
+
+@case("adapters", "adapted", tokens=12, passes=[9, 1, 2], E=4, F=96, Rank=4, **BYTES)
+def m10(c):
+    mixlora(c, 0.8)
+
+
+@case("adapters", "untrained", tokens=5, E=4, F=96, Rank=4, **BYTES)
+def m10_untrained(c):
+    """With B zero, as it starts, nothing has changed: the frozen decoder with its one dense layer."""
+    mixlora(c, 0.0)
+    adapted = c.outputs.pop()["values"]
+    frozen = Case("", c.name, c.tokens, **c.sizes)
+
+    def dense(c, x, l):
+        gate, up, down = (c.param(f"layers[l].{n}", a, layer=l) for n, a in (("gate", "F D"), ("up", "F D"), ("down", "D F")))
+        return (silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+    byte_decoder(frozen, dense)
+    c.outputs = frozen.outputs
+    assert np.allclose(adapted, c.outputs[0]["values"], atol=1e-7)
+
+
+if __name__ == "__main__":
+    write(CASES)

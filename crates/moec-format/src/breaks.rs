@@ -58,6 +58,7 @@ pub fn is_place(sheet: &Sheet, at: usize) -> bool {
                 left.parent,
                 Rule::function
                     | Rule::part
+                    | Rule::state
                     | Rule::let_value
                     | Rule::assign
                     | Rule::param

@@ -29,6 +29,7 @@ pub enum Begins {
     Binding,
     Param,
     Part,
+    State,
     Let,
     Assign,
     /// Anything else that may have a line of its own.
@@ -187,6 +188,7 @@ fn begins(rule: Rule) -> Option<Begins> {
         Rule::bind => Some(Begins::Binding),
         Rule::param => Some(Begins::Param),
         Rule::part => Some(Begins::Part),
+        Rule::state => Some(Begins::State),
         Rule::let_value => Some(Begins::Let),
         Rule::assign => Some(Begins::Assign),
         Rule::item | Rule::setting | Rule::statement | Rule::clause | Rule::weight_rule => Some(Begins::Other),

@@ -23,11 +23,12 @@ pub struct VerifyError {
 /// - operands and region results are defined before and in scope;
 /// - types are those that the ops infer, no tensor has an axis twice, and parameters have fixed sizes;
 /// - the body's arguments are the inputs, its results the outputs;
-/// - `rows` reads nothing from around it but operands, and holds only ops that work on a row.
+/// - `rows` reads nothing from around it but operands, `scan` nothing that has its axis, and both hold only ops that work on
+///   a row.
 pub fn verify(module: &Module) -> Result<(), VerifyError> {
     let mut verifier = Verifier { module, defined: BTreeSet::new(), nodes: BTreeSet::new(), regions: BTreeSet::new() };
     verifier.boundary()?;
-    verifier.region(module.body, Span::NONE, false)
+    verifier.region(module.body, Span::NONE, None)
 }
 
 struct Verifier<'m> {
@@ -71,8 +72,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// `row` says that the region is within a `rows`.
-    fn region(&mut self, at: RegionId, from: Span, row: bool) -> Result<(), VerifyError> {
+    /// `row` names the `rows` or `scan` that the region is within.
+    fn region(&mut self, at: RegionId, from: Span, row: Option<&str>) -> Result<(), VerifyError> {
         if !self.regions.insert(at) {
             return broken(from, format!("region {} has two places", at.0));
         }
@@ -94,7 +95,20 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    fn node(&mut self, at: OpId, row: bool) -> Result<(), VerifyError> {
+    /// A value of around that a region reads and should have been given as an operand.
+    fn read_past_operands(&self, op: &Op, region: RegionId) -> Option<ValueId> {
+        let wrong = |value: &ValueId| match op {
+            Op::Rows(_) => true,
+            Op::Scan(scan) => self.module.ty(*value).tensor().is_none_or(|ty| ty.has(&scan.over.axis)),
+            _ => false,
+        };
+        match op {
+            Op::Rows(_) | Op::Scan(_) => self.module.captures(region).into_iter().find(wrong),
+            _ => None,
+        }
+    }
+
+    fn node(&mut self, at: OpId, row: Option<&str>) -> Result<(), VerifyError> {
         let node = self.module.node(at);
         let mnemonic = node.op.mnemonic();
         if !self.nodes.insert(at) {
@@ -103,19 +117,18 @@ impl Verifier<'_> {
         if let Some(value) = node.operands.iter().find(|value| !self.defined.contains(value)) {
             return broken(node.at, format!("`{mnemonic}` reads value {} before it is there", value.0));
         }
-        if row && node.op.reach() != Reach::Row {
-            return broken(node.at, format!("`{mnemonic}` within `rows`"));
+        if let Some(around) = row
+            && node.op.reach() != Reach::Row
+        {
+            return broken(node.at, format!("`{mnemonic}` within `{around}`"));
         }
-        let inner_row = matches!(node.op, Op::Rows(_));
         for inner in node.op.regions() {
-            let Some(captured) = inner_row.then(|| self.module.captures(inner)).filter(|values| !values.is_empty())
-            else {
-                let outside = self.defined.clone();
-                self.region(inner, node.at, inner_row)?;
-                self.defined = outside;
-                continue;
-            };
-            return broken(node.at, format!("`rows` reads value {} past its operands", captured[0].0));
+            if let Some(value) = self.read_past_operands(&node.op, inner) {
+                return broken(node.at, format!("`{mnemonic}` reads value {} past its operands", value.0));
+            }
+            let outside = self.defined.clone();
+            self.region(inner, node.at, matches!(node.op, Op::Rows(_) | Op::Scan(_)).then_some(mnemonic))?;
+            self.defined = outside;
         }
         let types = match node.op.infer(self.module, &node.operands) {
             Ok(types) => types,

@@ -149,6 +149,14 @@ impl<'m> Lowering<'m> {
                 self.places.insert(node.results[0], Place::Iota(op.dim.clone()));
             }
             Op::Past(op) => self.past(op, node)?,
+            Op::Scan(_) => {
+                let way_round = "run the model with the oracle: `moec verify --backend oracle`";
+                return Err(self.unsupported(
+                    node,
+                    "no step of the plan goes from position to position yet",
+                    way_round,
+                ));
+            }
             Op::Attention(op) => self.attention(op, node)?,
             Op::Linear(op) => self.linear(op, node)?,
             Op::Contract(op) => self.contract(op, at, node)?,

@@ -233,6 +233,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             Op::Concat(op) => self.concat(op, node),
             Op::Linear(_)
             | Op::Past(_)
+            | Op::Scan(_)
             | Op::Attention(_)
             | Op::Route(_)
             | Op::Dispatch(_)

@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// Words that can never be names.
-pub const RESERVED: [&str; 17] = [
-    "param", "part", "let", "route", "out", "layers", "if", "else", "moe", "true", "false", "or", "and", "not", "in",
-    "over", "as",
+pub const RESERVED: [&str; 19] = [
+    "param", "part", "state", "let", "route", "out", "layers", "if", "else", "moe", "scan", "true", "false", "or",
+    "and", "not", "in", "over", "as",
 ];
 
 const ITEMS: [&str; 9] = ["serves", "use", "config", "fn", "block", "expert", "gate", "model", "weights"];
-const STATEMENTS: [&str; 6] = ["param", "part", "let", "route", "out", "layers"];
+const STATEMENTS: [&str; 7] = ["param", "part", "state", "let", "route", "out", "layers"];
 const CLAUSES: [&str; 3] = ["gate", "experts", "always"];
-const VALUES: [&str; 7] = ["if", "else", "moe", "true", "false", "inf", "not"];
+const VALUES: [&str; 8] = ["if", "else", "moe", "scan", "true", "false", "inf", "not"];
 const INPUTS: [&str; 3] = ["f32", "i32", "bool"];
 
 pub fn completions(analysis: &Analysis, position: Position) -> Vec<CompletionItem> {
@@ -37,7 +37,8 @@ pub fn completions(analysis: &Analysis, position: Position) -> Vec<CompletionIte
         Place::Clause => keywords(&CLAUSES),
         Place::Statement => {
             let mut items = keywords(&STATEMENTS);
-            let lets = in_scope(analysis, offset).into_iter().filter(|symbol| symbol.kind == SymbolKind::Let);
+            let assigned = |symbol: &&Symbol| matches!(symbol.kind, SymbolKind::State | SymbolKind::Let);
+            let lets = in_scope(analysis, offset).into_iter().filter(assigned);
             items.extend(lets.map(|symbol| item(analysis, symbol)));
             items
         }
@@ -126,7 +127,7 @@ fn place(words: &Words) -> Place {
         (":", _, _, _) => return Place::Type,
         ("gate", _, _, _) if inside == Inside::Moe => return Place::Gate,
         ("experts" | "always", _, _, _) if inside == Inside::Moe => return Place::Expert,
-        ("param" | "part" | "let" | "layers", _, _, _) => return Place::Nothing,
+        ("param" | "part" | "state" | "let" | "layers", _, _, _) => return Place::Nothing,
         (word, _, _, _) if inside == Inside::File && ITEMS.contains(&word) => return Place::Nothing,
         _ => {}
     }
@@ -243,7 +244,7 @@ impl Words {
             _ => {
                 let around = depth.checked_sub(1).map_or(0, |around| self.open[around]);
                 // The last word that a brace can belong to.
-                let owners = ["layers", "if", "else", "fn", "block", "expert", "gate", "model"];
+                let owners = ["layers", "scan", "if", "else", "fn", "block", "expert", "gate", "model"];
                 let owner = self.all[around..brace].iter().rfind(|word| owners.contains(&word.as_str()));
                 if owner.is_some_and(|owner| ["if", "else"].contains(&owner.as_str())) {
                     Inside::Value
@@ -310,6 +311,7 @@ fn axes(analysis: &Analysis, offset: usize) -> Vec<CompletionItem> {
         | SymbolKind::Input
         | SymbolKind::Param
         | SymbolKind::Part
+        | SymbolKind::State
         | SymbolKind::Let
         | SymbolKind::Layer => false,
     };
@@ -373,7 +375,9 @@ fn item(analysis: &Analysis, symbol: &Symbol) -> CompletionItem {
         SymbolKind::Setting => CompletionItemKind::CONSTANT,
         SymbolKind::Definition(kind) => definition_kind(kind),
         SymbolKind::Model => CompletionItemKind::MODULE,
-        SymbolKind::Input | SymbolKind::Formal | SymbolKind::Let | SymbolKind::Layer => CompletionItemKind::VARIABLE,
+        SymbolKind::Input | SymbolKind::Formal | SymbolKind::State | SymbolKind::Let | SymbolKind::Layer => {
+            CompletionItemKind::VARIABLE
+        }
         SymbolKind::FormalAxis | SymbolKind::Axis => CompletionItemKind::TYPE_PARAMETER,
         SymbolKind::Param => CompletionItemKind::FIELD,
         SymbolKind::Part => CompletionItemKind::METHOD,

@@ -63,6 +63,7 @@ fn of_name(analysis: &Analysis, used: Use) -> String {
         | SymbolKind::Formal
         | SymbolKind::FormalAxis
         | SymbolKind::Axis
+        | SymbolKind::State
         | SymbolKind::Let
         | SymbolKind::Layer => {}
     }
@@ -162,6 +163,7 @@ pub fn headline(symbol: &Symbol) -> String {
         SymbolKind::Axis => "axis",
         SymbolKind::Param => "param",
         SymbolKind::Part => "part",
+        SymbolKind::State => "state",
         SymbolKind::Let => "let",
         SymbolKind::Layer => "layer number",
     };

@@ -26,6 +26,8 @@ pub enum SymbolKind {
     Axis,
     Param,
     Part,
+    /// What a `scan` carries.
+    State,
     Let,
     /// The number of the layer.
     Layer,
@@ -247,6 +249,11 @@ impl Finder {
                 self.expr(value);
                 local(self, name, SymbolKind::Part);
             }
+            StatementKind::State { name, axes, initial } => {
+                self.axis_exprs(axes);
+                self.expr(initial);
+                local(self, name, SymbolKind::State);
+            }
             StatementKind::Let { pattern, value } => {
                 self.expr(value);
                 match pattern {
@@ -327,6 +334,10 @@ impl Finder {
                     member.count.iter().for_each(|count| self.expr(count));
                 }
                 moe.always.iter().for_each(|always| self.expr(always));
+            }
+            ExprKind::Scan { over, body } => {
+                self.axis(over);
+                self.body(body, expr.at);
             }
         }
     }
@@ -415,6 +426,7 @@ impl Finder {
                 }
                 StatementKind::Layers { body, .. } => self.sized_axes_of(body),
                 StatementKind::Part { .. }
+                | StatementKind::State { .. }
                 | StatementKind::Let { .. }
                 | StatementKind::Assign { .. }
                 | StatementKind::Route { .. }

@@ -37,7 +37,7 @@ pub fn tokens(analysis: &Analysis) -> Vec<SemanticToken> {
             SymbolKind::Definition(DefinitionKind::Block | DefinitionKind::Expert | DefinitionKind::Gate) => 1,
             SymbolKind::Model => 1,
             SymbolKind::Input | SymbolKind::Formal | SymbolKind::Layer => 2,
-            SymbolKind::Let => 3,
+            SymbolKind::State | SymbolKind::Let => 3,
             SymbolKind::Param => 4,
             SymbolKind::FormalAxis | SymbolKind::Axis => 5,
             SymbolKind::Part => 6,

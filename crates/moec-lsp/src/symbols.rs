@@ -45,7 +45,8 @@ fn statements(document: &Document, body: &[Statement]) -> Vec<DocumentSymbol> {
             let name = Name { text: format!("layers {}", index.text), at: index.at };
             Some(symbol(document, &name, SymbolKind::ARRAY, statement.at, statements(document, body)))
         }
-        StatementKind::Let { .. }
+        StatementKind::State { .. }
+        | StatementKind::Let { .. }
         | StatementKind::Assign { .. }
         | StatementKind::Route { .. }
         | StatementKind::Out { .. } => None,

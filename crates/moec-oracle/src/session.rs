@@ -1,4 +1,4 @@
-//! A session: passes over one module, with what `past` keeps between them.
+//! A session: passes over one module, with what `past` and `scan` keep between them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// The module must have been verified: an ill-typed one is a bug and panics.
     pub fn new(module: &'a Module, weights: &'a dyn Weights) -> Self {
-        Session { module, weights, kept: Kept::new(), positions: BTreeMap::new() }
+        Session { module, weights, kept: Kept::default(), positions: BTreeMap::new() }
     }
 
     /// Evaluates one pass and returns the outputs in the module's order. Routes are appended to `trace`. A pass that fails
@@ -54,8 +54,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The node under the layers (outermost first) in which a `past` was met.
-pub(crate) type PastKey = (Vec<u32>, OpId);
+/// A node that keeps something, under the layers (outermost first) in which it was met.
+pub(crate) type NodeKey = (Vec<u32>, OpId);
 
 fn by_name<'t>(module: &Module, inputs: &'t [(&str, Tensor)]) -> Result<BTreeMap<&'t str, &'t Tensor>, EvalError> {
     let mut given = BTreeMap::new();

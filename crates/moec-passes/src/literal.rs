@@ -65,6 +65,7 @@ pub fn fold(module: &Module, op: &Op, operands: &[ValueId], result: ValueId) -> 
         | Op::TopK(_)
         | Op::Concat(_)
         | Op::Past(_)
+        | Op::Scan(_)
         | Op::Attention(_)
         | Op::Route(_)
         | Op::Dispatch(_)

@@ -63,7 +63,7 @@ pub fn is_leaf(op: &Op) -> bool {
     matches!(op, Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_))
 }
 
-/// The regions that are not within a `rows`, outer before inner.
+/// The regions that are not within a `rows` or a `scan`, outer before inner.
 pub fn regions_around_rows(module: &Module) -> Vec<RegionId> {
     let within: HashSet<RegionId> = module
         .walk()
@@ -71,6 +71,7 @@ pub fn regions_around_rows(module: &Module) -> Vec<RegionId> {
         .map(|(_, at)| &module.node(at).op)
         .filter_map(|op| match op {
             Op::Rows(rows) => Some(rows.region),
+            Op::Scan(scan) => Some(scan.region),
             _ => None,
         })
         .collect();

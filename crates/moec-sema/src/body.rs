@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::{
     evaluator::{Evaluator, WrongKind},
-    scope::{BodyKind, Frame, Origin},
+    scope::{BodyKind, Bound, Frame, Origin},
     spelling::did_you_mean,
     value::{Operand, Part, PartOf, Value},
 };
@@ -35,9 +35,12 @@ impl Evaluator {
                     what,
                     body: frame.kind.name(),
                     at: statement.at,
-                    help: help_of(&statement.kind),
+                    help: help_of(&statement.kind, frame.kind),
                 });
-                if let StatementKind::Param { name, .. } | StatementKind::Part { name, .. } = &statement.kind {
+                if let StatementKind::Param { name, .. }
+                | StatementKind::Part { name, .. }
+                | StatementKind::State { name, .. } = &statement.kind
+                {
                     frame.bind(name, Value::Error, Origin::Param);
                 }
                 sound = false;
@@ -48,6 +51,8 @@ impl Evaluator {
                     self.param(frame, name, axes, shared.as_ref(), statement.at)
                 }
                 StatementKind::Part { name, value } => self.part(frame, name, value),
+                // Declared before the body was entered.
+                StatementKind::State { .. } => {}
                 StatementKind::Let { pattern, value } => self.let_value(frame, pattern, value),
                 StatementKind::Assign { name, value } => self.assign(frame, name, value),
                 StatementKind::Route { value } | StatementKind::Out { value, name: _, ty: _ }
@@ -80,7 +85,7 @@ impl Evaluator {
             (Some((value, at)), BodyKind::Block) => {
                 self.only(value, at, matches_tensor, "the result of a block", "a tensor")
             }
-            (Some((value, _)), BodyKind::Fn) => value,
+            (Some((value, _)), BodyKind::Fn | BodyKind::Scan) => value,
             (None, kind) => {
                 if sound {
                     let wants = if kind == BodyKind::Gate { "route" } else { "out" };
@@ -181,7 +186,7 @@ impl Evaluator {
         let value = self.operand(frame, value);
         let value = self.something(value);
         match frame.names.iter().rposition(|bound| bound.name == name.text) {
-            Some(at) if frame.names[at].origin == Origin::Let => {
+            Some(at) if matches!(frame.names[at].origin, Origin::Let | Origin::State) => {
                 self.call_it(&value, &name.text);
                 frame.names[at].value = value;
             }
@@ -191,8 +196,8 @@ impl Evaluator {
                 self.report(NotAssignable { name: name.text.clone(), is, at: name.at, first_at });
             }
             None => {
-                let lets =
-                    frame.names.iter().filter(|bound| bound.origin == Origin::Let).map(|bound| bound.name.as_str());
+                let assigned = |bound: &&Bound| matches!(bound.origin, Origin::Let | Origin::State);
+                let lets = frame.names.iter().filter(assigned).map(|bound| bound.name.as_str());
                 let help = did_you_mean(&name.text, lets)
                     .unwrap_or_else(|| format!("introduce it with `let {} = …`", name.text));
                 self.report(AssignsNothing { name: name.text.clone(), at: name.at, help });
@@ -290,18 +295,25 @@ fn matches_tensor(value: &Value) -> bool {
 /// What a statement is called, where it may not stand in such a body.
 fn misplaced(statement: &StatementKind, body: BodyKind) -> Option<&'static str> {
     let (what, fits) = match statement {
-        StatementKind::Param { .. } => ("`param`", body != BodyKind::Fn),
-        StatementKind::Part { .. } => ("`part`", body != BodyKind::Fn),
+        StatementKind::Param { .. } => ("`param`", !matches!(body, BodyKind::Fn | BodyKind::Scan)),
+        StatementKind::Part { .. } => ("`part`", !matches!(body, BodyKind::Fn | BodyKind::Scan)),
+        StatementKind::State { .. } => ("`state`", body == BodyKind::Scan),
         StatementKind::Let { .. } | StatementKind::Assign { .. } => ("`let`", true),
         StatementKind::Route { .. } => ("`route`", body == BodyKind::Gate),
-        StatementKind::Out { .. } => ("`out`", matches!(body, BodyKind::Fn | BodyKind::Block | BodyKind::Model)),
+        StatementKind::Out { .. } => {
+            ("`out`", matches!(body, BodyKind::Fn | BodyKind::Block | BodyKind::Model | BodyKind::Scan))
+        }
         StatementKind::Layers { .. } => ("`layers`", body == BodyKind::Model),
     };
     (!fits).then_some(what)
 }
 
-fn help_of(statement: &StatementKind) -> &'static str {
+fn help_of(statement: &StatementKind, body: BodyKind) -> &'static str {
     match statement {
+        StatementKind::Param { .. } | StatementKind::Part { .. } if body == BodyKind::Scan => {
+            "declare it before the `scan`, which can use it"
+        }
+        StatementKind::State { .. } => "a state goes from position to position of a `scan over S { … }`",
         StatementKind::Param { .. } | StatementKind::Part { .. } => {
             "a `fn` has no parameters of its own: declare a `block`"
         }
@@ -359,7 +371,7 @@ struct NotATuple {
 #[error("`{name}` is {is} and keeps its value")]
 #[diagnostic(
     code(moec::sema::not_assignable),
-    help("only what `let` introduced can be given a new value: `let {name}2 = {name}`")
+    help("only what `let` or `state` introduced here can be given a new value: `let {name}2 = {name}`")
 )]
 struct NotAssignable {
     name: String,

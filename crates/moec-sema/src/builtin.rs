@@ -188,6 +188,9 @@ impl Evaluator {
                     return self.malformed(primitive, given.at);
                 };
                 let (axis, into) = (frame.axis(&from.text), frame.axis(&to.name.text));
+                if self.refused_in_a_scan(frame, "`past`", at) {
+                    return None;
+                }
                 self.emit1(frame, Past { axis, into }, &[x], at)
             }
             Takes::Concat => {

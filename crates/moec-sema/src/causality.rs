@@ -80,6 +80,7 @@ impl Search<'_> {
             }
             match &node.op {
                 Op::Layers(op) => self.layers(node, &op.kinds),
+                Op::Scan(op) => self.scan(node, op.states, op.region),
                 op => op.regions().into_iter().for_each(|region| self.region(region)),
             }
             let cause = match before {
@@ -128,6 +129,35 @@ impl Search<'_> {
             if let Some(from) = from {
                 self.causes.entry(*result).or_insert(Cause { node_at: Span::NONE, from: Some(from) });
             }
+        }
+    }
+
+    /// A scan itself is causal; what it is given, or reads from around it, need not be.
+    fn scan(&mut self, node: &Node, states: usize, region: RegionId) {
+        let args = &self.module.region(region).args;
+        for (arg, operand) in args.iter().zip(&node.operands) {
+            if self.causes.contains_key(operand) {
+                self.causes.entry(*arg).or_insert(Cause { node_at: Span::NONE, from: Some(*operand) });
+            }
+        }
+        let results = &self.module.region(region).results;
+        loop {
+            self.region(region);
+            // What reaches a state's next value is there at the next position.
+            let states = args[node.operands.len() - states..].iter().zip(results);
+            let reached: Vec<_> = states
+                .filter(|(state, next)| self.causes.contains_key(next) && !self.causes.contains_key(state))
+                .collect();
+            for (state, next) in &reached {
+                self.causes.insert(**state, Cause { node_at: Span::NONE, from: Some(**next) });
+            }
+            if reached.is_empty() {
+                break;
+            }
+        }
+        let from = results.iter().find(|value| self.causes.contains_key(value)).copied();
+        for result in node.results.iter().filter(|_| from.is_some()) {
+            self.causes.entry(*result).or_insert(Cause { node_at: node.at, from });
         }
     }
 

@@ -101,6 +101,7 @@ impl Evaluator {
                 }
             }
             ExprKind::Moe(moe) => self.moe(frame, moe, at),
+            ExprKind::Scan { over, body } => self.scan(frame, over, body, at),
         }
     }
 
@@ -376,8 +377,10 @@ impl Evaluator {
     pub fn already_named(&mut self, frame: &Frame, name: &Name) -> bool {
         let Some(bound) = frame.bound(&name.text) else { return false };
         let help = match bound.origin {
-            Origin::Let => format!("give it a new value with `{} = …`, or choose another name", name.text),
-            Origin::Formal | Origin::Input | Origin::Param | Origin::Part | Origin::Index => {
+            Origin::Let | Origin::State => {
+                format!("give it a new value with `{} = …`, or choose another name", name.text)
+            }
+            Origin::Formal | Origin::Input | Origin::Param | Origin::Part | Origin::Index | Origin::Around => {
                 "choose another name".to_owned()
             }
         };

@@ -125,6 +125,7 @@ impl Evaluator {
             | ExprKind::Field { .. }
             | ExprKind::If { .. }
             | ExprKind::Moe(_) => {}
+            ExprKind::Scan { over, .. } => self.note_axes(frame, [over]),
         }
     }
 
@@ -144,6 +145,10 @@ impl Evaluator {
         }
         let names: Vec<&Name> = match &statement.kind {
             StatementKind::Param { name, axes, .. } => {
+                self.note_axes(frame, axes.iter().map(|axis| &axis.name));
+                vec![name]
+            }
+            StatementKind::State { name, axes, .. } => {
                 self.note_axes(frame, axes.iter().map(|axis| &axis.name));
                 vec![name]
             }

@@ -154,6 +154,7 @@ impl Evaluator {
                 }
                 StatementKind::Param { .. }
                 | StatementKind::Part { .. }
+                | StatementKind::State { .. }
                 | StatementKind::Route { .. }
                 | StatementKind::Out { .. }
                 | StatementKind::Layers { .. } => {}
@@ -305,6 +306,9 @@ impl Comparison<'_> {
                 (&a.slots, a.input, a.output) == (&b.slots, b.input, b.output)
                     && members(a) == members(b)
                     && a.bank.iter().zip(&b.bank).all(|(a, b)| self.regions(a.region, b.region))
+            }
+            (Op::Scan(a), Op::Scan(b)) => {
+                (&a.over, a.states) == (&b.over, b.states) && self.regions(a.region, b.region)
             }
             (a, b) => a == b,
         }

@@ -17,6 +17,7 @@ mod library;
 mod model;
 mod param;
 mod part;
+mod scan;
 mod scope;
 mod spelling;
 mod value;

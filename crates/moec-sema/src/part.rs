@@ -89,6 +89,9 @@ impl Evaluator {
 
     fn run_moe(&mut self, frame: &mut Frame, part: &Rc<Part>, moe: &MoeTemplate, x: &Operand, at: Span) -> Value {
         let Value::Tensor(tokens) = x.value else { return Value::Error };
+        if self.refused_in_a_scan(frame, "a `moe` layer", at) {
+            return Value::Error;
+        }
         let (layer, outer) = (part.layer, part.experts);
         if outer.is_some() {
             return self.fail(BankInBank { at: moe.at });

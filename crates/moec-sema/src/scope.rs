@@ -180,6 +180,7 @@ pub(crate) enum BodyKind {
     Gate,
     Model,
     Layer,
+    Scan,
 }
 
 impl BodyKind {
@@ -191,6 +192,7 @@ impl BodyKind {
             BodyKind::Gate => "a gate",
             BodyKind::Model => "a model",
             BodyKind::Layer => "layers",
+            BodyKind::Scan => "a `scan`",
         }
     }
 }
@@ -204,6 +206,9 @@ pub(crate) enum Origin {
     Param,
     Part,
     Index,
+    State,
+    /// A `let` around the `scan` that is being evaluated.
+    Around,
 }
 
 impl Origin {
@@ -215,6 +220,8 @@ impl Origin {
             Origin::Param => "a parameter",
             Origin::Part => "a part",
             Origin::Index => "the number of the layer",
+            Origin::State => "a state",
+            Origin::Around => "a value of around this `scan`",
         }
     }
 }

@@ -139,7 +139,8 @@ impl Evaluator {
                         known.insert(name.text.clone());
                     }
                     StatementKind::Layers { body, .. } => add(body, known),
-                    StatementKind::Let { .. }
+                    StatementKind::State { .. }
+                    | StatementKind::Let { .. }
                     | StatementKind::Assign { .. }
                     | StatementKind::Route { .. }
                     | StatementKind::Out { .. } => {}

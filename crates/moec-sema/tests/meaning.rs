@@ -267,3 +267,78 @@ fn layers_may_differ_share_and_count() {
     let x = inputs(3, 8);
     assert!(run(&module, &x, 8).iter().all(|y| y.is_finite()));
 }
+
+/// Outputs of passes over consecutive parts of x, one after the other.
+fn passes(module: &Module, x: &[f32], width: usize, parts: &[usize]) -> Vec<f32> {
+    let weights = RandomWeights::new(module, 1);
+    let mut session = Session::new(module, &weights);
+    let mut rest = x;
+    let mut found = Vec::new();
+    for part in parts {
+        let (now, later) = rest.split_at(part * width);
+        rest = later;
+        let input = Tensor::named(&[("S", *part), ("D", width)], now.to_vec());
+        found.extend_from_slice(session.run(&[("x", input)], None).expect("it runs")[0].1.f32());
+    }
+    found
+}
+
+#[test]
+fn a_scan_goes_from_position_to_position_and_from_pass_to_pass() {
+    let text = "
+        fn mixed(a, b) = 0.5 * a + b
+        model m(x: f32[S, D = 2]) {
+          param w[D]
+          param start[D]
+          let twice = 2.0 * x
+          let (y, count) = scan over S {
+            state h[D]       = start
+            state product[D, E = 2] = 1
+            state n          = 0
+            let before = n
+            n          = n + 1
+            h          = mixed(h, twice * w)
+            product    = product * (1.0 + h * f32(positions(over E)))
+            out (sum(product over E) + f32(S), before)
+          }
+          out y: f32[S, D] = y
+          out count: f32[S] = count
+        }";
+    let checked = checked(text);
+    let x = [1.0, 2.0, -3.0, 0.5, 0.25, 4.0, -1.0, -2.0, 0.5, 0.125];
+    let (w, start) = (weight(&checked.module, "w"), weight(&checked.module, "start"));
+    let (mut h, mut product) = (start.clone(), [1.0f32; 4]);
+    let mut wanted = Vec::new();
+    for (position, x) in x.chunks(2).enumerate() {
+        for d in 0..2 {
+            h[d] = 0.5 * h[d] + 2.0 * x[d] * w[d];
+            product[2 * d + 1] *= 1.0 + h[d];
+            wanted.push(product[2 * d] + product[2 * d + 1] + position as f32);
+        }
+    }
+    near(&passes(&checked.module, &x, 2, &[5]), &wanted);
+    near(&passes(&checked.module, &x, 2, &[1, 3, 1]), &wanted);
+    near(&passes(&checked.module, &x, 2, &[0, 2, 0, 3]), &wanted);
+}
+
+#[test]
+fn layers_that_scan_alike_are_one_kind() {
+    let text = "model m(x: f32[S, D = 3]) {
+        let h = x
+        layers l in 0..4 {
+          param decay[D]
+          h = scan over S { state sum[D] = 0.0; sum = decay * sum + h; out sum }
+        }
+        out y: f32[S, D] = h
+      }";
+    let module = checked(text).module;
+    let layers = module.walk().into_iter().find_map(|(_, at)| match &module.node(at).op {
+        Op::Layers(layers) => Some(layers.kinds.len()),
+        _ => None,
+    });
+    assert_eq!(layers, Some(1));
+    // The text comes back, states and all.
+    assert_eq!(moec_ir::print(&moec_ir::parse(&moec_ir::print(&module)).expect("it parses")), moec_ir::print(&module));
+    let x: Vec<f32> = (0..18).map(|at| (at as f32 * 0.7).sin()).collect();
+    near(&passes(&module, &x, 3, &[4, 1, 1]), &passes(&module, &x, 3, &[6]));
+}

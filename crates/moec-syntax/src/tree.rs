@@ -164,9 +164,11 @@ pub enum StatementKind {
     Param { name: Name, axes: Vec<AxisExpr>, shared: Option<Expr> },
     /// `part attn = attention(8)`: an instance of a block, whose parameters live under `attn`.
     Part { name: Name, value: Expr },
+    /// `state h[Head, Dv] = 0.0`: what a `scan` carries from position to position, and what it is before the first.
+    State { name: Name, axes: Vec<AxisExpr>, initial: Expr },
     /// `let (v, i) = top_k(…)`
     Let { pattern: Pattern, value: Expr },
-    /// `h = h + attn(h)`: a new value for a name that a `let` introduced.
+    /// `h = h + attn(h)`: a new value for a name that a `let` introduced, or the next value of a `state`.
     Assign { name: Name, value: Expr },
     /// `route tokens(i, w)`
     Route { value: Expr },
@@ -232,6 +234,11 @@ pub enum ExprKind {
     },
     /// `moe { gate g(…); experts a × 8, b × 1; always c }`
     Moe(Moe),
+    /// `scan over S { state h[D] = 0.0; h = 0.9 * h + x; out h }`
+    Scan {
+        over: Name,
+        body: Vec<Statement>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,6 +73,19 @@ fn show(expr: &Expr) -> String {
             };
             format!("moe({}; {}; {})", show(&moe.gate), joined(&moe.experts, member), joined(&moe.always, show))
         }
+        ExprKind::Scan { over, body } => format!("scan {}({})", over.text, joined(body, statement)),
+    }
+}
+
+fn statement(statement: &Statement) -> String {
+    match &statement.kind {
+        StatementKind::State { name, axes, initial } => {
+            format!("state {}[{}] = {}", name.text, joined(axes, axis), show(initial))
+        }
+        StatementKind::Let { pattern: Pattern::Name(name), value } => format!("let {} = {}", name.text, show(value)),
+        StatementKind::Assign { name, value } => format!("{} = {}", name.text, show(value)),
+        StatementKind::Out { value, .. } => format!("out {}", show(value)),
+        other => panic!("not in a scan of these tests: {other:?}"),
     }
 }
 
@@ -103,6 +116,20 @@ fn operators_bind_by_their_precedence() {
         ("l in dense or (l + 1) % step != 0", "((l In dense) Or (((l Add 1) Mod step) Ne 0))"),
         ("a @ b", "(a · b)"),
         ("1_000 + 1e-6 + 1E4 + 0.5", "(((1000 Add 1e-6) Add 10000.0) Add 0.5)"),
+    ] {
+        assert_eq!(grouped(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_scan_is_an_expression_with_statements_in_it() {
+    for (text, expected) in [
+        ("scan over S { out x }", "scan S(out x)"),
+        (
+            "f(2 * scan over S { state h[D, F = 2] = 0.0; let g = h · x over D h = g out h } + y)",
+            "f(((2 Mul scan S(state h[D, F = 2] = 0.0, let g = (h · x over D), h = g, out h)) Add y))",
+        ),
+        ("scan over S { state n = 1 out n }[D = 0]", "scan S(state n[] = 1, out n)[D = 0]"),
     ] {
         assert_eq!(grouped(text), expected, "{text}");
     }

@@ -4,7 +4,10 @@
 //! element that goes in. Attention counts every key that is there, causal or not. Bytes: weights once, experts as many as
 //! uniform routing is expected to touch, cached rows once; activations stay near the cores and are not counted.
 
-use moec_ir::{Module, OpId, ParamId, ValueId, ops::Op};
+use moec_ir::{
+    Module, OpId, ParamId, ValueId,
+    ops::{self, Op},
+};
 use moec_types::{Size, TensorType};
 
 use crate::count::{self, Choice, Place};
@@ -42,12 +45,14 @@ pub fn of(module: &Module, pass: Pass) -> Cost {
     let mut whole = vec![false; module.params.len()];
     let mut rows_of: Vec<f64> = vec![0.0; module.params.len()];
     count::walk(module, &mut |at, place| {
-        let times = times(place);
-        let (product, other) = flops(module, at, pass);
+        let times = times(place, pass);
+        let (product, other) = flops(module, at, place, pass);
         cost.product_flops += product * times;
         cost.other_flops += other * times;
-        if let Op::Past(_) = &module.node(at).op {
-            cost.cache_bytes += cache_bytes(module, at, pass) * times;
+        match &module.node(at).op {
+            Op::Past(_) => cost.cache_bytes += cache_bytes(module, at, pass) * times,
+            Op::Scan(op) => cost.cache_bytes += 2.0 * state_bytes(module, op) * times,
+            _ => {}
         }
         for (param, rows) in reads(module, at, pass) {
             match rows {
@@ -68,10 +73,11 @@ pub fn of(module: &Module, pass: Pass) -> Cost {
     cost
 }
 
-/// How often a node's rows are worked on: in a bank member, its share of the slots.
-fn times(place: Place) -> f64 {
+/// How often a node's rows are worked on: in a bank member, its share of the slots; in a scan, at each position.
+fn times(place: Place, pass: Pass) -> f64 {
     let share = place.choice.map_or(1.0, |choice| choice.count as f64 / choice.experts.max(1) as f64);
-    place.executions as f64 * share
+    let positions = if place.each_position { pass.tokens } else { 1 };
+    place.executions as f64 * share * positions as f64
 }
 
 /// Elements of a parameter that `tokens` tokens are expected to meet under uniform routing.
@@ -95,7 +101,7 @@ fn elements(ty: &TensorType, pass: Pass) -> f64 {
 }
 
 /// `(products, others)` of one execution.
-fn flops(module: &Module, at: OpId, pass: Pass) -> (f64, f64) {
+fn flops(module: &Module, at: OpId, place: Place, pass: Pass) -> (f64, f64) {
     let node = module.node(at);
     let of = |value: ValueId| module.ty(value).tensor().map_or(0.0, |ty| elements(ty, pass));
     let result = || node.results.first().map_or(0.0, |value| of(*value));
@@ -104,8 +110,10 @@ fn flops(module: &Module, at: OpId, pass: Pass) -> (f64, f64) {
         over.iter().filter_map(|axis| ty.dim(axis)).map(|dim| size(&dim.size, pass)).product::<f64>()
     };
     // What does not depend on the pass (angles of a rotary embedding) is computed once, when compiling.
-    let constant =
-        || node.results.iter().all(|value| module.ty(*value).tensor().is_some_and(|ty| ty.elements().is_some()));
+    let constant = || {
+        !place.each_position
+            && node.results.iter().all(|value| module.ty(*value).tensor().is_some_and(|ty| ty.elements().is_some()))
+    };
     match &node.op {
         Op::Contract(op) => (2.0 * result() * summed(&op.over), 0.0),
         Op::Linear(op) => {
@@ -132,6 +140,7 @@ fn flops(module: &Module, at: OpId, pass: Pass) -> (f64, f64) {
         | Op::Slice(_)
         | Op::Concat(_)
         | Op::Past(_)
+        | Op::Scan(_)
         | Op::Route(_)
         | Op::Dispatch(_)
         | Op::Experts(_)
@@ -146,6 +155,13 @@ fn cache_bytes(module: &Module, at: OpId, pass: Pass) -> f64 {
     let read = node.results.first().and_then(|value| module.ty(*value).tensor());
     let bytes = |ty: Option<&TensorType>| ty.map_or(0.0, |ty| elements(ty, pass) * ty.dtype.bytes() as f64);
     bytes(written) + bytes(read)
+}
+
+/// What a scan keeps.
+fn state_bytes(module: &Module, op: &ops::Scan) -> f64 {
+    let states = module.region(op.region).results.iter().take(op.states);
+    states.map(|value| module.tensor(*value)).map(|ty| ty.elements().unwrap_or(0) * ty.dtype.bytes()).sum::<u64>()
+        as f64
 }
 
 /// Which parameters a node reads: whole, or so many elements (a look-up).

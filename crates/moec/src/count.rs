@@ -64,11 +64,13 @@ pub struct Place {
     pub executions: u64,
     /// The bank around it.
     pub choice: Option<Choice>,
+    /// It stands in a scan: what it does is done for each position.
+    pub each_position: bool,
 }
 
 /// Calls `visit` for every node, outer ones first.
 pub fn walk(module: &Module, visit: &mut impl FnMut(OpId, Place)) {
-    walk_region(module, module.body, Place { executions: 1, choice: None }, visit);
+    walk_region(module, module.body, Place { executions: 1, choice: None, each_position: false }, visit);
 }
 
 fn walk_region(module: &Module, region: RegionId, place: Place, visit: &mut impl FnMut(OpId, Place)) {
@@ -93,6 +95,7 @@ fn walk_region(module: &Module, region: RegionId, place: Place, visit: &mut impl
                     walk_region(module, member.region, Place { choice, ..place }, visit);
                 }
             }
+            Op::Scan(op) => walk_region(module, op.region, Place { each_position: true, ..place }, visit),
             op => op.regions().into_iter().for_each(|region| walk_region(module, region, place, visit)),
         }
     }

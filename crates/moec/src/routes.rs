@@ -62,7 +62,7 @@ fn crossings(module: &Module, route: OpId) -> Vec<Crossing> {
         if let Some(axis) = crossed(module, at) {
             found.push((at, Crossing { operation: node.op.mnemonic(), axis, at: node.at }));
         }
-        left.extend(&node.operands);
+        left.extend(module.reads(at));
     }
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().map(|(_, crossing)| crossing).collect()
@@ -96,6 +96,7 @@ fn crossed(module: &Module, at: OpId) -> Option<Axis> {
         | Op::Literal(_)
         | Op::Iota(_)
         | Op::Past(_)
+        | Op::Scan(_)
         | Op::Route(_)
         | Op::Dispatch(_)
         | Op::Experts(_)

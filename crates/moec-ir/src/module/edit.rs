@@ -80,10 +80,15 @@ impl Module {
             let Node { op, operands, results, .. } = self.node(at).clone();
             for inner in op.regions() {
                 let args = self.region(inner).args.clone();
-                for (arg, operand) in args.into_iter().zip(&operands) {
-                    if let crate::Op::Layers(_) | crate::Op::Rows(_) = op {
-                        self.values[arg.index()].ty = self.ty(*operand).clone();
-                    }
+                for (at, (arg, operand)) in args.into_iter().zip(&operands).enumerate() {
+                    let ty = match &op {
+                        crate::Op::Layers(_) | crate::Op::Rows(_) => self.ty(*operand).clone(),
+                        crate::Op::Scan(scan) if at < scan.sequences(operands.len()) => {
+                            crate::ops::at_one_position(self.tensor(*operand), &scan.over).into()
+                        }
+                        _ => continue,
+                    };
+                    self.values[arg.index()].ty = ty;
                 }
                 self.retype_region(inner)?;
             }

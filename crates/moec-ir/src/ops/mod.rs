@@ -152,6 +152,7 @@ ops! {
     slice::Slice,
     concat::Concat,
     past::Past,
+    scan::Scan,
     attention::Attention,
     route::Route,
     dispatch::Dispatch,
@@ -163,3 +164,4 @@ ops! {
 
 pub use experts::{ExpertsInput, ExpertsOutput, Member};
 pub use reduce::ReduceOp;
+pub(crate) use scan::at_one_position;

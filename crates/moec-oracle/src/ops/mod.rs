@@ -18,6 +18,7 @@ mod past;
 mod reduce;
 mod rename;
 mod route;
+mod scan;
 mod slice;
 mod split;
 mod top_k;
@@ -29,7 +30,7 @@ use moec_ir::{Module, Node, Op, OpId, RegionId, ValueId, ValueType};
 use moec_types::{Axis, Size};
 
 use crate::error::EvalError;
-use crate::session::PastKey;
+use crate::session::NodeKey;
 use crate::tensor::Tensor;
 use crate::trace::Trace;
 use crate::weights::Weights;
@@ -55,8 +56,14 @@ pub(crate) struct Extent {
     pub now: usize,
 }
 
-/// What every `past` has seen.
-pub(crate) type Kept = BTreeMap<PastKey, Arc<Tensor>>;
+/// What goes on from pass to pass.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// What every `past` has seen.
+    pub past: BTreeMap<NodeKey, Arc<Tensor>>,
+    /// The states of every `scan`.
+    pub states: BTreeMap<NodeKey, Vec<Arc<Tensor>>>,
+}
 
 /// The layer that is being evaluated.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +104,7 @@ impl<'a> Pass<'a> {
             layers: Vec::new(),
             expert: None,
             before,
-            after: Kept::new(),
+            after: Kept::default(),
             trace,
         }
     }
@@ -202,6 +209,7 @@ impl<'a> Pass<'a> {
             Op::Slice(op) => one(slice::eval_slice(op, self.tensor(operand(0)))),
             Op::Concat(op) => one(concat::eval_concat(&op.over, &self.tensors(&node.operands))),
             Op::Past(op) => Ok(vec![Value::Tensor(self.past(id, op, operand(0))?)]),
+            Op::Scan(op) => self.scan(id, op, node),
             Op::Attention(op) => one(attention::eval_attention(op, &self.tensors(&node.operands))?),
             Op::Route(op) => Ok(vec![Value::Route(Arc::new(self.choose(op, node)))]),
             Op::Dispatch(op) => {

@@ -13,7 +13,7 @@ impl Pass<'_> {
     pub(super) fn past(&mut self, id: OpId, op: &Past, x: ValueId) -> Result<Arc<Tensor>, EvalError> {
         let now = eval_rename(&Rename { from: op.axis.clone(), to: op.into.clone() }, self.tensor(x));
         let key = (self.layers.iter().map(|layer| layer.number).collect(), id);
-        let whole = match self.before.get(&key) {
+        let whole = match self.before.past.get(&key) {
             Some(before) => {
                 same_sizes(op, before, &now)?;
                 eval_concat(&op.into, &[before, &now])
@@ -21,7 +21,7 @@ impl Pass<'_> {
             None => now,
         };
         let whole = Arc::new(whole);
-        self.after.insert(key, Arc::clone(&whole));
+        self.after.past.insert(key, Arc::clone(&whole));
         Ok(whole)
     }
 }

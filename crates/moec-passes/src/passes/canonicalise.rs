@@ -158,6 +158,7 @@ fn simplify(module: &Module, at: OpId, readers: &Readers, homes: &HashMap<OpId, 
         | Op::TopK(_)
         | Op::Gather(_)
         | Op::Past(_)
+        | Op::Scan(_)
         | Op::Attention(_)
         | Op::Route(_)
         | Op::Dispatch(_)

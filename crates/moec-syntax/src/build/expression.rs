@@ -72,7 +72,9 @@ struct Row {
 impl Builder<'_> {
     /// An `expression`, an `argument_value` or a `default_value`.
     pub(super) fn expression(&mut self, pair: Pair<Rule>) -> Expr {
-        self.built(pair).expr
+        let built = self.built(pair);
+        self.tallest = self.tallest.max(built.height);
+        built.expr
     }
 
     fn built(&mut self, pair: Pair<Rule>) -> Built {
@@ -247,6 +249,7 @@ impl Builder<'_> {
             }
             Rule::condition => return self.condition(pair),
             Rule::moe => self.moe(pair, &mut height),
+            Rule::scan => self.scan(pair, &mut height),
             Rule::call => self.call(pair, &mut height),
             other => unreachable!("the grammar has no operand {other:?}"),
         };
@@ -305,6 +308,17 @@ impl Builder<'_> {
             nothing(at)
         });
         ExprKind::Moe(Moe { gate, experts, always })
+    }
+
+    fn scan(&mut self, pair: Pair<Rule>, height: &mut u32) -> ExprKind {
+        let rule = pair.as_rule();
+        let mut parts = children(pair);
+        let over = self.name(given(&mut parts, rule));
+        let outside = std::mem::take(&mut self.tallest);
+        let body = self.body(given(&mut parts, rule));
+        *height = (*height).max(self.tallest);
+        self.tallest = self.tallest.max(outside);
+        ExprKind::Scan { over, body }
     }
 
     fn call(&mut self, pair: Pair<Rule>, height: &mut u32) -> ExprKind {

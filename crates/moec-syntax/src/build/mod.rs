@@ -36,7 +36,7 @@ impl Docs<'_> {
 
 /// Adds the item of a `lone_item` to the file. `start` is the offset in the file of the text that was read.
 pub fn item(lone: Pair<Rule>, start: u32, docs: &Docs, file: &mut File, findings: &mut Findings) {
-    let mut builder = Builder { start, docs, findings };
+    let mut builder = Builder { start, docs, findings, tallest: 0 };
     for item in lone.into_inner().filter(|pair| pair.as_rule() == Rule::item) {
         for pair in item.into_inner() {
             match pair.as_rule() {
@@ -53,7 +53,7 @@ pub fn item(lone: Pair<Rule>, start: u32, docs: &Docs, file: &mut File, findings
 
 /// The expression of a `lone_expression`.
 pub fn expression(lone: Pair<Rule>, scan: &Scan, findings: &mut Findings) -> Option<Expr> {
-    let mut builder = Builder { start: 0, docs: &Docs { scan }, findings };
+    let mut builder = Builder { start: 0, docs: &Docs { scan }, findings, tallest: 0 };
     children(lone).next().map(|pair| builder.expression(pair))
 }
 
@@ -62,6 +62,8 @@ struct Builder<'a> {
     start: u32,
     docs: &'a Docs<'a>,
     findings: &'a mut Findings,
+    /// The height of the tallest expression among the statements being read.
+    tallest: u32,
 }
 
 /// The children of a pair that mean something: not its brackets, separators and fixed words.
@@ -102,6 +104,7 @@ fn is_fixed(rule: Rule) -> bool {
             | Rule::word_always
             | Rule::word_param
             | Rule::word_part
+            | Rule::word_state
             | Rule::word_let
             | Rule::word_route
             | Rule::word_out
@@ -109,6 +112,7 @@ fn is_fixed(rule: Rule) -> bool {
             | Rule::word_if
             | Rule::word_else
             | Rule::word_moe
+            | Rule::word_scan
             | Rule::word_in
             | Rule::word_over
             | Rule::word_as

@@ -28,6 +28,15 @@ impl Builder<'_> {
                 StatementKind::Param { name, axes, shared }
             }
             Rule::part => StatementKind::Part { name: self.name(next()), value: self.expression(next()) },
+            Rule::state => {
+                let name = self.name(next());
+                let (mut axes, mut part) = (Vec::new(), next());
+                if part.as_rule() == Rule::axes {
+                    axes = self.axes(part);
+                    part = next();
+                }
+                StatementKind::State { name, axes, initial: self.expression(part) }
+            }
             Rule::let_value => StatementKind::Let { pattern: self.pattern(next()), value: self.expression(next()) },
             Rule::assign => StatementKind::Assign { name: self.name(next()), value: self.expression(next()) },
             Rule::route => StatementKind::Route { value: self.expression(next()) },

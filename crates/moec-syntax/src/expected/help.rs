@@ -109,6 +109,7 @@ fn form(word: &str, place: Place) -> Option<&'static str> {
         (Place::Item, "weights") => "weights hf { … }",
         (Place::Statement, "param") => "param W[E, D]",
         (Place::Statement, "part") => "part norm = rms_norm(eps over D)",
+        (Place::Statement, "state") => "state h[D] = 0.0",
         (Place::Statement, "let") => "let name = expression",
         (Place::Statement, "layers") => "layers l in 0..L { … }",
         _ => return None,
@@ -119,7 +120,9 @@ fn form(word: &str, place: Place) -> Option<&'static str> {
 fn foreign_statement(word: &str) -> Option<&'static str> {
     match word {
         "return" | "output" | "yield" => Some("a value is given with `out`, a route with `route`"),
-        "for" | "while" | "loop" | "repeat" => Some("layers repeat with `layers l in 0..L { … }`; nothing else loops"),
+        "for" | "while" | "loop" | "repeat" => {
+            Some("layers repeat with `layers l in 0..L { … }`, positions with `scan over S { … }`; nothing else loops")
+        }
         "var" | "const" | "set" | "val" => Some("a value is named with `let name = …`"),
         "weight" | "parameter" | "buffer" => Some("a parameter is declared with `param W[E, D]`"),
         _ => None,

@@ -30,9 +30,9 @@ pub struct Reader<'a> {
     pub scan: &'a Scan,
 }
 
-const RESERVED: [&str; 17] = [
-    "param", "part", "let", "route", "out", "layers", "if", "else", "moe", "true", "false", "or", "and", "not", "in",
-    "over", "as",
+const RESERVED: [&str; 19] = [
+    "param", "part", "state", "let", "route", "out", "layers", "if", "else", "moe", "scan", "true", "false", "or",
+    "and", "not", "in", "over", "as",
 ];
 
 impl<'a> Reader<'a> {

@@ -47,7 +47,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
             Firm("an item (`use`, `config`, `fn`, `block`, `expert`, `gate`, `model`, `weights`)")
         }
         Rule::lone_statement | Rule::statement => {
-            Firm("a statement (`param`, `part`, `let`, `route`, `out`, `layers`, or `name = …`)")
+            Firm("a statement (`param`, `part`, `state`, `let`, `route`, `out`, `layers`, or `name = …`)")
         }
         Rule::lone_setting | Rule::setting | Rule::entry => Firm("an entry (`NAME = value`, or `require`)"),
         Rule::lone_rule | Rule::weight_rule | Rule::bind => Firm("a rule (`path = \"tensor\"`, or `ignore`)"),
@@ -64,6 +64,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         | Rule::group
         | Rule::condition
         | Rule::moe
+        | Rule::scan
         | Rule::call
         | Rule::argument
         | Rule::named
@@ -104,6 +105,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::word_always => Firm("`always`"),
         Rule::param | Rule::word_param => Firm("`param`"),
         Rule::part | Rule::word_part => Firm("`part`"),
+        Rule::state | Rule::word_state => Firm("`state`"),
         Rule::let_value | Rule::word_let => Firm("`let`"),
         Rule::assign => Firm("an assignment"),
         Rule::route | Rule::word_route => Firm("`route`"),
@@ -112,6 +114,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::word_if => Firm("`if`"),
         Rule::word_else => Loose("`else`"),
         Rule::word_moe => Firm("`moe`"),
+        Rule::word_scan => Firm("`scan`"),
         Rule::word_in => Firm("`in`"),
         Rule::comma => Firm("`,`"),
         Rule::colon => Firm("`:`"),

@@ -25,6 +25,7 @@ impl Outliner<'_> {
             "(" => self.push(Bracket::Paren, at),
             "[" => self.push(Bracket::Square, at),
             _ if matches!(before, "else" | "moe" | "::") => self.push(Bracket::Brace, at),
+            _ if self.ends_scan_head(at) => self.push(Bracket::Scan, at),
             _ if self.stack.last().is_some_and(|opener| opener.bracket == Bracket::If) => {
                 self.stack.pop();
                 self.push(Bracket::Brace, at);
@@ -52,9 +53,23 @@ impl Outliner<'_> {
         }
     }
 
+    /// Only names, commas and parentheses stand between a `scan` and this brace.
+    fn ends_scan_head(&self, at: usize) -> bool {
+        const LONGEST_HEAD: usize = 16;
+        let of_head = |before: &usize| {
+            let word = self.word(*before);
+            matches!(word, "(" | ")" | ",") || self.is_word(*before) && !STATEMENT_WORDS.contains(&word)
+        };
+        let mut head = (0..at).rev().take(LONGEST_HEAD).take_while(of_head);
+        head.any(|before| self.word(before) == "scan")
+    }
+
     /// The body and the segment of a statement whose own body this brace opens: `layers`, or a loop of another language.
     fn layers_at_head(&self) -> Option<(usize, usize)> {
-        let body = self.stack.iter().rposition(|opener| matches!(opener.bracket, Bracket::Body | Bracket::Brace))?;
+        let body = self
+            .stack
+            .iter()
+            .rposition(|opener| matches!(opener.bracket, Bracket::Body | Bracket::Scan | Bracket::Brace))?;
         let segment = self.stack[body].segment?;
         let found = &self.regions.last()?.segments[segment];
         let word = &self.text[found.start as usize..self.tokens[self.scan_index(found.start)].end as usize];
@@ -90,12 +105,14 @@ impl Outliner<'_> {
                 self.stack.pop();
                 self.found(Kind::Mismatched(self.tokens[opener]), at);
             }
-            Some((Bracket::Brace | Bracket::Body | Bracket::If, _)) | None => self.found(Kind::Stray, at),
+            Some((Bracket::Brace | Bracket::Body | Bracket::Scan | Bracket::If, _)) | None => {
+                self.found(Kind::Stray, at)
+            }
         }
     }
 
     fn close_brace(&mut self, at: usize) {
-        let brace = |opener: &Opener| matches!(opener.bracket, Bracket::Brace | Bracket::Body);
+        let brace = |opener: &Opener| matches!(opener.bracket, Bracket::Brace | Bracket::Body | Bracket::Scan);
         let Some(mut depth) = self.stack.iter().rposition(brace) else {
             self.braces_match = false;
             // In the head of an item the grammar says what is missing.

@@ -19,6 +19,8 @@ pub(super) enum Bracket {
     Brace,
     /// Around statements, entries or rules.
     Body,
+    /// Around the statements of a `scan`: parts of the statement that the `scan` stands in.
+    Scan,
     /// An `if` whose brace is still to come. No bracket, but it nests like one.
     If,
 }
@@ -66,7 +68,7 @@ const MOST_NOTED: usize = 200;
 /// The words that begin an item.
 pub const ITEM_WORDS: [&str; 9] = ["serves", "use", "config", "model", "weights", "fn", "block", "expert", "gate"];
 /// The words that begin a statement. They are reserved, so each is a sure sign of one.
-pub const STATEMENT_WORDS: [&str; 6] = ["param", "part", "let", "route", "out", "layers"];
+pub const STATEMENT_WORDS: [&str; 7] = ["param", "part", "state", "let", "route", "out", "layers"];
 pub(super) const RESERVED_IN_EXPRESSIONS: [&str; 7] = ["if", "else", "or", "and", "not", "in", "over"];
 
 impl<'a> Outliner<'a> {
@@ -234,7 +236,7 @@ impl<'a> Outliner<'a> {
     pub(super) fn mark_broken(&mut self) {
         let segment = self.stack.iter().rev().find_map(|opener| match opener.bracket {
             Bracket::Body => Some(opener.segment.or(opener.owner)),
-            Bracket::Paren | Bracket::Square | Bracket::Brace | Bracket::If => None,
+            Bracket::Paren | Bracket::Square | Bracket::Brace | Bracket::Scan | Bracket::If => None,
         });
         let Some(region) = self.regions.last_mut() else { return };
         match segment.flatten() {

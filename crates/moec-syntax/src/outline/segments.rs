@@ -8,6 +8,9 @@ impl Outliner<'_> {
     /// Notices that a new statement, entry or rule starts at this token, and that brackets before it were left open.
     pub(super) fn enter_segment(&mut self, at: usize) {
         let Some(body) = self.stack.iter().rposition(|opener| opener.bracket == Bracket::Body) else { return };
+        if self.stack[body..].iter().any(|opener| opener.bracket == Bracket::Scan) {
+            return;
+        }
         let directly = body + 1 == self.stack.len();
         if directly && matches!(self.word(at), ";" | "}") {
             self.leave_segment(body, at);

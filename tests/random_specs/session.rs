@@ -126,7 +126,7 @@ impl Passes {
                 let ty = module.tensor(input.value);
                 let size = |size: &Size| match size {
                     Size::Fixed(size) => *size as usize,
-                    Size::Input(_) | Size::Past(_) | Size::Slots { .. } => tokens,
+                    Size::Input(_) | Size::Past(_) | Size::Slots { .. } | Size::Share { .. } => tokens,
                 };
                 let axes: Vec<_> = ty.dims.iter().map(|dim| (dim.axis.clone(), size(&dim.size))).collect();
                 let elements: usize = axes.iter().map(|(_, size)| size).product();

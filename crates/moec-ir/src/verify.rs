@@ -65,7 +65,7 @@ impl Verifier<'_> {
             return broken(Span::NONE, "the body's results are not the outputs");
         }
         for dim in inputs.iter().filter_map(|input| self.module.ty(input.value).tensor()).flat_map(|ty| &ty.dims) {
-            if let Size::Past(_) | Size::Slots { .. } = dim.size {
+            if let Size::Past(_) | Size::Slots { .. } | Size::Share { .. } = dim.size {
                 return broken(Span::NONE, format!("an input has the axis {dim}, which only ops make"));
             }
         }

@@ -148,6 +148,12 @@ impl<'m> Lowering<'m> {
             Op::Iota(op) => {
                 self.places.insert(node.results[0], Place::Iota(op.dim.clone()));
             }
+            Op::Count(_) => {
+                return Err(self.unsupported(node, "it is known only when the model runs", "give the axis a size"));
+            }
+            Op::ScatterAdd(_) => {
+                return Err(self.unsupported(node, "it reads across positions", "give the axis a size"));
+            }
             Op::Past(op) => self.past(op, node)?,
             Op::Scan(_) => {
                 let way_round = "run the model with the oracle: `moec verify --backend oracle`";
@@ -168,6 +174,7 @@ impl<'m> Lowering<'m> {
             Op::Rows(op) => self.rows(op, node)?,
             Op::Map(_)
             | Op::Reduce(_)
+            | Op::Cumsum(_)
             | Op::TopK(_)
             | Op::Gather(_)
             | Op::Split(_)
@@ -270,6 +277,7 @@ impl<'m> Lowering<'m> {
             Size::Fixed(_) => None,
             Size::Input(_) => Some(self.tokens),
             Size::Past(_) => Some(Rows::Positions),
+            Size::Share { .. } => panic!("a share of the positions passed `shape`"),
             Size::Slots { choices, .. } => Some(Rows::Slots { choices: *choices }),
         }
     }
@@ -282,6 +290,14 @@ impl<'m> Lowering<'m> {
         for dim in &ty.dims {
             match dim.size.fixed() {
                 Some(size) => dims.push((dim.axis.clone(), size)),
+                None if matches!(dim.size, Size::Share { .. }) => {
+                    return Err(Unsupported {
+                        op: format!("a value of type {ty}"),
+                        reason: format!("`{}` is a share of the positions", dim.axis),
+                        way_round: format!("give `{}` a number of its own", dim.axis),
+                        at,
+                    });
+                }
                 None if rows.is_none() => rows = self.row_count(&dim.size),
                 None => {
                     return Err(Unsupported {

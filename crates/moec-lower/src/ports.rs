@@ -31,7 +31,7 @@ fn one_sequence(module: &Module) -> Result<(), Unsupported> {
     let dims = module.inputs.iter().flat_map(|input| &module.tensor(input.value).dims);
     let mut symbols = dims.filter_map(|dim| match &dim.size {
         Size::Input(symbol) => Some(symbol),
-        Size::Fixed(_) | Size::Past(_) | Size::Slots { .. } => None,
+        Size::Fixed(_) | Size::Past(_) | Size::Slots { .. } | Size::Share { .. } => None,
     });
     let Some(first) = symbols.next() else { return Ok(()) };
     let Some(other) = symbols.find(|symbol| *symbol != first) else { return Ok(()) };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use moec_diag::Span;
 use moec_ir::{Module, Node as ModelNode, Op, OpId, ValueId, ops};
 use moec_plan::{BufferId, Home, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, View};
-use moec_types::{BinaryOp, DType, Expr, Size};
+use moec_types::{Axis, BinaryOp, DType, Expr, Size};
 
 use crate::{
     Unsupported,
@@ -199,10 +199,12 @@ impl<'a, 'm> Programmer<'a, 'm> {
                 Size::Fixed(_) => whole(Source::Place, &dims),
                 Size::Input(_) => View { source: Source::Position, offset: 0, strides: Vec::new(), index: None },
                 // Only its axis counts: it says in which order others lie.
-                Size::Past(_) | Size::Slots { .. } if !self.lowering.is_computed_with(value) => {
+                Size::Past(_) | Size::Slots { .. } | Size::Share { .. } if !self.lowering.is_computed_with(value) => {
                     View { source: Source::Place, offset: 0, strides: Vec::new(), index: None }
                 }
-                Size::Past(_) | Size::Slots { .. } => return Err(refuse("its positions are not those of a row")),
+                Size::Past(_) | Size::Slots { .. } | Size::Share { .. } => {
+                    return Err(refuse("its positions are not those of a row"));
+                }
             },
             Some(Place::Past { .. }) => return Err(refuse("it holds every earlier position")),
             None => panic!("lowering met a value that nothing placed: {ty}"),
@@ -220,6 +222,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             Op::Map(op) => self.map(op, node),
             Op::Reduce(op) => self.reduce(op, node)?,
             Op::Contract(op) => self.contract(op, node)?,
+            Op::Cumsum(op) => self.cumsum(op, node)?,
             Op::TopK(op) => self.top_k(op, node)?,
             Op::Gather(op) => self.gather(op, node),
             Op::Split(op) => self.split(op, node),
@@ -231,7 +234,12 @@ impl<'a, 'm> Programmer<'a, 'm> {
             }
             Op::Slice(op) => self.slice(op, node),
             Op::Concat(op) => self.concat(op, node),
+            Op::Count(_) => {
+                let reason = "it is known only when the model runs";
+                return Err(self.lowering.unsupported(node, reason, "give the axis a size"));
+            }
             Op::Linear(_)
+            | Op::ScatterAdd(_)
             | Op::Past(_)
             | Op::Scan(_)
             | Op::Attention(_)
@@ -396,6 +404,34 @@ impl<'a, 'm> Programmer<'a, 'm> {
         Ok(())
     }
 
+    /// At each position, a sum over the positions before it.
+    fn cumsum(&mut self, op: &ops::Cumsum, node: &ModelNode) -> Result<(), Unsupported> {
+        let result = node.results[0];
+        let arg = self.read(node.operands[0]);
+        let kept = self.dims(result);
+        let Some(at) = arg.position(&op.over) else {
+            let reason = "it adds up over positions";
+            return Err(self.lowering.unsupported(node, reason, "add up along an axis of one position"));
+        };
+        // No axis of the program has a name like this.
+        let earlier = (Axis::new(&format!("{}'", op.over)), arg.dims[at].1);
+        let mut before = arg.clone();
+        before.dims[at] = earlier.clone();
+        let positions = |dim: &RowDim| {
+            let dims = vec![dim.clone()];
+            let view = whole(Source::Place, &dims);
+            Access::view(DType::I32, dims, view)
+        };
+        let (here, there) = (positions(&arg.dims[at]), positions(&earlier));
+        let zero = if arg.dtype == DType::I32 { Expr::I32(0) } else { Expr::F32(0.0) };
+        let counts = Expr::binary(BinaryOp::Le, Expr::Arg(2), Expr::Arg(1));
+        let expr = Expr::select(counts, Expr::Arg(0), zero);
+        let into = self.place(result);
+        self.reduction(ReduceOp::Sum, &kept, &[earlier], expr, &[before, here, there], into.clone());
+        self.values.insert(result, Access::view(self.dtype(result), kept, into));
+        Ok(())
+    }
+
     fn top_k(&mut self, op: &ops::TopK, node: &ModelNode) -> Result<(), Unsupported> {
         let arg = self.read(node.operands[0]);
         let Some(at) = arg.position(&op.over) else {
@@ -405,7 +441,11 @@ impl<'a, 'm> Programmer<'a, 'm> {
         let chosen = (op.over.clone(), arg.dims[at].1);
         let kept: Vec<RowDim> = arg.dims.iter().filter(|(axis, _)| *axis != op.over).cloned().collect();
         let with = |last: &RowDim| kept.iter().chain([last]).cloned().collect::<Vec<_>>();
-        let k = (op.choices.axis.clone(), op.choices.size.fixed().expect("verified: k is fixed"));
+        let Some(k) = op.choices.size.fixed() else {
+            let reason = "how many it chooses is known only when the model runs";
+            return Err(self.lowering.unsupported(node, reason, "choose a number of them"));
+        };
+        let k = (op.choices.axis.clone(), k);
         let places: Vec<Access> = node
             .results
             .iter()

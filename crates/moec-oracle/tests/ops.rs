@@ -4,7 +4,7 @@ mod support;
 
 use moec_ir::ops::*;
 use moec_oracle::{EvalError, Session, Tensor};
-use moec_types::{BinaryOp, DType, Dim, Expr, UnaryOp};
+use moec_types::{BinaryOp, DType, Dim, Expr, Size, UnaryOp};
 use support::*;
 
 /// `op` applied to inputs `a`, `b`, … of the given types and values.
@@ -102,6 +102,51 @@ fn reduce_along_any_axis() {
     let truth = Tensor::named(&[("S", 2), ("E", 3)], vec![true, true, false, true, true, true]);
     assert_eq!(reduce(ReduceOp::All, "E", truth.clone()).bool(), [false, true]);
     assert_eq!(reduce(ReduceOp::Any, "S", truth).bool(), [true, true, true]);
+}
+
+#[test]
+fn cumsum_adds_up_to_and_with_each_position() {
+    let x = f32s(&[("S", 3), ("E", 2)], &[1.0, 10.0, 2.0, 20.0, 4.0, -40.0]);
+    let over = |axis_name: &str, x: Tensor| apply(Cumsum { over: axis(axis_name) }, &[(&["S", "E=2"], x)]).remove(0);
+    assert_eq!(over("S", x.clone()).f32(), [1.0, 10.0, 3.0, 30.0, 7.0, -10.0]);
+    assert_eq!(over("E", x).f32(), [1.0, 11.0, 2.0, 22.0, 4.0, -36.0]);
+    let whole = i32s(&[("S", 2), ("E", 2)], &[i32::MAX, 1, 1, -3]);
+    assert_eq!(over("S", whole).i32(), [i32::MAX, 1, i32::MIN, -2]);
+    assert_eq!(over("S", f32s(&[("S", 0), ("E", 2)], &[])).f32(), [0.0; 0]);
+}
+
+#[test]
+fn scatter_add_sums_what_meets_and_drops_what_is_outside() {
+    let op = ScatterAdd { axes: vec![axis("E"), axis("C")], into: Dim::fixed("N", 3) };
+    let index = i32s(&[("C", 2), ("E", 2)], &[2, 0, -1, 2]); // i[e, c]: [2, -1], [0, 2]
+    let x = f32s(&[("E", 2), ("C", 2), ("D", 2)], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    let result = apply(op, &[(&["E=2", "C=2", "D=2"], x), (&["C=2", "E=2"], index)]);
+    assert_eq!(result, [f32s(&[("N", 3), ("D", 2)], &[5.0, 6.0, 0.0, 0.0, 8.0, 10.0])]);
+    let symbolic = ScatterAdd { axes: vec![axis("S")], into: dim("S") };
+    let turned = apply(symbolic, &[(&["S"], i32s(&[("S", 3)], &[7, 8, 9])), (&["S"], i32s(&[("S", 3)], &[1, 3, 0]))]);
+    assert_eq!(turned, [i32s(&[("S", 3)], &[9, 7, 0])]);
+}
+
+#[test]
+fn counts_and_shares_follow_the_input() {
+    let share = |up| Size::Share { of: axis("S"), times: 3, per: 4, up };
+    for (positions, down, up) in [(0, 0, 0), (1, 0, 1), (4, 3, 3), (5, 3, 4)] {
+        let mut build = Build::new();
+        let x = build.input("x", DType::F32, &["S"]);
+        for rounded in [share(false), share(true)] {
+            let count = build.one(Count { size: rounded.clone() }, &[]);
+            build.output("count", count);
+            let choices = Dim::new(axis("K"), rounded);
+            let chosen = build.all(TopK { over: axis("S"), choices }, &[x])[1];
+            build.output("chosen", chosen);
+        }
+        let values: Vec<f32> = (0..positions).map(|at| at as f32).collect();
+        let found = build.run(&[("x", f32s(&[("S", positions)], &values))]).expect("it runs");
+        let largest = |count: usize| (0..count).map(|at| (positions - 1 - at) as i32).collect::<Vec<_>>();
+        let counts = [found[0].i32()[0], found[2].i32()[0]];
+        assert_eq!(counts, [down as i32, up as i32]);
+        assert_eq!((found[1].i32(), found[3].i32()), (&largest(down)[..], &largest(up)[..]));
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn parts(ty: &TensorType) -> (u64, Vec<String>) {
                 factor = factor.saturating_mul(*choices);
                 symbols.push(tokens.to_string());
             }
-            size @ (Size::Input(_) | Size::Past(_)) => symbols.push(size.to_string()),
+            size @ (Size::Input(_) | Size::Past(_) | Size::Share { .. }) => symbols.push(size.to_string()),
         }
     }
     symbols.sort();

@@ -4,14 +4,17 @@ use miette::Diagnostic;
 use moec_diag::Span;
 use moec_ir::{
     ValueId,
-    ops::{Concat, Gather, Iota, Map, Merge, Past, Reduce, ReduceOp, Rename, Route, Split, TopK},
+    ops::{
+        Concat, Count, Cumsum, Gather, Iota, Map, Merge, Past, Reduce, ReduceOp, Rename, Route, ScatterAdd, Split, TopK,
+    },
 };
-use moec_syntax::tree::{Argument, ExprKind, Name};
-use moec_types::{Axis, BinaryOp, DType, Dim, Expr, UnaryOp};
+use moec_syntax::tree::{Argument, AxisExpr, ExprKind, Name};
+use moec_types::{Axis, BinaryOp, DType, Dim, Expr, Size, UnaryOp};
 use thiserror::Error;
 
 use crate::{
     call::{Arguments, Regroup},
+    count::{Fraction, Rounding},
     evaluator::{ChosenFrom, Evaluator, WrongKind},
     scope::{Bank, Frame},
     value::{Operand, Value},
@@ -37,8 +40,10 @@ enum Takes {
     /// Element-wise on two values, a reduction over one.
     Extreme(BinaryOp, ReduceOp),
     Where,
+    Cumsum,
     TopK,
     Gather,
+    ScatterAdd,
     Split,
     Merge,
     Rename,
@@ -81,8 +86,10 @@ const PRIMITIVES: &[Primitive] = &[
         takes: Takes::Extreme(BinaryOp::Min, ReduceOp::Min),
     },
     Primitive { name: "where", form: "where(condition, yes, no)", takes: Takes::Where },
+    Primitive { name: "cumsum", form: "cumsum(x over A)", takes: Takes::Cumsum },
     Primitive { name: "top_k", form: "top_k(x, k over E)", takes: Takes::TopK },
     Primitive { name: "gather", form: "gather(x, i over E)", takes: Takes::Gather },
+    Primitive { name: "scatter_add", form: "scatter_add(x, i, (E, C) as N)", takes: Takes::ScatterAdd },
     Primitive { name: "split", form: "split(x, E as (Group = 4, Member))", takes: Takes::Split },
     Primitive { name: "merge", form: "merge(x, (Group, Member) as E)", takes: Takes::Merge },
     Primitive { name: "rename", form: "rename(x, K as K2)", takes: Takes::Rename },
@@ -143,6 +150,11 @@ impl Evaluator {
                 let [condition, yes, no] = self.exactly(primitive, &given, Over::None)?;
                 self.select(frame, condition, yes, no, at)
             }
+            Takes::Cumsum => {
+                let [x] = self.exactly(primitive, &given, Over::One)?;
+                let x = self.tensor(&x, &who)?;
+                self.emit1(frame, Cumsum { over: frame.axis(&given.over[0].text) }, &[x], at)
+            }
             Takes::TopK => {
                 let [x, k] = self.exactly(primitive, &given, Over::One)?;
                 self.top_k(frame, x, k, &given.over[0], at)?
@@ -155,6 +167,20 @@ impl Evaluator {
                     self.chosen_from.insert(*result, from);
                 }
                 result
+            }
+            Takes::ScatterAdd => {
+                let ([x, index], [], [regroup], []) =
+                    (&given.positional[..], &given.named[..], &given.regroups[..], &given.over[..])
+                else {
+                    return self.malformed(primitive, given.at);
+                };
+                let ([_, ..], [into]) = (&regroup.from[..], &regroup.to[..]) else {
+                    return self.malformed(primitive, given.at);
+                };
+                let (x, index) = (self.tensor(x, &who)?, self.tensor(index, &who)?);
+                let axes = regroup.from.iter().map(|name| frame.axis(&name.text)).collect();
+                let into = self.sized_axis(frame, into)?;
+                self.emit1(frame, ScatterAdd { axes, into }, &[x, index], at)
             }
             Takes::Split => {
                 let (x, regroup) = self.regrouped(primitive, &given)?;
@@ -263,7 +289,7 @@ impl Evaluator {
 
     fn top_k(&mut self, frame: &mut Frame, x: Operand, k: Operand, over: &Name, at: Span) -> Option<Value> {
         let x = self.tensor(&x, "`top_k`")?;
-        let count = self.size(&k, "the number of choices")?;
+        let count = self.how_many(&k, "the number of choices")?;
         let axis = frame.axis(&over.text);
         let ty = self.module.tensor(x.0);
         let size = ty.dim(&axis).and_then(|dim| dim.size.fixed());
@@ -272,11 +298,14 @@ impl Evaluator {
             self.report(ChoicesTaken { found, at: x.1 });
             return None;
         }
-        if let Some(size) = size.filter(|size| count > *size) {
-            self.report(TopKExceedsExperts { k: count, size, axis, k_at: k.at, experts_at: x.1 });
+        if let (Some(k_fixed), Some(size)) = (count.fixed(), size)
+            && k_fixed > size
+        {
+            self.report(TopKExceedsExperts { k: k_fixed, size, axis, k_at: k.at, experts_at: x.1 });
             return None;
         }
-        let results = self.emit(frame, TopK { over: axis.clone(), choices: Dim::fixed(CHOICES, count) }, &[x], at)?;
+        let results =
+            self.emit(frame, TopK { over: axis.clone(), choices: Dim::new(Axis::new(CHOICES), count) }, &[x], at)?;
         let [values, indices] = results[..] else { return None };
         if let Some(size) = size {
             self.chosen_from.insert(indices, ChosenFrom { axis, size, at: x.1 });
@@ -367,6 +396,15 @@ impl Evaluator {
         Some((*result.first()?, indices.1))
     }
 
+    /// An axis with the size that is written behind it, else that of the axis of this name.
+    fn sized_axis(&mut self, frame: &mut Frame, axis: &AxisExpr) -> Option<Dim> {
+        let name = frame.axis(&axis.name.text);
+        let Some(size) = &axis.size else { return self.known_dim(frame, &name, axis.name.at) };
+        let size = self.operand(frame, size);
+        let size = self.how_many(&size, &format!("the size of `{name}`"))?;
+        Some(Dim::new(name, size))
+    }
+
     /// The sizes of the axes that `split` makes: written, or known by name, and at most one from what is left.
     fn split_sizes(
         &mut self,
@@ -407,13 +445,10 @@ impl Evaluator {
             }
         }
         let dims = regroup.to.iter().zip(sizes);
-        Some(
-            dims.map(|(part, size)| Dim::new(frame.axis(&part.name.text), moec_types::Size::Fixed(size.unwrap_or(1))))
-                .collect(),
-        )
+        Some(dims.map(|(part, size)| Dim::new(frame.axis(&part.name.text), Size::Fixed(size.unwrap_or(1)))).collect())
     }
 
-    /// `size(A)`: how long an axis is, as a number known now.
+    /// `size(A)`: how long an axis is, as a number known now, or a count known when the model runs.
     pub fn size_of_axis(&mut self, frame: &mut Frame, arguments: &[Argument], at: Span) -> Value {
         let name = match arguments {
             [Argument::Value(expr)] => match &*expr.kind {
@@ -426,10 +461,16 @@ impl Evaluator {
             return self.fail(WrongForm { name: "size", form: "size(A)", at });
         };
         let axis = frame.axis(name);
-        match self.known_dim(frame, &axis, name_at).map(|dim| dim.size.fixed()) {
+        match self.known_dim(frame, &axis, name_at).map(|dim| dim.size) {
             None => Value::Error,
-            Some(Some(size)) => Value::Int(size as i64),
-            Some(None) => self.fail(SymbolicSize { axis, at: name_at }),
+            Some(Size::Fixed(size)) => Value::Int(size as i64),
+            Some(Size::Input(of)) => Value::Count(Fraction::all_of(of, at)),
+            Some(Size::Share { of, times, per, up }) => {
+                let rounded = Some(if up { Rounding::Up } else { Rounding::Down });
+                Value::Count(Fraction { of: Some(of), times, per, rounded, at })
+            }
+            Some(size @ Size::Past(_)) => self.emit1(frame, Count { size }, &[], at),
+            Some(Size::Slots { .. }) => self.fail(SymbolicSize { axis, at: name_at }),
         }
     }
 }
@@ -516,14 +557,11 @@ struct SplitUnclear {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("the size of `{axis}` is known only at run time")]
-#[diagnostic(
-    code(moec::sema::symbolic_size),
-    help("only sizes that are known when the file is checked are numbers here")
-)]
+#[error("an expert does not see how many rows it gets")]
+#[diagnostic(code(moec::sema::symbolic_size), help("take the size of another axis than `{axis}`"))]
 struct SymbolicSize {
     axis: Axis,
-    #[label("as long as the input")]
+    #[label("as long as the tokens that chose this expert")]
     at: Span,
 }
 

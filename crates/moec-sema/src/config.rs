@@ -47,7 +47,8 @@ impl Evaluator {
             let overridden = overrides.iter().rfind(|(known, _)| known == name);
             // A default that is not needed may be impossible: `D / H` where the file says `head_dim`.
             self.muted = given.is_some() || overridden.is_some();
-            let default = self.eval(&mut frame, &entry.default);
+            let default = self.operand(&mut frame, &entry.default);
+            let default = self.settled(&mut frame, default).value;
             self.muted = false;
             let (value, key) = match (overridden, given) {
                 (Some((_, value)), _) => (self.accept_override(name, &default, value.clone(), entry.name.at), None),
@@ -170,6 +171,7 @@ pub(crate) fn setting_value(value: &Value) -> Option<SettingValue> {
         Value::Text(value) => Some(SettingValue::Text(value.to_string())),
         Value::List(items) => items.iter().map(setting_value).collect::<Option<_>>().map(SettingValue::List),
         Value::Error
+        | Value::Count(_)
         | Value::Nothing
         | Value::Tuple(_)
         | Value::Tensor(_)
@@ -227,6 +229,7 @@ fn kind(default: &Value) -> &'static str {
         Value::Text(_) => "a text",
         Value::List(_) => "a list",
         Value::Error
+        | Value::Count(_)
         | Value::Nothing
         | Value::Tuple(_)
         | Value::Tensor(_)

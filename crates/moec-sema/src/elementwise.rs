@@ -11,6 +11,7 @@ use moec_types::{BinaryOp, DType, Expr, TensorType, UnaryOp};
 use thiserror::Error;
 
 use crate::{
+    count::{Rounding, exact_binary, rounded},
     evaluator::{Evaluator, WrongKind},
     scope::Frame,
     value::{Operand, Value, equal},
@@ -118,6 +119,10 @@ impl Evaluator {
     }
 
     pub fn binary_op(&mut self, frame: &mut Frame, op: BinaryOp, a: Operand, b: Operand, at: Span) -> Value {
+        if let Some(value) = exact_binary(op, &a.value, &b.value, at) {
+            return value;
+        }
+        let (a, b) = (self.settled(frame, a), self.settled(frame, b));
         match (&a.value, &b.value) {
             (Value::Error, _) | (_, Value::Error) => Value::Error,
             (Value::Tensor(x), _) if self.changes_nothing(op, *x, &b.value) => a.value,
@@ -197,6 +202,15 @@ impl Evaluator {
 
     pub fn unary_op(&mut self, frame: &mut Frame, op: UnaryOp, x: Operand, at: Span) -> Value {
         let who = format!("`{}`", op.name());
+        let exactly = match op {
+            UnaryOp::Floor => rounded(&x.value, Rounding::Down, at),
+            UnaryOp::Ceil => rounded(&x.value, Rounding::Up, at),
+            _ => None,
+        };
+        if let Some(value) = exactly {
+            return value;
+        }
+        let x = self.settled(frame, x);
         match &x.value {
             Value::Error => Value::Error,
             Value::Tensor(_) => {
@@ -244,6 +258,7 @@ impl Evaluator {
 
     /// `f32(x)` and `i32(x)`.
     pub fn cast(&mut self, frame: &mut Frame, to: DType, x: Operand, at: Span) -> Value {
+        let x = self.settled(frame, x);
         match &x.value {
             Value::Error => Value::Error,
             Value::Tensor(value) if self.module.tensor(*value).dtype == to => x.value,
@@ -286,6 +301,7 @@ impl Evaluator {
             let floats = operands[group..].iter().any(|operand| matches!(operand.value, Value::Float(_)));
             if floats { DType::F32 } else { DType::I32 }
         });
+        let operands: Vec<Operand> = operands.into_iter().map(|operand| self.settled(frame, operand)).collect();
         let mut tensors: Vec<(ValueId, Span)> = Vec::new();
         let mut args = Vec::new();
         for operand in &operands {
@@ -305,7 +321,8 @@ impl Evaluator {
                 },
                 Value::Float(value) => Expr::F32(*value as f32),
                 Value::Bool(value) => Expr::Bool(*value),
-                Value::Nothing
+                Value::Count(_)
+                | Value::Nothing
                 | Value::Text(_)
                 | Value::List(_)
                 | Value::Tuple(_)
@@ -326,6 +343,7 @@ impl Evaluator {
 
     /// A number known now as a tensor without axes; tensors as they are.
     pub fn materialise(&mut self, frame: &mut Frame, operand: &Operand) -> Option<(ValueId, Span)> {
+        let operand = &self.settled(frame, operand.clone());
         let (dtype, value) = match &operand.value {
             Value::Int(value) => (DType::I32, *value as f64),
             Value::Float(value) => (DType::F32, *value),
@@ -530,14 +548,14 @@ struct DividesByZero {
 #[diagnostic(
     code(moec::sema::not_whole),
     help(
-        "two integers divide to an integer; write `f32({left}) / {right}` for the fraction, `i32(floor(…))` of it to round down"
+        "two integers divide to an integer; write `f32({left}) / {right}` for the fraction, `floor({left} / {right})` to round down"
     )
 )]
-struct NotWhole {
-    left: i64,
-    right: i64,
+pub(crate) struct NotWhole {
+    pub left: i64,
+    pub right: i64,
     #[label("leaves a remainder")]
-    at: Span,
+    pub at: Span,
 }
 
 #[cfg(test)]

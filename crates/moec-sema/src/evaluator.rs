@@ -197,10 +197,14 @@ impl Evaluator {
         match &operand.value {
             Value::Int(value) => Some(*value),
             Value::Error => None,
+            Value::Count(fraction) if fraction.of.is_none() => {
+                self.not_whole(fraction);
+                None
+            }
             other => {
                 let found = other.describe(&self.module);
                 let help = match other {
-                    Value::Tensor(_) => {
+                    Value::Tensor(_) | Value::Count(_) => {
                         Some("it must be known when the file is checked: a number or a `config` entry".to_owned())
                     }
                     _ => None,

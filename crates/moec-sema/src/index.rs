@@ -82,6 +82,7 @@ impl Evaluator {
                 }
             }
             Value::Nothing
+            | Value::Count(_)
             | Value::Tuple(_)
             | Value::Tensor(_)
             | Value::Route(_)

@@ -8,6 +8,7 @@ mod builtin;
 mod call;
 mod causality;
 mod config;
+mod count;
 mod elementwise;
 mod evaluator;
 mod expression;

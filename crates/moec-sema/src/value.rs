@@ -7,7 +7,7 @@ use moec_ir::{Experts, Module, ParamId, RouteType, ValueId};
 use moec_syntax::tree::DefinitionKind;
 use moec_types::{Axis, TensorType};
 
-use crate::scope::DefinitionId;
+use crate::{count::Fraction, scope::DefinitionId};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -16,6 +16,8 @@ pub(crate) enum Value {
     /// `if` without `else` whose condition is false.
     Nothing,
     Int(i64),
+    /// A fraction, or a number of positions that is known when the model runs.
+    Count(Fraction),
     Float(f64),
     Bool(bool),
     Text(Rc<str>),
@@ -129,6 +131,8 @@ impl Value {
             Value::Error => "something wrong".to_owned(),
             Value::Nothing => "nothing (an `if` without `else`)".to_owned(),
             Value::Int(value) => format!("the integer {value}"),
+            Value::Count(count) if count.of.is_some() => format!("{}, known when the model runs", count.describe()),
+            Value::Count(fraction) => format!("the fraction {}", fraction.describe()),
             Value::Float(value) => format!("the number {value:?}"),
             Value::Bool(value) => format!("`{value}`"),
             Value::Text(value) => format!("the text {value:?}"),

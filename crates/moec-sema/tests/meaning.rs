@@ -342,3 +342,30 @@ fn layers_that_scan_alike_are_one_kind() {
     let x: Vec<f32> = (0..18).map(|at| (at as f32 * 0.7).sin()).collect();
     near(&passes(&module, &x, 3, &[4, 1, 1]), &passes(&module, &x, 3, &[6]));
 }
+
+/// The same text over tokens and over an axis of the configuration: half of the positions, the best ones, are doubled.
+#[test]
+fn counts_are_the_same_over_fixed_and_symbolic_axes() {
+    let text = |size: &str| {
+        format!(
+            "model m(x: f32[S{size}, D = 2]) {{
+              let score = sum(x over D)
+              let best = top_k(score, floor(size(S) * 3 / 6) over S).indices
+              let rows = gather(x, best over S)
+              out y: f32[S, D = 2] = x + scatter_add(rows, best, (K) as S) + cumsum(x * 0.0 + 1.0 over S) * f32(size(S))
+            }}"
+        )
+    };
+    let x = [1.0, 2.0, 9.0, -1.0, 0.5, 0.25, 3.0, 4.0, -7.0, 1.0];
+    let sums: Vec<f32> = x.chunks(2).map(|row| row[0] + row[1]).collect();
+    let mut order: Vec<usize> = (0..5).collect();
+    order.sort_by(|a, b| sums[*b].total_cmp(&sums[*a]));
+    let wanted: Vec<f32> = x
+        .iter()
+        .enumerate()
+        .map(|(at, x)| x * if order[..2].contains(&(at / 2)) { 2.0 } else { 1.0 } + 5.0 * (at / 2 + 1) as f32)
+        .collect();
+    for size in ["", " = 5"] {
+        near(&run(&checked(&text(size)).module, &x, 2), &wanted);
+    }
+}

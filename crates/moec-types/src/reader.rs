@@ -195,15 +195,20 @@ impl<'t, Names: Default> Reader<'t, Names> {
         self.list("(", ")", Self::axis)
     }
 
-    /// `S`, `D=64`, `T=past(S)`, `Slot=slots(S, 2)`.
+    /// `S`, `D=64`, and any other [`Reader::size`] behind the `=`.
     pub fn dim(&mut self) -> Result<Dim, ParseError> {
         let axis = self.axis()?;
         if !self.eats("=") {
             return Ok(Dim::new(axis.clone(), Size::Input(axis)));
         }
+        Ok(Dim::new(axis, self.size()?))
+    }
+
+    /// `64`, `S`, `past(S)`, `slots(S, 2)`, `floor(S * 2 / 8)`.
+    pub fn size(&mut self) -> Result<Size, ParseError> {
         let word = self.peek_word();
         if word.starts_with(|c: char| c.is_ascii_digit()) {
-            return Ok(Dim::new(axis, Size::Fixed(self.integer()?)));
+            return Ok(Size::Fixed(self.integer()?));
         }
         let of = self.axis()?;
         let size = match (word, self.sees("(")) {
@@ -217,10 +222,19 @@ impl<'t, Names: Default> Reader<'t, Names> {
                 self.expect(",")?;
                 Size::Slots { tokens, choices: self.integer()? }
             }
-            _ => return Ok(Dim::new(axis, Size::Input(of))),
+            ("floor" | "ceil", true) => {
+                self.expect("(")?;
+                let of = self.axis()?;
+                self.expect("*")?;
+                let times = self.integer()?;
+                self.expect("/")?;
+                let per = self.one_of("a whole number above 0", |word| word.parse().ok().filter(|per| *per > 0))?;
+                Size::Share { of, times, per, up: word == "ceil" }
+            }
+            _ => return Ok(Size::Input(of)),
         };
         self.expect(")")?;
-        Ok(Dim::new(axis, size))
+        Ok(size)
     }
 
     /// An element type.

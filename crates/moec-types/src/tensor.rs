@@ -38,18 +38,25 @@ pub enum Size {
         tokens: Axis,
         choices: u64,
     },
+    /// A share of the positions of this pass along a symbolic axis: `of * times / per`, rounded down, or `up`.
+    Share {
+        of: Axis,
+        times: u64,
+        per: u64,
+        up: bool,
+    },
 }
 
 impl Size {
     pub fn fixed(&self) -> Option<u64> {
         match self {
             Size::Fixed(size) => Some(*size),
-            Size::Input(_) | Size::Past(_) | Size::Slots { .. } => None,
+            Size::Input(_) | Size::Past(_) | Size::Slots { .. } | Size::Share { .. } => None,
         }
     }
 }
 
-/// `64`, `S`, `past(S)`, `slots(S, 2)`.
+/// `64`, `S`, `past(S)`, `slots(S, 2)`, `floor(S * 2 / 8)`, `ceil(S * 2 / 8)`.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -57,6 +64,9 @@ impl fmt::Display for Size {
             Size::Input(axis) => write!(f, "{axis}"),
             Size::Past(axis) => write!(f, "past({axis})"),
             Size::Slots { tokens, choices } => write!(f, "slots({tokens}, {choices})"),
+            Size::Share { of, times, per, up } => {
+                write!(f, "{}({of} * {times} / {per})", if *up { "ceil" } else { "floor" })
+            }
         }
     }
 }

@@ -93,6 +93,7 @@ fn size(size: &Size, pass: Pass) -> f64 {
         Size::Input(_) => pass.tokens as f64,
         Size::Past(_) => (pass.tokens + pass.past) as f64,
         Size::Slots { choices, .. } => (pass.tokens * choices) as f64,
+        Size::Share { times, per, .. } => pass.tokens as f64 * *times as f64 / *per as f64,
     }
 }
 
@@ -128,11 +129,12 @@ fn flops(module: &Module, at: OpId, place: Place, pass: Pass) -> (f64, f64) {
         }
         Op::Map(op) if !constant() => (0.0, result() * op.expr.operations() as f64),
         Op::Map(_) => (0.0, 0.0),
-        Op::Reduce(_) | Op::TopK(_) => (0.0, of(node.operands[0])),
+        Op::Reduce(_) | Op::Cumsum(_) | Op::ScatterAdd(_) | Op::TopK(_) => (0.0, of(node.operands[0])),
         Op::Combine(_) => (0.0, 2.0 * node.operands.first().map_or(0.0, |rows| of(*rows))),
         Op::ParamRef(_)
         | Op::Literal(_)
         | Op::Iota(_)
+        | Op::Count(_)
         | Op::Gather(_)
         | Op::Split(_)
         | Op::Merge(_)

@@ -81,6 +81,8 @@ fn crossed(module: &Module, at: OpId) -> Option<Axis> {
     };
     match &node.op {
         Op::Reduce(op) => mixed(&op.over, operand(0)),
+        Op::Cumsum(op) => mixed(std::slice::from_ref(&op.over), operand(0)),
+        Op::ScatterAdd(op) => mixed(&op.axes, operand(0)),
         Op::TopK(op) => mixed(std::slice::from_ref(&op.over), operand(0)),
         Op::Contract(op) => mixed(&op.over, operand(0)),
         Op::Linear(op) => mixed(&op.over, operand(0)),
@@ -95,6 +97,7 @@ fn crossed(module: &Module, at: OpId) -> Option<Axis> {
         | Op::ParamRef(_)
         | Op::Literal(_)
         | Op::Iota(_)
+        | Op::Count(_)
         | Op::Past(_)
         | Op::Scan(_)
         | Op::Route(_)

@@ -53,6 +53,16 @@ pub(super) fn dtype(ty: &TensorType, wants: DType, who: &str, at: usize) -> Resu
     })
 }
 
+/// Refuses element types that are no numbers to compute with.
+pub(super) fn number(ty: &TensorType, who: &str, at: usize) -> Result<(), TypeError> {
+    match ty.dtype {
+        DType::F32 | DType::I32 => Ok(()),
+        DType::Bool | DType::Bf16 | DType::F16 => {
+            Err(TypeError::new(format!("{who} wants f32 or i32, found {ty}")).label(at, format!("this is {ty}")))
+        }
+    }
+}
+
 /// The dimension of a named axis.
 pub(super) fn axis<'t>(ty: &'t TensorType, axis: &Axis, at: usize) -> Result<&'t Dim, TypeError> {
     ty.dim(axis).ok_or_else(|| {

@@ -1,14 +1,15 @@
 //! The largest few along an axis.
 
-use moec_types::{Axis, DType, Dim, TensorType};
+use moec_types::{Axis, DType, Dim, Size, TensorType};
 
 use super::{OpDef, Reach, TypeError, operands};
-use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
+use crate::{Module, ParseError, ValueId, ValueType, reader::Reader};
 
 /// `%values, %indices = top_k %x {over E, choices K=2}`: the k largest along an axis, largest first.
 ///
 /// *Types.*   x `f32[.., axis, ..]` -> values `f32[.., choices, ..]`, indices `i32[.., choices, ..]`: the axis is replaced in
-///            place by `choices` (of fixed size k), which x must not have besides.
+///            place by `choices`, which x must not have besides. Its size k may be known only at run time: a count of positions,
+///            or a share of them.
 /// *Meaning.* Equal values prefer the lower index; NaN sorts last (below -inf), so no index is chosen twice.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopK {
@@ -44,10 +45,11 @@ impl OpDef for TopK {
         if self.choices.axis != self.over {
             operands::absent(x, &self.choices.axis, 0)?;
         }
-        let k = operands::fixed(&self.choices, "`top_k`", 0)?;
-        if let Some(size) = from.size.fixed()
-            && k > size
-        {
+        if let Size::Slots { .. } = self.choices.size {
+            return Err(TypeError::new(format!("`top_k` as many as {}", self.choices.size)));
+        }
+        if exceeds(&self.choices.size, &from.size) {
+            let (k, size) = (&self.choices.size, &from.size);
             return Err(TypeError::new(format!("top-{k} over `{}`, which has {size}", self.over))
                 .label(0, format!("`{}` has {size}", self.over))
                 .help(format!("choose at most {size}")));
@@ -55,5 +57,14 @@ impl OpDef for TopK {
         let replaced = |dim: &Dim| if dim.axis == self.over { self.choices.clone() } else { dim.clone() };
         let dims: Vec<Dim> = x.dims.iter().map(replaced).collect();
         Ok(vec![TensorType::new(DType::F32, dims.clone()).into(), TensorType::new(DType::I32, dims).into()])
+    }
+}
+
+/// Whether k is certainly more than there are, however long the input is. Where it is not certain, running says so.
+fn exceeds(k: &Size, size: &Size) -> bool {
+    match (k, size) {
+        (Size::Fixed(k), Size::Fixed(size)) => k > size,
+        (Size::Share { of, times, per, .. }, Size::Input(axis)) => of == axis && times > per,
+        (_, _) => false,
     }
 }

@@ -11,7 +11,7 @@ impl Pass<'_> {
         let count = self.size(&op.dim.size);
         let first = match &op.dim.size {
             Size::Input(axis) => self.extents[axis].before,
-            Size::Fixed(_) | Size::Past(_) | Size::Slots { .. } => 0,
+            Size::Fixed(_) | Size::Past(_) | Size::Slots { .. } | Size::Share { .. } => 0,
         };
         let positions: Vec<i32> = (first..first + count).map(|position| position as i32).collect();
         Tensor::new(vec![(op.dim.axis.clone(), count)], positions)

@@ -4,6 +4,7 @@ mod attention;
 mod combine;
 mod concat;
 mod contract;
+mod cumsum;
 mod dispatch;
 mod experts;
 mod gather;
@@ -19,6 +20,7 @@ mod reduce;
 mod rename;
 mod route;
 mod scan;
+mod scatter_add;
 mod slice;
 mod split;
 mod top_k;
@@ -142,6 +144,10 @@ impl<'a> Pass<'a> {
             (Size::Fixed(size), _) => usize::try_from(*size).expect("fixed sizes fit the address space"),
             (Size::Input(axis), _) => extent(axis).now,
             (Size::Past(axis), _) => extent(axis).before + extent(axis).now,
+            (Size::Share { of, times, per, up }, _) => {
+                let whole = extent(of).now as u64 * times;
+                (if *up { whole.div_ceil(*per) } else { whole / per }) as usize
+            }
             (Size::Slots { .. }, Some((_, rows))) => rows,
             (Size::Slots { tokens, choices }, None) => extent(tokens).now * *choices as usize,
         }
@@ -192,6 +198,7 @@ impl<'a> Pass<'a> {
             Op::ParamRef(op) => Ok(vec![Value::Tensor(self.param(op.param)?)]),
             Op::Literal(op) => one(literal::eval_literal(op)),
             Op::Iota(op) => one(self.iota(op)),
+            Op::Count(op) => one(Tensor::new(Vec::new(), vec![self.size(&op.size) as i32])),
             Op::Map(op) => one(map::eval_map(&op.expr, &self.tensors(&node.operands))?),
             Op::Contract(op) => {
                 one(contract::eval_contract(self.tensor(operand(0)), self.tensor(operand(1)), &op.over)?)
@@ -199,8 +206,14 @@ impl<'a> Pass<'a> {
             Op::Linear(op) => one(linear::eval_linear(op, &self.tensors(&node.operands))?),
             Op::Reduce(op) => one(reduce::eval_reduce(op.op, self.tensor(operand(0)), &op.over)),
             Op::TopK(op) => {
-                let (values, indices) = top_k::eval_top_k(op, self.tensor(operand(0)))?;
+                let choices = self.size(&op.choices.size);
+                let (values, indices) = top_k::eval_top_k(op, choices, self.tensor(operand(0)))?;
                 Ok(vec![values.into(), indices.into()])
+            }
+            Op::Cumsum(op) => one(cumsum::eval_cumsum(&op.over, self.tensor(operand(0)))),
+            Op::ScatterAdd(op) => {
+                let into = (op.into.axis.clone(), self.size(&op.into.size));
+                one(scatter_add::eval_scatter_add(&op.axes, into, self.tensor(operand(0)), self.tensor(operand(1)))?)
             }
             Op::Gather(op) => one(self.gather(op, operand(0), operand(1))?),
             Op::Split(op) => one(self.split(op, self.tensor(operand(0)))),

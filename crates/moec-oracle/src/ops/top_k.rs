@@ -8,9 +8,8 @@ use crate::error::EvalError;
 use crate::tensor::{Tensor, elements};
 
 /// Values and indices, largest first; equal values by ascending index, NaN after everything else.
-pub(super) fn eval_top_k(op: &TopK, x: &Tensor) -> Result<(Tensor, Tensor), EvalError> {
+pub(super) fn eval_top_k(op: &TopK, choices: usize, x: &Tensor) -> Result<(Tensor, Tensor), EvalError> {
     let size = x.expect_size(&op.over);
-    let choices = op.choices.size.fixed().expect("the number of choices is fixed") as usize;
     if choices > size {
         return Err(EvalError::TooFewToChooseFrom { axis: op.over.to_string(), size, choices });
     }

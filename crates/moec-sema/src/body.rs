@@ -1,5 +1,7 @@
 //! Bodies: the statements of a function, block, gate, layer or model, in order.
 
+use std::rc::Rc;
+
 use miette::Diagnostic;
 use moec_diag::Span;
 use moec_ir::{
@@ -7,13 +9,13 @@ use moec_ir::{
     ops::{Iota, Map},
 };
 use moec_syntax::tree::{Expr, Name, Pattern, Statement, StatementKind, TypeExpr};
-use moec_types::{DType, Dim, Expr as Scalar, TensorType};
+use moec_types::{Axis, DType, Dim, Expr as Scalar, TensorType};
 use thiserror::Error;
 
 use crate::{
     evaluator::{Evaluator, WrongKind},
     scope::{BodyKind, Bound, Frame, Origin},
-    spelling::did_you_mean,
+    spelling::{closest, did_you_mean, listed},
     value::{Operand, Part, PartOf, Value},
 };
 
@@ -26,6 +28,7 @@ impl Evaluator {
     pub fn body(&mut self, frame: &mut Frame, statements: &[Statement], at: Span) -> Value {
         let mut result: Option<(Value, Span)> = None;
         let mut sound = true;
+        frame.declares = introduced(statements);
         for statement in statements {
             if self.stopped {
                 return Value::Error;
@@ -80,11 +83,17 @@ impl Evaluator {
         match (result, frame.kind) {
             (_, BodyKind::Model | BodyKind::Layer | BodyKind::Config) => Value::Nothing,
             (Some((value, at)), BodyKind::Gate) => {
-                self.only(value, at, matches_route, "a gate", "a route: `route tokens(indices, weights)`")
+                let help = "`tokens(indices, weights)` makes one: `route tokens(i, w)`";
+                self.only(value, at, matches_route, "`route`", "a route", help)
             }
-            (Some((value, at)), BodyKind::Block) => {
-                self.only(value, at, matches_tensor, "the result of a block", "a tensor")
-            }
+            (Some((value, at)), BodyKind::Block) => self.only(
+                value,
+                at,
+                matches_tensor,
+                "the result of a block",
+                "a tensor",
+                "what a block gives goes on as `x` does",
+            ),
             (Some((value, _)), BodyKind::Fn | BodyKind::Scan) => value,
             (None, kind) => {
                 if sound {
@@ -96,12 +105,20 @@ impl Evaluator {
         }
     }
 
-    fn only(&mut self, value: Value, at: Span, fits: fn(&Value) -> bool, who: &str, wants: &'static str) -> Value {
+    fn only(
+        &mut self,
+        value: Value,
+        at: Span,
+        fits: fn(&Value) -> bool,
+        who: &str,
+        wants: &'static str,
+        help: &str,
+    ) -> Value {
         if fits(&value) || value.is_error() {
             return value;
         }
         let found = value.describe(&self.module);
-        self.fail(WrongKind { who: who.to_owned(), wants, found, at, help: None })
+        self.fail(WrongKind { who: who.to_owned(), wants, found, at, help: Some(help.to_owned()) })
     }
 
     fn part(&mut self, frame: &mut Frame, name: &Name, value: &Expr) {
@@ -218,11 +235,13 @@ impl Evaluator {
     fn output(&mut self, frame: &mut Frame, name: Option<&Name>, ty: Option<&TypeExpr>, value: &Expr, at: Span) {
         let declared = ty.map(|ty| self.declared_type(frame, ty));
         let operand = self.operand(frame, value);
-        let Some((value, value_at)) = self.materialise(frame, &operand) else { return };
+        let Some((value, value_at)) = self.materialise_for(frame, &operand, "`out`") else { return };
         let name = name.map_or("out", |name| name.text.as_str());
-        if self.module.outputs.iter().any(|output| output.name == name) {
-            return self.report(OutputTwice { name: name.to_owned(), at });
+        if let Some((_, first_at)) = self.outputs_at.iter().find(|(known, _)| known == name) {
+            let first_at = *first_at;
+            return self.report(OutputTwice { name: name.to_owned(), at, first_at });
         }
+        self.outputs_at.push((name.to_owned(), at));
         let value = match declared {
             None => value,
             Some(Err(Reported)) => return,
@@ -232,9 +251,17 @@ impl Evaluator {
                     || found.dims.len() != declared.dims.len()
                     || !declared.dims.iter().all(|dim| found.dims.contains(dim))
                 {
+                    let help = difference(&declared, &found);
                     let (declared, found) = (declared.to_string(), found.to_string());
                     let ty_at = ty.map_or(at, |ty| ty.at);
-                    return self.report(OutputDiffers { name: name.to_owned(), declared, found, ty_at, value_at });
+                    return self.report(OutputDiffers {
+                        name: name.to_owned(),
+                        declared,
+                        found,
+                        ty_at,
+                        value_at,
+                        help,
+                    });
                 }
                 match self.reorder(frame, value, &declared.dims, value_at) {
                     Value::Tensor(value) => value,
@@ -258,8 +285,16 @@ impl Evaluator {
             "i32" => Ok(DType::I32),
             "bool" => Ok(DType::Bool),
             other => {
-                let help = did_you_mean(other, ["f32", "i32", "bool"])
-                    .unwrap_or_else(|| "there are `f32`, `i32` and `bool`".into());
+                let meant = match other {
+                    "float" | "float32" | "f16" | "bf16" | "f64" | "half" | "double" => Some("f32"),
+                    "int" | "int32" | "i64" | "u32" | "long" => Some("i32"),
+                    "boolean" | "i1" => Some("bool"),
+                    other => closest(other, ["f32", "i32", "bool"]),
+                };
+                let help = match meant {
+                    Some(meant) => format!("write `{meant}`: there are `f32`, `i32` and `bool`"),
+                    None => "there are `f32`, `i32` and `bool`".to_owned(),
+                };
                 self.report(UnknownDType { name: other.to_owned(), at: name.at, help });
                 Err(Reported)
             }
@@ -281,6 +316,43 @@ impl Evaluator {
         }
         operands.push((value, at));
         self.emit1(frame, Map { expr: Scalar::Arg(dims.len()) }, &operands, at)
+    }
+}
+
+/// The names that the statements of a body introduce.
+fn introduced(statements: &[Statement]) -> Rc<[Name]> {
+    let names = |statement: &Statement| -> Vec<Name> {
+        match &statement.kind {
+            StatementKind::Param { name, .. }
+            | StatementKind::Part { name, .. }
+            | StatementKind::State { name, .. }
+            | StatementKind::Let { pattern: Pattern::Name(name), .. } => vec![name.clone()],
+            StatementKind::Let { pattern: Pattern::Tuple(names, _), .. } => names.iter().flatten().cloned().collect(),
+            StatementKind::Assign { .. }
+            | StatementKind::Route { .. }
+            | StatementKind::Out { .. }
+            | StatementKind::Layers { .. } => Vec::new(),
+        }
+    };
+    statements.iter().flat_map(names).collect()
+}
+
+/// In what a value's type is not the declared one, the first thing first.
+fn difference(declared: &TensorType, found: &TensorType) -> String {
+    if declared.dtype != found.dtype {
+        return format!("convert it, `{}(…)`, or declare it {}", declared.dtype, found.dtype);
+    }
+    let missing = listed(declared.axes().filter(|axis| !found.has(axis)).map(Axis::name));
+    let more = listed(found.axes().filter(|axis| !declared.has(axis)).map(Axis::name));
+    match (missing.is_empty(), more.is_empty()) {
+        (false, false) => format!("it has {more} and lacks {missing}: is one called by another name?"),
+        (false, true) => format!("it lacks {missing}"),
+        (true, false) => format!("it has {more} as well: sum over it, or declare it"),
+        (true, true) => {
+            let other = declared.dims.iter().find(|dim| !found.dims.contains(dim));
+            let axis = other.map_or(String::new(), |dim| dim.axis.to_string());
+            format!("axes that share a name are one axis: give one `{axis}` another name")
+        }
     }
 }
 
@@ -318,8 +390,11 @@ fn help_of(statement: &StatementKind, body: BodyKind) -> &'static str {
             "a `fn` has no parameters of its own: declare a `block`"
         }
         StatementKind::Route { .. } => "only a gate ends in a route",
-        StatementKind::Out { .. } => "a gate ends in `route …`; layers hand on what they assign: `h = …`",
-        StatementKind::Layers { .. } => "layers stand in the model itself, and not within each other",
+        StatementKind::Out { .. } if body == BodyKind::Gate => "a gate ends in `route …`",
+        StatementKind::Out { .. } => "layers hand on what they assign: `h = …`; outputs stand after them",
+        StatementKind::Layers { .. } if body == BodyKind::Layer => "layers do not nest: give each run its own `layers`",
+        StatementKind::Layers { .. } => "layers stand in the model itself",
+
         StatementKind::Let { .. } | StatementKind::Assign { .. } => "",
     }
 }
@@ -336,7 +411,7 @@ struct Misplaced {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("{body} has one result")]
+#[error("{body} that gives nothing")]
 #[diagnostic(code(moec::sema::no_result), help("end it with `{wants} …`"))]
 struct NoResult {
     body: &'static str,
@@ -357,7 +432,7 @@ struct TwoResults {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("{found} cannot be taken apart into {wants}")]
-#[diagnostic(code(moec::sema::not_a_tuple))]
+#[diagnostic(code(moec::sema::not_a_tuple), help("as many names as there are values; `_` drops one"))]
 struct NotATuple {
     wants: usize,
     found: String,
@@ -399,12 +474,15 @@ struct OutputTwice {
     name: String,
     #[label("again")]
     at: Span,
+    #[label("first")]
+    first_at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the output `{name}` is declared {declared} and is {found}")]
-#[diagnostic(code(moec::sema::output_differs))]
+#[diagnostic(code(moec::sema::output_differs), help("{help}"))]
 struct OutputDiffers {
+    help: String,
     name: String,
     declared: String,
     found: String,

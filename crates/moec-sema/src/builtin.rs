@@ -172,10 +172,10 @@ impl Evaluator {
                 let ([x, index], [], [regroup], []) =
                     (&given.positional[..], &given.named[..], &given.regroups[..], &given.over[..])
                 else {
-                    return self.malformed(primitive, given.at);
+                    return self.malformed(primitive, &given);
                 };
                 let ([_, ..], [into]) = (&regroup.from[..], &regroup.to[..]) else {
-                    return self.malformed(primitive, given.at);
+                    return self.malformed(primitive, &given);
                 };
                 let (x, index) = (self.tensor(x, &who)?, self.tensor(index, &who)?);
                 let axes = regroup.from.iter().map(|name| frame.axis(&name.text)).collect();
@@ -185,7 +185,7 @@ impl Evaluator {
             Takes::Split => {
                 let (x, regroup) = self.regrouped(primitive, &given)?;
                 let ([from], [_, ..]) = (&regroup.from[..], &regroup.to[..]) else {
-                    return self.malformed(primitive, given.at);
+                    return self.malformed(primitive, &given);
                 };
                 let axis = frame.axis(&from.text);
                 let into = self.split_sizes(frame, x.0, &axis, regroup)?;
@@ -194,7 +194,7 @@ impl Evaluator {
             Takes::Merge => {
                 let (x, regroup) = self.regrouped(primitive, &given)?;
                 let ([_, ..], [into]) = (&regroup.from[..], &regroup.to[..]) else {
-                    return self.malformed(primitive, given.at);
+                    return self.malformed(primitive, &given);
                 };
                 let axes = regroup.from.iter().map(|name| frame.axis(&name.text)).collect();
                 let into = frame.axis(&into.name.text);
@@ -203,7 +203,7 @@ impl Evaluator {
             Takes::Rename => {
                 let (x, regroup) = self.regrouped(primitive, &given)?;
                 let ([from], [to]) = (&regroup.from[..], &regroup.to[..]) else {
-                    return self.malformed(primitive, given.at);
+                    return self.malformed(primitive, &given);
                 };
                 let (from, to) = (frame.axis(&from.text), frame.axis(&to.name.text));
                 if from == to { Value::Tensor(x.0) } else { self.reshape(frame, Rename { from, to }, x, at) }
@@ -211,7 +211,7 @@ impl Evaluator {
             Takes::Past => {
                 let (x, regroup) = self.regrouped(primitive, &given)?;
                 let ([from], [to]) = (&regroup.from[..], &regroup.to[..]) else {
-                    return self.malformed(primitive, given.at);
+                    return self.malformed(primitive, &given);
                 };
                 let (axis, into) = (frame.axis(&from.text), frame.axis(&to.name.text));
                 if self.refused_in_a_scan(frame, "`past`", at) {
@@ -222,7 +222,7 @@ impl Evaluator {
             Takes::Concat => {
                 self.plain(primitive, &given, Over::One)?;
                 if given.positional.is_empty() {
-                    return self.malformed(primitive, given.at);
+                    return self.malformed(primitive, &given);
                 }
                 let tensors: Option<Vec<_>> =
                     given.positional.iter().map(|operand| self.tensor(operand, &who)).collect();
@@ -251,7 +251,7 @@ impl Evaluator {
         self.plain(primitive, given, over)?;
         match <[Operand; N]>::try_from(given.positional.clone()) {
             Ok(operands) => (!operands.iter().any(|operand| operand.value.is_error())).then_some(operands),
-            Err(_) => self.malformed(primitive, given.at),
+            Err(_) => self.malformed(primitive, given),
         }
     }
 
@@ -265,7 +265,7 @@ impl Evaluator {
         if axes && given.named.is_empty() && given.regroups.is_empty() {
             return Some(());
         }
-        self.malformed(primitive, given.at)
+        self.malformed(primitive, given)
     }
 
     /// The tensor and the one regrouping of `split`, `merge`, `rename`, `past`.
@@ -276,14 +276,22 @@ impl Evaluator {
     ) -> Option<((moec_ir::ValueId, Span), &'g Regroup)> {
         let ([x], [], [regroup], []) = (&given.positional[..], &given.named[..], &given.regroups[..], &given.over[..])
         else {
-            return self.malformed(primitive, given.at);
+            return self.malformed(primitive, given);
         };
         let x = self.tensor(x, &format!("`{}`", primitive.name))?;
         Some((x, regroup))
     }
 
-    fn malformed<T>(&mut self, primitive: Primitive, at: Span) -> Option<T> {
-        self.report(WrongForm { name: primitive.name, form: primitive.form, at });
+    fn malformed<T>(&mut self, primitive: Primitive, given: &Arguments) -> Option<T> {
+        if given
+            .positional
+            .iter()
+            .chain(given.named.iter().map(|(_, value)| value))
+            .all(|given| !given.value.is_error())
+        {
+            let (found, at) = (given.counted(primitive.form.contains(" over ")), given.at);
+            self.report(WrongForm { name: primitive.name, form: primitive.form, found, at });
+        }
         None
     }
 
@@ -345,6 +353,18 @@ impl Evaluator {
             return None;
         };
         let chosen = self.tensor(&indices, "`tokens`")?;
+        if self.module.tensor(chosen.0).dtype != DType::I32 {
+            let found = self.module.tensor(chosen.0).to_string();
+            let weights = weights.value.tensor_type(&self.module);
+            let help = if weights.is_some_and(|ty| ty.dtype == DType::I32) {
+                "the indices come first: `tokens(indices, weights)`"
+            } else {
+                "indices are what `top_k` gives second: `let (w, i) = top_k(p, k over E)`, `tokens(i, w)`"
+            };
+            let (who, help) = ("`tokens`".to_owned(), Some(help.to_owned()));
+            self.report(WrongKind { who, wants: "i32 indices first", found, at: indices.at, help });
+            return None;
+        }
         if let Some(from) = self.chosen_from.get(&chosen.0).filter(|from| from.size != experts).cloned() {
             let ChosenFrom { axis, size, at: chosen_at } = from;
             self.report(GateAndBankDisagree { axis, size, experts, chosen_at, bank_at });
@@ -370,7 +390,7 @@ impl Evaluator {
         let indices = kept(indices, Value::Int(-1));
         let weights = kept(weights, Value::Float(0.0));
         let indices = self.tensor(&indices, "`tokens`")?;
-        let weights = self.materialise(frame, &weights)?;
+        let weights = self.materialise_for(frame, &weights, "`tokens`")?;
         let indices = self.over_all_choices(frame, indices, weights)?;
         let route = self.emit(frame, Route { experts }, &[indices, weights], at)?;
         Some(Value::Route(*route.first()?))
@@ -439,7 +459,12 @@ impl Evaluator {
                 (None, None) => sizes.iter_mut().for_each(|size| *size = Some(size.unwrap_or(1))),
                 (None, Some(whole)) => {
                     let axis = axis.clone();
-                    self.report(SplitUnclear { axis, whole, open, known: known.unwrap_or(u64::MAX), at: regroup.at });
+                    let known = known.unwrap_or(u64::MAX);
+                    let help = match open {
+                        1 => format!("`{axis}` has {whole}, which {known} does not divide"),
+                        _ => format!("`{axis}` has {whole}: write the sizes, `Name = size`, of all parts but one"),
+                    };
+                    self.report(SplitUnclear { axis, at: regroup.at, help });
                     return None;
                 }
             }
@@ -458,7 +483,8 @@ impl Evaluator {
             _ => None,
         };
         let Some((name, name_at)) = name else {
-            return self.fail(WrongForm { name: "size", form: "size(A)", at });
+            let found = "something else than one axis".to_owned();
+            return self.fail(WrongForm { name: "size", form: "size(A)", found, at });
         };
         let axis = frame.axis(name);
         match self.known_dim(frame, &axis, name_at).map(|dim| dim.size) {
@@ -484,11 +510,12 @@ enum Over {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("`{name}` is not called like this")]
+#[error("`{name}` is given {found}")]
 #[diagnostic(code(moec::sema::wrong_form), help("it is `{form}`"))]
 struct WrongForm {
     name: &'static str,
     form: &'static str,
+    found: String,
     #[label("does not fit")]
     at: Span,
 }
@@ -541,19 +568,12 @@ struct GateAndBankDisagree {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the parts of `{axis}` are not determined")]
-#[diagnostic(
-    code(moec::sema::split_unclear),
-    help(
-        "`{axis}` has {whole}, the sizes given make {known}, and {open} part(s) have none: write `Name = size` for all but one"
-    )
-)]
+#[diagnostic(code(moec::sema::split_unclear), help("{help}"))]
 struct SplitUnclear {
     axis: Axis,
-    whole: u64,
-    known: u64,
-    open: usize,
     #[label("cannot be split so")]
     at: Span,
+    help: String,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -570,6 +590,6 @@ struct SymbolicSize {
 #[diagnostic(code(moec::sema::failed))]
 struct Failed {
     why: String,
-    #[label("not supported")]
+    #[label("refused here")]
     at: Span,
 }

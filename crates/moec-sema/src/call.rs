@@ -11,7 +11,6 @@ use thiserror::Error;
 use crate::{
     builtin,
     evaluator::{Call, Evaluator, limits},
-    expression::UnknownName,
     scope::{BodyKind, DefinitionId, Frame, Origin},
     spelling::{did_you_mean, listed},
     value::{Operand, Template, Value, kind_name},
@@ -35,6 +34,29 @@ pub(crate) struct Regroup {
 }
 
 impl Arguments {
+    /// How many of what, for a message: `2 values over no axis`, where one is wanted.
+    pub fn counted(&self, wants_axis: bool) -> String {
+        let some = |count: usize, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            count => Some(format!("{count} {many}")),
+        };
+        let given: Vec<String> = [
+            some(self.positional.len(), "value", "values"),
+            some(self.named.len(), "named value", "named values"),
+            some(self.regroups.len(), "`… as …`", "`… as …`"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let given = if given.is_empty() { "nothing".to_owned() } else { given.join(" and ") };
+        match some(self.over.len(), "axis", "axes") {
+            Some(over) => format!("{given} over {over}"),
+            None if wants_axis => format!("{given} over no axis"),
+            None => given,
+        }
+    }
+
     pub fn none(at: Span) -> Arguments {
         Arguments { positional: Vec::new(), named: Vec::new(), regroups: Vec::new(), over: Vec::new(), at }
     }
@@ -93,14 +115,20 @@ impl Evaluator {
         match local {
             Some(value) => {
                 let found = value.describe(&self.module);
-                self.fail(NotCallable { name: function.text.clone(), found, at: function.at })
+                let help = match value {
+                    Value::Tensor(_) => {
+                        format!("to multiply, write `{} * …`; a part of it is `{0}[D = 0]`", function.text)
+                    }
+                    _ => "functions and parts are called".to_owned(),
+                };
+                self.fail(NotCallable { name: function.text.clone(), found, at: function.at, help })
             }
             None => {
                 let functions = self.definitions.names(frame.file).chain(builtin::names());
                 let parts =
                     frame.names.iter().filter(|bound| bound.origin == Origin::Part).map(|bound| bound.name.as_str());
-                let help = did_you_mean(&function.text, functions.chain(parts));
-                self.fail(UnknownName { name: function.text.clone(), at: function.at, help })
+                let near = did_you_mean(&function.text, functions.chain(parts));
+                self.unknown_name(frame, &function.text, function.at, near)
             }
         }
     }
@@ -211,6 +239,11 @@ impl Evaluator {
             self.report(TooManyArguments {
                 name: name.clone(),
                 form: definition.form(),
+                takes: match wanted {
+                    0 => "no arguments".to_owned(),
+                    1 => "one argument".to_owned(),
+                    many => format!("{many} arguments"),
+                },
                 found: given.positional.len(),
                 at: extra.at,
             });
@@ -280,7 +313,12 @@ impl Evaluator {
         if over.len() > definition.axes.len() {
             let extra = over[definition.axes.len()].at;
             let form = definition.form();
-            self.report(TooManyAxes { name: name.clone(), takes: definition.axes.len(), form, at: extra });
+            let takes = match definition.axes.len() {
+                0 => "no axis".to_owned(),
+                1 => "one axis".to_owned(),
+                many => format!("{many} axes"),
+            };
+            self.report(TooManyAxes { name: name.clone(), takes, form, at: extra });
             return None;
         }
         let mut axes = Vec::new();
@@ -315,12 +353,13 @@ struct NotAPart {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`{name}` cannot be called")]
-#[diagnostic(code(moec::sema::not_callable))]
+#[diagnostic(code(moec::sema::not_callable), help("{help}"))]
 struct NotCallable {
     name: String,
     found: String,
     #[label("this is {found}")]
     at: Span,
+    help: String,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -339,7 +378,7 @@ struct Recursion {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("calls are nested more than {} deep", limits::CALLS)]
-#[diagnostic(code(moec::sema::too_deep))]
+#[diagnostic(code(moec::sema::too_deep), help("call fewer functions within each other"))]
 pub(crate) struct TooDeep {
     #[label("here")]
     pub at: Span,
@@ -355,11 +394,12 @@ struct UnexpectedRegroup {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("`{name}` is given {found} arguments")]
+#[error("`{name}` takes {takes}, and is given {found}")]
 #[diagnostic(code(moec::sema::too_many_arguments), help("it is `{form}`"))]
 struct TooManyArguments {
     name: String,
     form: String,
+    takes: String,
     found: usize,
     #[label("one too many")]
     at: Span,
@@ -367,7 +407,7 @@ struct TooManyArguments {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`{argument}` is given twice")]
-#[diagnostic(code(moec::sema::given_twice))]
+#[diagnostic(code(moec::sema::given_twice), help("drop one of them"))]
 struct GivenTwice {
     argument: String,
     #[label("again")]
@@ -399,11 +439,11 @@ struct MissingArguments {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("`{name}` takes {takes} axes")]
+#[error("`{name}` takes {takes}")]
 #[diagnostic(code(moec::sema::too_many_axes), help("it is `{form}`"))]
 struct TooManyAxes {
     name: String,
-    takes: usize,
+    takes: String,
     form: String,
     #[label("one too many")]
     at: Span,

@@ -36,6 +36,8 @@ impl Evaluator {
         let json = self.config_json(settings, serves);
         let overrides = self.overrides(sources, settings);
         let mut frame = Frame::of_config();
+        frame.declares =
+            sections.clone().flat_map(|section| &section.entries).map(|entry| entry.name.clone()).collect();
         for entry in sections.clone().flat_map(|section| &section.entries) {
             let name = &entry.name.text;
             if let Some(first) = self.config.iter().find(|known| known.name == *name) {
@@ -94,7 +96,7 @@ impl Evaluator {
             };
             if !same {
                 let (key, found) = (require.key.text.clone(), shown(found));
-                self.report(Unsupported { key, found, wanted: spelled(&wanted), at: require.at });
+                self.report(Unsupported { key, found, wanted: wanted.spelled(), at: require.at });
             }
         }
     }
@@ -135,7 +137,7 @@ impl Evaluator {
             Some(value) => value,
             None if value.is_error() => Value::Error,
             None => {
-                let (name, found) = (name.to_owned(), spelled(&value));
+                let (name, found) = (name.to_owned(), value.spelled());
                 self.fail(OverrideKind { name, found, wants: kind(default), at })
             }
         }
@@ -241,14 +243,6 @@ fn kind(default: &Value) -> &'static str {
     }
 }
 
-/// A value as one writes it.
-fn spelled(value: &Value) -> String {
-    match setting_value(value) {
-        Some(value) => value.to_string(),
-        None => "something else".to_owned(),
-    }
-}
-
 /// JSON for a message, short.
 fn shown(json: &Json) -> String {
     const LONGEST: usize = 60;
@@ -298,7 +292,7 @@ struct ConfigKind {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`--set {name}={found}`, wanted is {wants}")]
-#[diagnostic(code(moec::sema::override_kind))]
+#[diagnostic(code(moec::sema::override_kind), help("the default says what kind a setting is: give one of that kind"))]
 struct OverrideKind {
     name: String,
     found: String,

@@ -153,10 +153,18 @@ impl Evaluator {
                         right,
                         left_at: a.at,
                         right_at: b.at,
-                        help: None,
+                        help: match (x, y) {
+                            (Value::Part(_), _) | (_, Value::Part(_)) => {
+                                Some("a part gives a tensor once it is called: `part(x)`")
+                            }
+                            _ => None,
+                        },
                     })
                 }
-                Err(Unfolded::Overflow) => self.fail(Overflow { at }),
+                Err(Unfolded::Overflow) => {
+                    let (left, right) = (x.spelled(), y.spelled());
+                    self.fail(Overflow { what: format!("{left} {} {right}", spelling(op)), bits: 64, at })
+                }
                 Err(Unfolded::ByZero) => self.fail(DividesByZero { at: b.at }),
                 Err(Unfolded::NotWhole(left, right)) => self.fail(NotWhole { left, right, at }),
             },
@@ -201,7 +209,7 @@ impl Evaluator {
     }
 
     pub fn unary_op(&mut self, frame: &mut Frame, op: UnaryOp, x: Operand, at: Span) -> Value {
-        let who = format!("`{}`", op.name());
+        let who = format!("`{}`", if op == UnaryOp::Neg { "-" } else { op.name() });
         let exactly = match op {
             UnaryOp::Floor => rounded(&x.value, Rounding::Down, at),
             UnaryOp::Ceil => rounded(&x.value, Rounding::Up, at),
@@ -317,7 +325,7 @@ impl Evaluator {
                 Value::Int(value) if dtype == DType::F32 => Expr::F32(*value as f32),
                 Value::Int(value) => match i32::try_from(*value) {
                     Ok(value) => Expr::I32(value),
-                    Err(_) => return self.fail(Overflow { at: operand.at }),
+                    Err(_) => return self.fail(Overflow { what: value.to_string(), bits: 32, at: operand.at }),
                 },
                 Value::Float(value) => Expr::F32(*value as f32),
                 Value::Bool(value) => Expr::Bool(*value),
@@ -343,12 +351,17 @@ impl Evaluator {
 
     /// A number known now as a tensor without axes; tensors as they are.
     pub fn materialise(&mut self, frame: &mut Frame, operand: &Operand) -> Option<(ValueId, Span)> {
+        self.materialise_for(frame, operand, "what stands here")
+    }
+
+    /// [`Evaluator::materialise`], with who wants it.
+    pub fn materialise_for(&mut self, frame: &mut Frame, operand: &Operand, who: &str) -> Option<(ValueId, Span)> {
         let operand = &self.settled(frame, operand.clone());
         let (dtype, value) = match &operand.value {
             Value::Int(value) => (DType::I32, *value as f64),
             Value::Float(value) => (DType::F32, *value),
             Value::Bool(value) => (DType::Bool, f64::from(u8::from(*value))),
-            _ => return self.tensor(operand, "this"),
+            _ => return self.tensor(operand, who),
         };
         let literal = Literal { ty: TensorType::scalar(dtype), data: vec![value] };
         match self.emit1(frame, literal, &[], operand.at) {
@@ -528,16 +541,24 @@ struct WrongOperands {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("a number too large")]
-#[diagnostic(code(moec::sema::overflow), help("integers have 64 bits here, and 32 where they meet a tensor"))]
+#[error("{what} does not fit into {bits} bits")]
+#[diagnostic(
+    code(moec::sema::overflow),
+    help("whole numbers have 64 bits here, and 32 where they meet a tensor; write a float, such as `1e10`")
+)]
 struct Overflow {
+    what: String,
+    bits: u32,
     #[label("does not fit")]
     at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("division by zero")]
-#[diagnostic(code(moec::sema::divides_by_zero))]
+#[diagnostic(
+    code(moec::sema::divides_by_zero),
+    help("where it may be zero, say what holds then: `if H > 0 {{ D / H }} else {{ D }}`")
+)]
 struct DividesByZero {
     #[label("this is 0")]
     at: Span,

@@ -65,6 +65,8 @@ pub(crate) struct Evaluator {
     reported: BTreeSet<(String, Vec<(usize, usize)>)>,
     pub calls: Vec<Call>,
     pub shared: Vec<Shared>,
+    /// The outputs so far, and where they stand.
+    pub outputs_at: Vec<(String, Span)>,
     pub chosen_from: BTreeMap<ValueId, ChosenFrom>,
     /// What is learned of the text, where an editor wants to know.
     pub index: Option<Index>,
@@ -86,6 +88,7 @@ impl Evaluator {
             reported: BTreeSet::new(),
             calls: Vec::new(),
             shared: Vec::new(),
+            outputs_at: Vec::new(),
             chosen_from: BTreeMap::new(),
             index: None,
             muted: false,
@@ -187,7 +190,18 @@ impl Evaluator {
             Value::Error => None,
             other => {
                 let found = other.describe(&self.module);
-                self.report(WrongKind { who: who.to_owned(), wants: "a tensor", found, at: operand.at, help: None });
+                let help = match other {
+                    Value::Tuple(items) if items.iter().all(|(name, _)| name.is_some()) => {
+                        let fields: Vec<String> =
+                            items.iter().filter_map(|(name, _)| Some(format!("`.{}`", (*name)?))).collect();
+                        Some(format!("take one of its values: {}", fields.join(" or ")))
+                    }
+                    Value::Tuple(_) => Some("take it apart: `let (a, b) = …`".to_owned()),
+                    Value::Part(_) => Some("a part gives a tensor once it is called: `part(x)`".to_owned()),
+                    Value::Function(_) => Some("a function gives a value once it is called".to_owned()),
+                    _ => None,
+                };
+                self.report(WrongKind { who: who.to_owned(), wants: "a tensor", found, at: operand.at, help });
                 None
             }
         }
@@ -206,6 +220,9 @@ impl Evaluator {
                 let help = match other {
                     Value::Tensor(_) | Value::Count(_) => {
                         Some("it must be known when the file is checked: a number or a `config` entry".to_owned())
+                    }
+                    Value::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => {
+                        Some(format!("write `{value:.0}`"))
                     }
                     _ => None,
                 };

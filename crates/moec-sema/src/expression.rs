@@ -13,6 +13,7 @@ use crate::{
     builtin,
     call::Arguments,
     evaluator::{Evaluator, WrongKind},
+    library,
     scope::{FileId, Frame, Origin},
     spelling::{did_you_mean, listed},
     value::{MemberTemplate, MoeTemplate, Operand, Template, Value, kind_name},
@@ -128,9 +129,10 @@ impl Evaluator {
         }
         match name {
             "inf" => Value::Float(f64::INFINITY),
+            _ if frame.unsure.contains(&Axis::new(name)) => Value::Error,
             _ => {
-                let help = self.nearest_name(frame, name);
-                self.fail(UnknownName { name: name.to_owned(), at, help })
+                let near = self.nearest_name(frame, name);
+                self.unknown_name(frame, name, at, near)
             }
         }
     }
@@ -151,6 +153,24 @@ impl Evaluator {
         did_you_mean(name, all)
     }
 
+    /// Says of a name that nothing has what can be done about it; `near` is what it may have been meant to be.
+    pub fn unknown_name(&mut self, frame: &Frame, name: &str, at: Span, near: Option<String>) -> Value {
+        if self.definitions.is_unsure(frame.file, name) {
+            return Value::Error;
+        }
+        let later = frame.declares.iter().find(|later| later.text == name && later.at.start > at.start);
+        let help = match later {
+            Some(_) => Some("a name is known from where it is introduced: move that up".to_owned()),
+            None => {
+                library::home_of(name).map(|file| format!("add `use std::{file}::{name}`")).or(near).or_else(|| {
+                    let (file, meant) = library::nearest(name)?;
+                    Some(format!("did you mean `{meant}`, of `use std::{file}::{meant}`?"))
+                })
+            }
+        };
+        self.fail(UnknownName { name: name.to_owned(), at, later_at: later.map(|later| later.at), help })
+    }
+
     /// An axis as a value: its positions.
     fn positions(&mut self, frame: &mut Frame, axis: &Axis, at: Span) -> Value {
         match self.known_dim(frame, axis, at) {
@@ -160,15 +180,25 @@ impl Evaluator {
     }
 
     /// The size of an axis that some value in scope has.
-    pub fn known_dim(&mut self, frame: &Frame, axis: &Axis, at: Span) -> Option<Dim> {
+    pub fn known_dim(&mut self, frame: &mut Frame, axis: &Axis, at: Span) -> Option<Dim> {
         if let Some(dim) = frame.dims.get(axis) {
             return Some(dim.clone());
         }
-        let known: Vec<&str> = frame.dims.keys().map(Axis::name).collect();
-        let help = did_you_mean(axis.name(), known.iter().copied())
-            .unwrap_or_else(|| format!("the axes known here are {}", listed(known)));
-        self.report(UnknownAxis { axis: axis.clone(), at, help });
+        self.unknown_axis(frame, axis, at, None);
         None
+    }
+
+    /// Says once of an axis that no value here has it.
+    pub fn unknown_axis(&mut self, frame: &mut Frame, axis: &Axis, at: Span, write: Option<String>) {
+        if !frame.unsure.insert(axis.clone()) {
+            return;
+        }
+        let known: Vec<&str> = frame.dims.keys().map(Axis::name).collect();
+        let help = did_you_mean(axis.name(), known.iter().copied()).unwrap_or_else(|| {
+            let known = format!("the axes known here are {}", listed(known));
+            write.map_or(known.clone(), |write| format!("{write}; {known}"))
+        });
+        self.report(UnknownAxis { axis: axis.clone(), at, help });
     }
 
     pub fn contract(&mut self, frame: &mut Frame, left: Operand, right: Operand, over: &[Name], at: Span) -> Value {
@@ -193,7 +223,24 @@ impl Evaluator {
                 }
                 shared
             }
-            names => names.iter().map(|name| frame.axis(&name.text)).collect(),
+            names => {
+                let over: Vec<Axis> = names.iter().map(|name| frame.axis(&name.text)).collect();
+                let (left, right) = (self.module.tensor(a.0), self.module.tensor(b.0));
+                if let Some(at) = over.iter().position(|axis| !left.has(axis) || !right.has(axis)) {
+                    let shared = left.axes().filter(|axis| right.has(axis)).map(Axis::name);
+                    let help = match listed(shared) {
+                        shared if shared.is_empty() => {
+                            "they share no axis; `rename(x, A as B)` gives one side the other's name".to_owned()
+                        }
+                        shared => format!("they share {shared}"),
+                    };
+                    let (left, right) = (left.to_string(), right.to_string());
+                    let axis = over[at].clone();
+                    let over_at = names[at].at;
+                    return self.fail(NotShared { axis, left, right, over_at, left_at: a.1, right_at: b.1, help });
+                }
+                over
+            }
         };
         self.emit1(frame, Contract { over }, &[a, b], at)
     }
@@ -311,7 +358,8 @@ impl Evaluator {
                 continue;
             };
             if first + count > crate::evaluator::limits::EXPERTS {
-                self.report(TooManyExperts { at: member.expert.at });
+                let at = member.count.as_ref().map_or(member.expert.at, |count| count.at);
+                self.report(TooManyExperts { count: first + count, at });
                 return Value::Error;
             }
             let at = member.count.as_ref().map_or(member.expert.at, |count| member.expert.at.to(count.at));
@@ -346,12 +394,14 @@ impl Evaluator {
                     _ => "an expert or a block",
                 };
                 let help = match &other {
-                    Value::Template(template) => Some(format!(
-                        "declare `{}` as `{}` instead of `{}`",
-                        template.name,
-                        kind_name(kinds[0]),
-                        kind_name(template.kind)
-                    )),
+                    Value::Template(template) if self.definitions.file_of(template.definition) == FileId::USER => {
+                        Some(format!(
+                            "declare `{}` as `{}` instead of `{}`",
+                            template.name,
+                            kind_name(kinds[0]),
+                            kind_name(template.kind)
+                        ))
+                    }
                     _ => None,
                 };
                 let found = other.describe(&self.module);
@@ -363,11 +413,16 @@ impl Evaluator {
 
     /// An integer that can be the size of something.
     pub fn size(&mut self, operand: &Operand, what: &str) -> Option<u64> {
+        self.size_of_entry(operand, what, None)
+    }
+
+    /// [`Evaluator::size`] of what a `config` entry says.
+    pub fn size_of_entry(&mut self, operand: &Operand, what: &str, entry_at: Option<Span>) -> Option<u64> {
         let value = self.int(operand, what)?;
         match u64::try_from(value).ok().filter(|size| (1..=crate::evaluator::limits::AXIS).contains(size)) {
             Some(size) => Some(size),
             None => {
-                self.report(NotASize { what: what.to_owned(), value, at: operand.at });
+                self.report(NotASize { what: what.to_owned(), value, at: operand.at, entry_at });
                 None
             }
         }
@@ -397,6 +452,8 @@ pub(crate) struct UnknownName {
     pub name: String,
     #[label("not found")]
     pub at: Span,
+    #[label("introduced here, further on")]
+    pub later_at: Option<Span>,
     #[help]
     pub help: Option<String>,
 }
@@ -418,6 +475,22 @@ struct SharedAxes {
     shared: String,
     left: String,
     right: String,
+    #[label("this is {left}")]
+    left_at: Span,
+    #[label("this is {right}")]
+    right_at: Span,
+    help: String,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("`·` over `{axis}`, which not both sides have")]
+#[diagnostic(code(moec::sema::not_shared), help("{help}"))]
+struct NotShared {
+    axis: Axis,
+    left: String,
+    right: String,
+    #[label("sums over this")]
+    over_at: Span,
     #[label("this is {left}")]
     left_at: Span,
     #[label("this is {right}")]
@@ -459,10 +532,11 @@ struct EmptyBank {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("a bank holds at most {} experts", crate::evaluator::limits::EXPERTS)]
-#[diagnostic(code(moec::sema::too_many_experts))]
+#[error("a bank of {count} experts")]
+#[diagnostic(code(moec::sema::too_many_experts), help("a bank holds at most {}", crate::evaluator::limits::EXPERTS))]
 struct TooManyExperts {
-    #[label("too many")]
+    count: u64,
+    #[label("makes them {count}")]
     at: Span,
 }
 
@@ -474,6 +548,8 @@ struct NotASize {
     value: i64,
     #[label("this is {value}")]
     at: Span,
+    #[label("by this entry")]
+    entry_at: Option<Span>,
 }
 
 #[derive(Debug, Error, Diagnostic)]

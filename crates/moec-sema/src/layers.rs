@@ -127,6 +127,7 @@ impl Evaluator {
     fn carried(&mut self, frame: &Frame, body: &[Statement]) -> Option<Vec<Carried>> {
         let mut own: Vec<&str> = Vec::new();
         let mut carried: Vec<Carried> = Vec::new();
+        let mut sound = true;
         for statement in body {
             match &statement.kind {
                 StatementKind::Let { pattern: Pattern::Name(name), .. } => own.push(&name.text),
@@ -142,11 +143,17 @@ impl Evaluator {
                             let ty = self.module.ty(*value).clone();
                             carried.push(Carried { name: name.text.clone(), value: *value, ty, at: name.at });
                         }
-                        Some(Value::Error) => return None,
+                        Some(Value::Error) => sound = false,
                         Some(other) => {
                             let found = other.describe(&self.module);
-                            self.report(CarriedKind { name: name.text.clone(), found, at: name.at });
-                            return None;
+                            let named_at = bound.map_or(name.at, |bound| bound.at);
+                            self.report(CarriedKind {
+                                name: name.text.clone(),
+                                found,
+                                at: named_at,
+                                changes_at: name.at,
+                            });
+                            sound = false;
                         }
                         // Evaluating the body says what is wrong with the assignment.
                         None => {}
@@ -160,7 +167,7 @@ impl Evaluator {
                 | StatementKind::Layers { .. } => {}
             }
         }
-        Some(carried)
+        sound.then_some(carried)
     }
 
     /// One layer in a region of its own.
@@ -193,7 +200,12 @@ impl Evaluator {
             let Some(Bound { value: Value::Tensor(value), .. }) = inside.bound(&carried.name).cloned() else {
                 if let Some(Bound { value, .. }) = inside.bound(&carried.name).filter(|bound| !bound.value.is_error()) {
                     let found = value.describe(&self.module);
-                    self.report(CarriedKind { name: carried.name.clone(), found, at: carried.at });
+                    self.report(CarriedKind {
+                        name: carried.name.clone(),
+                        found,
+                        at: carried.at,
+                        changes_at: carried.at,
+                    });
                 }
                 return None;
             };
@@ -347,12 +359,17 @@ struct CarriesNothing {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`{name}` goes from layer to layer, so it must be a tensor")]
-#[diagnostic(code(moec::sema::carried_kind))]
+#[diagnostic(
+    code(moec::sema::carried_kind),
+    help("a number that differs from layer to layer follows from the layer's own: `let scale = 0.5 * l`")
+)]
 struct CarriedKind {
     name: String,
     found: String,
     #[label("this is {found}")]
     at: Span,
+    #[label("given a new value in each layer")]
+    changes_at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

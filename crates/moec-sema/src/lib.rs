@@ -180,7 +180,7 @@ impl<'f> Sections<'f> {
             }
         }
         if sections.model.is_none() {
-            problems.report(NoModel);
+            problems.report(NoModel { at: Span::new(file.at.end, file.at.end) });
         }
         sections
     }
@@ -189,7 +189,10 @@ impl<'f> Sections<'f> {
 #[derive(Debug, Error, Diagnostic)]
 #[error("this file has no model")]
 #[diagnostic(code(moec::sema::no_model), help("add `model name(x: f32[S, D]) {{ … out y: f32[S, D] = … }}`"))]
-struct NoModel;
+struct NoModel {
+    #[label("the file ends here")]
+    at: Span,
+}
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("two models in one file")]

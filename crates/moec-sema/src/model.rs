@@ -24,6 +24,9 @@ impl Evaluator {
             names: Vec::new(),
             aliases: Vec::new(),
             dims: Default::default(),
+            declared: Default::default(),
+            unsure: Default::default(),
+            declares: Default::default(),
             region,
             part: Part::model(),
             bank: None,
@@ -36,17 +39,17 @@ impl Evaluator {
             let value = match self.input_type(&mut frame, &input.ty) {
                 Ok(ty) => {
                     frame.note(&ty);
+                    for dim in &ty.dims {
+                        frame.declared.entry(dim.axis.clone()).or_insert_with(|| dim.clone());
+                    }
                     let value = self.module.add_arg(region, ty);
                     self.module.set_name(value, &input.name.text);
                     self.module.inputs.push(Input { name: input.name.text.clone(), value });
                     Value::Tensor(value)
                 }
                 Err(Reported) => {
-                    // What is left to say is about the size, not about the axes.
-                    for axis in &input.ty.axes {
-                        let axis = Axis::new(&axis.name.text);
-                        frame.dims.entry(axis.clone()).or_insert(Dim::new(axis.clone(), Size::Input(axis)));
-                    }
+                    // What is left to say is about this type, not about what has its axes.
+                    frame.unsure.extend(input.ty.axes.iter().map(|axis| Axis::new(&axis.name.text)));
                     Value::Error
                 }
             };
@@ -74,7 +77,9 @@ impl Evaluator {
         for axis in &ty.axes {
             let name = Axis::new(&axis.name.text);
             if dims.iter().any(|dim| dim.axis == name) {
-                self.report(AxisTwice { axis: name, at: axis.name.at });
+                let first = ty.axes.iter().find(|first| first.name.text == axis.name.text);
+                let first_at = first.map_or(axis.name.at, |first| first.name.at);
+                self.report(AxisTwice { axis: name, at: axis.name.at, first_at });
                 return Err(Reported);
             }
             let size = match &axis.size {
@@ -86,7 +91,9 @@ impl Evaluator {
                     Some(Value::Error) => return Err(Reported),
                     Some(value) => {
                         let operand = Operand { value, at: axis.name.at };
-                        self.size(&operand, &format!("the size of `{name}`")).map(Size::Fixed).ok_or(Reported)?
+                        let entry_at = self.config.iter().find(|entry| entry.name == name.name()).map(|entry| entry.at);
+                        let what = format!("the size of `{name}`");
+                        self.size_of_entry(&operand, &what, entry_at).map(Size::Fixed).ok_or(Reported)?
                     }
                     None => frame.dims.get(&name).map_or(Size::Input(name.clone()), |dim| dim.size.clone()),
                 },

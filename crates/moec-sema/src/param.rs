@@ -27,16 +27,20 @@ impl Evaluator {
             shared.map(|expr| self.operand(frame, expr)).filter(|shared| !matches!(shared.value, Value::Nothing));
         let value = match (shared, ty) {
             (Some(shared), Ok(ty)) => self.shared_param(frame, name, &ty, shared),
-            (None, Ok(ty)) => self.own_param(frame, name, ty, at),
+            (None, Ok(ty)) => self.own_param(frame, name, axes, ty, at),
             (_, Err(Reported)) => Value::Error,
         };
         frame.bind(name, value, Origin::Param);
     }
 
-    fn own_param(&mut self, frame: &mut Frame, name: &Name, ty: TensorType, at: Span) -> Value {
+    fn own_param(&mut self, frame: &mut Frame, name: &Name, axes: &[AxisExpr], ty: TensorType, at: Span) -> Value {
         if ty.elements().is_none() {
             return match ty.dims.iter().find(|dim| dim.size.fixed().is_none()) {
-                Some(dim) => self.fail(SymbolicParam { name: name.text.clone(), axis: dim.axis.clone(), at: name.at }),
+                Some(dim) => {
+                    let axis = axes.iter().find(|axis| frame.axis(&axis.name.text) == dim.axis);
+                    let at = axis.map_or(name.at, |axis| axis.name.at);
+                    self.fail(SymbolicParam { name: name.text.clone(), axis: dim.axis.clone(), at })
+                }
                 None => self.fail(ParamTooLarge { path: frame.part.path_of(&name.text), at: name.at }),
             };
         }
@@ -45,7 +49,14 @@ impl Evaluator {
             Some(param) if self.module.param(param).ty == ty => param,
             Some(param) => {
                 let first = self.module.param(param).ty.to_string();
-                return self.fail(ParamTwoTypes { name: name.text.clone(), first, second: ty.to_string(), at });
+                let used_at = self.calls.last().map(|call| call.at);
+                return self.fail(ParamTwoTypes {
+                    name: name.text.clone(),
+                    first,
+                    second: ty.to_string(),
+                    at,
+                    used_at,
+                });
             }
             None => {
                 let part = &frame.part;
@@ -119,17 +130,23 @@ impl Evaluator {
         for axis in axes {
             let name = frame.axis(&axis.name.text);
             if dims.iter().any(|dim| dim.axis == name) {
-                self.report(AxisTwice { axis: name, at: axis.name.at });
+                let first = axes.iter().find(|first| frame.axis(&first.name.text) == name);
+                let first_at = first.map_or(axis.name.at, |first| first.name.at);
+                self.report(AxisTwice { axis: name, at: axis.name.at, first_at });
                 sound = false;
                 continue;
             }
             match self.axis_size(frame, axis) {
                 Ok(size) => {
                     let dim = Dim::new(name.clone(), size);
+                    frame.declared.entry(name.clone()).or_insert_with(|| dim.clone());
                     frame.dims.insert(name, dim.clone());
                     dims.push(dim);
                 }
-                Err(Reported) => sound = false,
+                Err(Reported) => {
+                    frame.unsure.insert(name);
+                    sound = false;
+                }
             }
         }
         if sound { Ok(TensorType::new(dtype, dims)) } else { Err(Reported) }
@@ -146,7 +163,12 @@ impl Evaluator {
             return Ok(Size::Fixed(size));
         }
         let name = frame.axis(&axis.name.text);
-        self.known_dim(frame, &name, axis.name.at).map(|dim| dim.size).ok_or(Reported)
+        if frame.dims.contains_key(&name) || frame.unsure.contains(&name) {
+            return self.known_dim(frame, &name, axis.name.at).map(|dim| dim.size).ok_or(Reported);
+        }
+        let help = format!("write it, `{} = 8`, or make `{0}` a `config` entry", axis.name.text);
+        self.unknown_axis(frame, &name, axis.name.at, Some(help));
+        Err(Reported)
     }
 
     /// The size that goes with an axis' name, where it is known now.
@@ -166,11 +188,14 @@ impl Evaluator {
         match self.setting(frame, axis.name()) {
             Some(Value::Error) => return Err(Reported),
             Some(value @ Value::Int(_)) => {
-                return self.size(&Operand { value, at: name.at }, &what).map(Some).ok_or(Reported);
+                let entry_at = self.config.iter().find(|entry| entry.name == axis.name()).map(|entry| entry.at);
+                let operand = Operand { value, at: name.at };
+                return self.size_of_entry(&operand, &what, entry_at).map(Some).ok_or(Reported);
             }
             Some(_) | None => {}
         }
-        Ok(frame.dims.get(&axis).and_then(|dim| dim.size.fixed()))
+        let dim = frame.declared.get(&axis).or_else(|| frame.dims.get(&axis));
+        Ok(dim.and_then(|dim| dim.size.fixed()))
     }
 }
 
@@ -186,7 +211,7 @@ struct SymbolicParam {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the parameter `{path}` is too large")]
-#[diagnostic(code(moec::sema::param_too_large))]
+#[diagnostic(code(moec::sema::param_too_large), help("make one of its axes smaller"))]
 pub(crate) struct ParamTooLarge {
     pub path: String,
     #[label("its number of elements does not fit in 60 bits")]
@@ -203,8 +228,10 @@ struct ParamTwoTypes {
     name: String,
     first: String,
     second: String,
-    #[label("{second} here")]
+    #[label("{first}, until now")]
     at: Span,
+    #[label("would make it {second}")]
+    used_at: Option<Span>,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -219,7 +246,10 @@ struct NotAParam {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("`{name}` is declared {declared} and shares {found}")]
-#[diagnostic(code(moec::sema::shared_differs))]
+#[diagnostic(
+    code(moec::sema::shared_differs),
+    help("a shared parameter has the axes of the one it shares: {found}; `rename` its axes where it is used")
+)]
 struct SharedDiffers {
     name: String,
     declared: String,
@@ -237,4 +267,6 @@ pub(crate) struct AxisTwice {
     pub axis: Axis,
     #[label("again")]
     pub at: Span,
+    #[label("first")]
+    pub first_at: Span,
 }

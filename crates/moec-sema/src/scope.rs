@@ -1,6 +1,9 @@
 //! Where names are looked up: the definitions of each file, and the frame of the body being evaluated.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use miette::Diagnostic;
 use moec_diag::{Problems, SourceMap, Span};
@@ -11,7 +14,7 @@ use thiserror::Error;
 
 use crate::{
     library,
-    spelling::{did_you_mean, listed},
+    spelling::{closest, did_you_mean, listed},
     value::{Part, Value},
 };
 
@@ -38,6 +41,8 @@ struct Entry {
 pub(crate) struct Definitions {
     entries: Vec<Entry>,
     files: Vec<BTreeMap<String, DefinitionId>>,
+    /// Names of the user's file that a problem was already reported about: two definitions, or a `use` of nothing.
+    unsure: BTreeSet<String>,
 }
 
 impl Definitions {
@@ -58,6 +63,11 @@ impl Definitions {
 
     pub fn look_up(&self, file: FileId, name: &str) -> Option<DefinitionId> {
         self.files[file.0].get(name).copied()
+    }
+
+    /// What is said about this name would follow from what was said already.
+    pub fn is_unsure(&self, file: FileId, name: &str) -> bool {
+        file == FileId::USER && self.unsure.contains(name)
     }
 
     pub fn names(&self, file: FileId) -> impl Iterator<Item = &str> {
@@ -84,12 +94,14 @@ impl Loader<'_> {
             let Item::Definition(definition) = item else { continue };
             let at = DefinitionId(self.definitions.entries.len());
             self.definitions.entries.push(Entry { definition: Rc::new(definition.clone()), file: id });
+            report_formals(definition, problems);
             if let Some(first) = own.insert(definition.name.text.clone(), at) {
                 problems.report(DefinedTwice {
                     name: definition.name.text.clone(),
                     first_at: self.definitions.get(first).name.at,
                     second_at: definition.name.at,
                 });
+                self.definitions.unsure.insert(definition.name.text.clone());
             }
         }
         let mut taken = BTreeMap::new();
@@ -101,6 +113,9 @@ impl Loader<'_> {
         }
         self.definitions.files[id.0].extend(taken);
         self.definitions.files[id.0].extend(own);
+        for name in &self.definitions.unsure {
+            self.definitions.files[FileId::USER.0].remove(name);
+        }
         id
     }
 
@@ -127,13 +142,16 @@ impl Loader<'_> {
         taken: &mut BTreeMap<String, DefinitionId>,
         problems: &mut Problems,
     ) {
-        let [root, file, ..] = &used.path[..] else {
+        let [root, file] = &used.path[..] else {
+            self.definitions.unsure.extend(used.names.iter().map(|name| name.text.clone()));
             return problems.report(NotInLibrary { at: used.at });
         };
-        if root.text != "std" || used.path.len() > 2 {
+        if root.text != "std" {
+            self.definitions.unsure.extend(used.names.iter().map(|name| name.text.clone()));
             return problems.report(NotInLibrary { at: used.at });
         }
         let Some(opened) = self.open(&file.text) else {
+            self.definitions.unsure.extend(used.names.iter().map(|name| name.text.clone()));
             let files: Vec<&str> = library::library().map(|(name, _)| name).collect();
             return problems.report(UnknownLibraryFile {
                 name: file.text.clone(),
@@ -150,6 +168,8 @@ impl Loader<'_> {
         for name in &used.names {
             let Some((_, at)) = own_of_library.iter().find(|(known, _)| *known == name.text) else {
                 let names: Vec<&str> = own_of_library.iter().map(|(name, _)| name.as_str()).collect();
+                let meant = closest(&name.text, names.iter().copied()).map(str::to_owned);
+                self.definitions.unsure.extend(meant.into_iter().chain([name.text.clone()]));
                 problems.report(UnknownInLibrary {
                     name: name.text.clone(),
                     file: file.text.clone(),
@@ -167,6 +187,16 @@ impl Loader<'_> {
                 });
             }
             taken.insert(name.text.clone(), *at);
+        }
+    }
+}
+
+/// No two arguments, and no two axes, under one name.
+fn report_formals(definition: &Definition, problems: &mut Problems) {
+    let names: Vec<&Name> = definition.params.iter().map(|param| &param.name).chain(&definition.axes).collect();
+    for (at, name) in names.iter().enumerate() {
+        if let Some(first) = names[..at].iter().find(|first| first.text == name.text) {
+            problems.report(FormalTwice { name: name.text.clone(), at: name.at, first_at: first.at });
         }
     }
 }
@@ -251,6 +281,12 @@ pub(crate) struct Frame {
     pub aliases: Vec<(String, Axis)>,
     /// Every axis seen so far, by name, as the latest value had it.
     pub dims: BTreeMap<Axis, Dim>,
+    /// The axes of this body's inputs and parameters, as they were first declared.
+    pub declared: BTreeMap<Axis, Dim>,
+    /// Axes whose size could not be told, which was reported.
+    pub unsure: BTreeSet<Axis>,
+    /// The names that this body introduces somewhere.
+    pub declares: Rc<[Name]>,
     pub region: RegionId,
     pub part: Rc<Part>,
     pub bank: Option<Bank>,
@@ -267,6 +303,9 @@ impl Frame {
             names: Vec::new(),
             aliases: Vec::new(),
             dims: Default::default(),
+            declared: Default::default(),
+            unsure: Default::default(),
+            declares: Default::default(),
             region: RegionId(0),
             part: Part::model(),
             bank: None,
@@ -305,6 +344,17 @@ struct DefinedTwice {
     first_at: Span,
     #[label("and here")]
     second_at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("two arguments named `{name}`")]
+#[diagnostic(code(moec::sema::formal_twice), help("give one of them another name"))]
+struct FormalTwice {
+    name: String,
+    #[label("again")]
+    at: Span,
+    #[label("first")]
+    first_at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

@@ -24,7 +24,10 @@ pub(crate) fn closest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
     let (shorter, longer) =
         (written.chars().count().min(name.chars().count()), written.chars().count().max(name.chars().count()));
     let slips = if shorter < 3 { 0 } else { (longer / 3).max(1) };
-    (distance <= slips).then_some(name)
+    // Two words that begin otherwise are seldom one mistyped.
+    let begins_alike =
+        written.chars().next().map(|c| c.to_ascii_lowercase()) == name.chars().next().map(|c| c.to_ascii_lowercase());
+    (distance <= slips && (distance < 2 || begins_alike)).then_some(name)
 }
 
 /// The `help` of an unknown name.

@@ -117,6 +117,14 @@ impl Part {
 }
 
 impl Value {
+    /// A number as one writes it; of anything else, what it is not.
+    pub fn spelled(&self) -> String {
+        match crate::config::setting_value(self) {
+            Some(value) => value.to_string(),
+            None => "something else".to_owned(),
+        }
+    }
+
     pub fn text(text: &str) -> Value {
         Value::Text(text.into())
     }

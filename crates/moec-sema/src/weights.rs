@@ -58,6 +58,14 @@ struct Choice {
     tensor: Vec<Piece>,
 }
 
+/// What rules are matched with.
+struct Known {
+    /// Every word that a path may be made of, in this configuration or another.
+    segments: BTreeSet<String>,
+    /// The targets that broken rules were meant for: they are not missing as well.
+    meant: BTreeSet<usize>,
+}
+
 #[derive(Clone)]
 enum Piece {
     Text(String),
@@ -67,20 +75,20 @@ enum Piece {
 impl Evaluator {
     pub fn weights(&mut self, section: &Weights, model: &Model) -> WeightMap {
         let targets = self.targets();
-        let known = self.known_segments(model);
+        let mut known = Known { segments: self.known_segments(model), meant: BTreeSet::new() };
         let mut map = WeightMap::default();
         let mut bound: BTreeMap<usize, Span> = BTreeMap::new();
         for rule in &section.rules {
             match rule {
                 WeightRule::Ignore(pattern) => map.ignored.push(pattern.clone()),
-                WeightRule::Bind(binding) => self.rule(binding, &targets, &known, &mut bound, &mut map),
+                WeightRule::Bind(binding) => self.rule(binding, &targets, &mut known, &mut bound, &mut map),
             }
             if self.stopped {
                 return map;
             }
         }
         for (number, target) in targets.iter().enumerate() {
-            if !bound.contains_key(&number) && !target.shared {
+            if !bound.contains_key(&number) && !known.meant.contains(&number) && !target.shared {
                 let (path, at) = (target.path.clone(), self.module.param(target.param).at);
                 self.report(Unbound { path, at, section_at: section.name.at });
             }
@@ -161,15 +169,21 @@ impl Evaluator {
         &mut self,
         binding: &Binding,
         targets: &[Target],
-        known: &BTreeSet<String>,
+        known: &mut Known,
         bound: &mut BTreeMap<usize, Span>,
         map: &mut WeightMap,
     ) {
-        let Some(choices) = self.choices(binding) else { return };
+        let Some(choices) = self.choices(binding) else {
+            let meant = targets.iter().enumerate().filter(|(_, target)| resembles(binding, &target.path));
+            known.meant.extend(meant.map(|(number, _)| number));
+            return;
+        };
         for choice in choices {
             let matching: Vec<usize> = (0..targets.len()).filter(|at| matches(&choice, &targets[*at].path)).collect();
             if matching.is_empty() {
-                self.explain_no_match(&choice, binding, targets, known);
+                if let Some(meant) = self.explain_no_match(&choice, binding, targets, &known.segments) {
+                    known.meant.insert(meant);
+                }
                 continue;
             }
             for number in matching {
@@ -332,10 +346,25 @@ impl Evaluator {
 
     /// A rule may be for another configuration (a dense layer, a bias that is off), but not for a path that no file of this
     /// text could have.
-    fn explain_no_match(&mut self, choice: &Choice, binding: &Binding, targets: &[Target], known: &BTreeSet<String>) {
-        let Some((stranger, _)) = choice.segments.iter().find(|(text, _)| !known.contains(text)) else { return };
+    ///
+    /// Gives the target that was probably meant.
+    fn explain_no_match(
+        &mut self,
+        choice: &Choice,
+        binding: &Binding,
+        targets: &[Target],
+        known: &BTreeSet<String>,
+    ) -> Option<usize> {
         let path = path_of(choice);
-        let help = match closest(&path, targets.iter().map(|target| target.path.as_str())) {
+        if let Some(meant) = targets.iter().position(|target| resembles(binding, &target.path)) {
+            let near = targets[meant].path.clone();
+            self.report(OtherIndices { path, near, at: binding.target.at });
+            return Some(meant);
+        }
+        let (stranger, _) = choice.segments.iter().find(|(text, _)| !known.contains(text))?;
+        let near = closest(&path, targets.iter().map(|target| target.path.as_str()));
+        let meant = near.and_then(|near| targets.iter().position(|target| target.path == near));
+        let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => match closest(stranger, known.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean `{near}` for `{stranger}`?"),
@@ -343,6 +372,7 @@ impl Evaluator {
             },
         };
         self.report(NoSuchParam { path, stranger: stranger.clone(), at: binding.target.at, help });
+        meant
     }
 }
 
@@ -392,6 +422,16 @@ fn matches(choice: &Choice, path: &str) -> bool {
             Some((name, _)) => index.is_some() && name == text,
             None => index.is_none() && segment == text,
         })
+    });
+    all && segments.next().is_none()
+}
+
+/// Does a rule name this path, but for its indices? Rules with alternatives name none for certain.
+fn resembles(binding: &Binding, path: &str) -> bool {
+    let mut segments = path.split('.').map(|segment| segment.split('[').next().unwrap_or(segment));
+    let all = binding.target.segments.iter().all(|segment| match &segment.pieces[..] {
+        [PatternPiece::Text(text)] => segments.next() == Some(text.as_str()),
+        _ => false,
     });
     all && segments.next().is_none()
 }
@@ -472,7 +512,7 @@ struct IndexUnused {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("more than {} tensors", limits::CLAIMS)]
-#[diagnostic(code(moec::sema::too_many_tensors))]
+#[diagnostic(code(moec::sema::too_many_tensors), help("make fewer layers, experts or alternatives"))]
 struct TooManyTensors {
     #[label("given up here")]
     at: Span,
@@ -557,6 +597,16 @@ struct LayoutIncomplete {
     at: Span,
     #[label("this is {ty}")]
     param_at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the path `{path}` has other indices than the parameter")]
+#[diagnostic(code(moec::sema::other_indices), help("write `{near}`"))]
+struct OtherIndices {
+    path: String,
+    near: String,
+    #[label("the parameter is `{near}`")]
+    at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

@@ -13,11 +13,13 @@ pub struct Findings {
     base: u32,
     found: Vec<(u32, Problems)>,
     unreported: usize,
+    /// The first of those.
+    unreported_at: Option<Span>,
 }
 
 impl Findings {
     pub fn new(base: u32) -> Self {
-        Findings { base, found: Vec::new(), unreported: 0 }
+        Findings { base, found: Vec::new(), unreported: 0, unreported_at: None }
     }
 
     /// The span of a range of the file.
@@ -29,6 +31,7 @@ impl Findings {
     pub fn report(&mut self, at: Span, problem: impl Diagnostic + Send + Sync + 'static) {
         if self.found.len() == MOST_REPORTED {
             self.unreported += 1;
+            self.unreported_at.get_or_insert(at);
             return;
         }
         let mut one = Problems::default();
@@ -43,7 +46,7 @@ impl Findings {
             problems.append(one);
         }
         if self.unreported > 0 {
-            problems.report(AndMore { unreported: self.unreported });
+            problems.report(AndMore { unreported: self.unreported, at: self.unreported_at });
         }
         problems
     }
@@ -54,4 +57,6 @@ impl Findings {
 #[diagnostic(code(moec::syntax::and_more), help("mend the first ones and check again"))]
 struct AndMore {
     unreported: usize,
+    #[label("one of them")]
+    at: Option<Span>,
 }

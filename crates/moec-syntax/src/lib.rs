@@ -100,7 +100,7 @@ fn read_file(text: &str, findings: &mut Findings) -> tree::File {
     let blanked = text.strip_prefix('\u{feff}').map(|rest| format!("   {rest}"));
     let text = blanked.as_deref().unwrap_or(text);
     let scan = scan::scan(text);
-    let mut file = tree::File::default();
+    let mut file = tree::File { at: findings.span(0, text.trim_end().len() as u32), ..tree::File::default() };
     let first_token = scan.tokens.first().map_or(u32::MAX, |token| token.start);
     let head = scan.docs.iter().take_while(|doc| doc.start < first_token).filter(|doc| doc.head);
     file.doc = head.map(|doc| doc.text.clone()).collect();

@@ -24,6 +24,8 @@ pub struct File {
     pub serves: Vec<Text>,
     pub uses: Vec<Use>,
     pub items: Vec<Item>,
+    /// The whole text, without the white space at its end.
+    pub at: Span,
 }
 
 /// `use std::attention::{causal_attention, rope_half}`.

@@ -397,7 +397,8 @@ struct ChainedComparison {
 #[diagnostic(
     code(moec::syntax::over_nothing),
     help(
-        "`over` stands just after a contraction, `a · b over D`, or last inside a call's parentheses, `sum(a over D)`"
+        "`over` stands just after a contraction, `a · b over D`, or last inside a call's parentheses, `sum(a over D)`; \
+        several axes stand in parentheses, `over (S, D)`"
     )
 )]
 struct OverNothing {

@@ -71,6 +71,15 @@ impl Reader<'_> {
             }
             ":" if place == Place::Statement => "only a model's inputs and outputs have a written type",
             "x" | "X" if expected.contains(&Rule::times) => "a bank's count is written `× 8`, or `times 8`",
+            "to" | "into" if expected.contains(&Rule::comma) => "axes are regrouped with `as`: `rename(x, D as E)`",
+            "×" | "times" if continues => "to multiply, write `*`; `×` counts the experts of a bank",
+            "from" if place == Place::Setting && at == first + 1 => {
+                "before `from` stands the default: `E = 8 from \"num_experts\"`"
+            }
+            _ if place == Place::Setting && found.starts_with('"') && at == first => {
+                "an entry's name stands without quotes; the key of `config.json` comes after `from`"
+            }
+            _ if place == Place::Setting && found.starts_with('"') => "a key comes after `from`",
             "over" if continues => "`over` stands just after a contraction, or last inside a call's parentheses",
             "as" if continues => "`as` stands in a call's parentheses: `split(x, Head as (KV, Rep))`",
             "else" => "`else` stands after the `}` of an `if`",
@@ -82,12 +91,36 @@ impl Reader<'_> {
             _ if expected.contains(&Rule::equals) && place == Place::Rule => {
                 "a rule is `layers[l].norm.w = \"name.of.{l}.the.tensor\"`, with its layout after `as`"
             }
+            _ if self.lacks_comma(at, expected) => {
+                return Some(format!("put a comma between: `{}, {found}`", self.before(at, 1)));
+            }
             _ if !continues && !wants_value && (place == Place::Item || at <= first + 2) => {
                 return form(first_word, place).map(|form| format!("it is written `{form}`"));
             }
             _ => return None,
         };
         Some(help.into())
+    }
+
+    /// As [`Reader::help`], where something ends before it is whole.
+    pub(super) fn help_at_end(&self, first: usize, place: Place) -> Option<String> {
+        let word = self.word(first);
+        match place {
+            Place::Statement => foreign_statement(word).map(str::to_owned),
+            Place::Item if matches!(word, "use" | "serves") => {
+                form(word, place).map(|form| format!("it is written `{form}`"))
+            }
+            Place::Item | Place::Setting | Place::Rule | Place::Expression => None,
+        }
+    }
+
+    /// Two things side by side, where a comma could stand between them.
+    fn lacks_comma(&self, at: usize, expected: &[Rule]) -> bool {
+        let begins = matches!(
+            self.scan.tokens.get(at).map(|token| token.kind),
+            Some(TokenKind::Word | TokenKind::Number | TokenKind::Text { .. })
+        );
+        begins && expected.contains(&Rule::comma) && !matches!(self.before(at, 1), "," | "(" | "[" | "{")
     }
 
     fn is_number(&self, at: usize) -> bool {

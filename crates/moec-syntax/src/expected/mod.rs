@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
         let at = self.scan.index_at(stop.at.min(self.text.len() as u32));
         let first = self.scan.index_at(range.start);
         let Some(token) = self.scan.tokens.get(at).filter(|token| token.start < range.end) else {
-            return self.report_end(at, &stop.expected, place, findings);
+            return self.report_end(at, first, &stop.expected, place, findings);
         };
         let span = findings.span(token.start, token.end);
         let found = self.word(at);
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The thing being read ends before the token `at`, and the grammar wants more of it.
-    fn report_end(&self, at: usize, expected: &[Rule], place: Place, findings: &mut Findings) {
+    fn report_end(&self, at: usize, first: usize, expected: &[Rule], place: Place, findings: &mut Findings) {
         let end = at.checked_sub(1).map_or(0, |before| self.scan.tokens[before].end);
         let at = findings.span(end, end);
         let what = match place {
@@ -71,7 +71,9 @@ impl<'a> Reader<'a> {
             Place::Rule => "rule",
             Place::Expression => "expression",
         };
-        findings.report(at, EndsEarly { what, expected: expectation(expected, place), at });
+        let expected = expectation(expected, place);
+        let help = self.help_at_end(first, place).unwrap_or_else(|| format!("write {expected} here"));
+        findings.report(at, EndsEarly { what, expected, help, at });
     }
 
     fn word(&self, at: usize) -> &'a str {
@@ -126,10 +128,11 @@ struct Unexpected {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the {what} ends too early")]
-#[diagnostic(code(moec::syntax::ends_early), help("write {expected} here"))]
+#[diagnostic(code(moec::syntax::ends_early), help("{help}"))]
 struct EndsEarly {
     what: &'static str,
     expected: String,
+    help: String,
     #[label("expected {expected}")]
     at: Span,
 }

@@ -166,7 +166,7 @@ impl Outliner<'_> {
             // Of several brackets in one statement the outermost is the one that a reader looks for.
             let open = self.stack[from..].iter().find(|opener| opener.bracket != Bracket::If);
             if let Some(opener) = open.map(|opener| opener.token) {
-                self.found(Kind::Unclosed, opener);
+                self.found(Kind::Unclosed(self.tokens.get(at).copied()), opener);
             }
             self.stack.truncate(from);
         }
@@ -177,7 +177,7 @@ impl Outliner<'_> {
         self.leave_segment(self.stack.len() - 1, at);
         let Some(body) = self.stack.pop() else { return };
         self.braces_match = false;
-        self.note(Found { kind: Kind::Unclosed, token: self.tokens[body.token] });
+        self.note(Found { kind: Kind::Unclosed(self.tokens.get(at).copied()), token: self.tokens[body.token] });
         let end = self.start_of(at);
         let Some(region) = self.regions.last_mut() else { return };
         match body.owner {

@@ -17,7 +17,8 @@ pub struct Found {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    Unclosed,
+    /// Not closed before the token given, where the text does not just end.
+    Unclosed(Option<Token>),
     Stray,
     /// Closes the opener given.
     Mismatched(Token),
@@ -34,9 +35,10 @@ impl Found {
         let at = findings.span(self.token.start, self.token.end);
         let found = spelling(self.token);
         match self.kind {
-            Kind::Unclosed => {
+            Kind::Unclosed(before) => {
                 let closer = closer_of(&found);
-                findings.report(at, Unclosed { opener: found, closer, at });
+                let before_at = before.map(|token| findings.span(token.start, token.end));
+                findings.report(at, Unclosed { opener: found, closer, at, before_at });
             }
             Kind::Stray => findings.report(at, Stray { closer: found, at }),
             Kind::Mismatched(opener) => {
@@ -62,21 +64,21 @@ impl Found {
     }
 }
 
-/// The first escape in a string that the language does not have.
-pub fn unknown_escape(spelling: &str) -> Option<char> {
-    let mut characters = spelling.chars();
-    while let Some(c) = characters.next() {
+/// Where in a string the first escape stands that the language does not have, and which it is.
+pub fn unknown_escape(spelling: &str) -> Option<(usize, char)> {
+    let mut characters = spelling.char_indices();
+    while let Some((at, c)) = characters.next() {
         if c == '\\' {
-            let escape = characters.next()?;
+            let (_, escape) = characters.next()?;
             if !matches!(escape, '"' | '\\' | 'n' | 't') {
-                return Some(escape);
+                return Some((at, escape));
             }
         }
     }
     None
 }
 
-fn closer_of(opener: &str) -> &'static str {
+pub(super) fn closer_of(opener: &str) -> &'static str {
     match opener {
         "(" => ")",
         "[" => "]",
@@ -94,11 +96,16 @@ fn abbreviated(spelling: &str) -> String {
 
 fn visible(character: &str) -> String {
     match character.chars().next() {
-        Some(c) if c.is_ascii_graphic() => abbreviated(character),
-        Some(c) if c.is_alphanumeric() => format!("{c} (U+{:04X})", c as u32),
+        Some(c) if c.is_ascii_graphic() => format!("`{}`", abbreviated(character)),
+        Some(c) if !c.is_control() && !c.is_whitespace() && !is_invisible(c) => format!("`{c}` (U+{:04X})", c as u32),
         Some(c) => format!("U+{:04X}", c as u32),
         None => String::new(),
     }
+}
+
+/// Takes no room, or turns the direction of what follows.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn character_help(character: &str) -> String {
@@ -148,6 +155,8 @@ struct Unclosed {
     closer: &'static str,
     #[label("opened here")]
     at: Span,
+    #[label("still open here")]
+    before_at: Option<Span>,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -203,7 +212,7 @@ struct UnclosedText {
 #[diagnostic(code(moec::syntax::unknown_escape), help("the escapes are `\\\"`, `\\\\`, `\\n` and `\\t`"))]
 struct UnknownEscape {
     escape: String,
-    #[label("in this string")]
+    #[label("no escape of the language")]
     at: Span,
 }
 

@@ -1,6 +1,6 @@
 //! The one walk over the tokens: a stack of what is open, the region and the segments being read.
 
-use super::found::{Found, Kind, unknown_escape};
+use super::found::{Found, Kind, closer_of, unknown_escape};
 use super::{Region, Shape};
 use crate::scan::{Scan, Token, TokenKind, number_is_well_formed};
 
@@ -67,6 +67,8 @@ const MOST_NOTED: usize = 200;
 
 /// The words that begin an item.
 pub const ITEM_WORDS: [&str; 9] = ["serves", "use", "config", "model", "weights", "fn", "block", "expert", "gate"];
+/// Words that begin an item in other languages.
+const FOREIGN_ITEM_WORDS: [&str; 8] = ["def", "func", "function", "import", "include", "class", "struct", "router"];
 /// The words that begin a statement. They are reserved, so each is a sure sign of one.
 pub const STATEMENT_WORDS: [&str; 7] = ["param", "part", "state", "let", "route", "out", "layers"];
 pub(super) const RESERVED_IN_EXPRESSIONS: [&str; 7] = ["if", "else", "or", "and", "not", "in", "over"];
@@ -150,8 +152,11 @@ impl<'a> Outliner<'a> {
             }
             TokenKind::Text { closed: false } => self.found(Kind::UnclosedText, at),
             TokenKind::Text { closed: true } => {
-                if let Some(escape) = unknown_escape(self.word(at)) {
-                    self.found(Kind::UnknownEscape(escape), at);
+                if let Some((offset, escape)) = unknown_escape(self.word(at)) {
+                    self.mark_broken();
+                    let start = token.start + offset as u32;
+                    let token = Token { start, end: start + 1 + escape.len_utf8() as u32, ..token };
+                    self.note(Found { kind: Kind::UnknownEscape(escape), token });
                 }
             }
             TokenKind::Unknown => self.found(Kind::UnknownCharacter, at),
@@ -169,6 +174,9 @@ impl<'a> Outliner<'a> {
 
     fn starts_item(&self, at: usize) -> bool {
         let Some(head) = self.head.filter(|_| !self.whole_expression) else { return false };
+        if self.is_foreign_item(at) && at != head && self.outside() && self.phase != Phase::Body {
+            return true;
+        }
         if !self.is_item_word(at) || at == head {
             return false;
         }
@@ -188,12 +196,22 @@ impl<'a> Outliner<'a> {
             return false;
         }
         match self.phase {
-            Phase::Head if self.is_item_word(head) => certain && token.first_on_line,
+            Phase::Head if self.is_item_word(head) => {
+                let at_margin = token.indent == 0 && self.is_word(at + 1) && self.ends_expression(at - 1);
+                token.first_on_line && (certain || at_margin)
+            }
             Phase::Head => token.first_on_line && token.indent == 0,
             Phase::Body => false,
             // Two expressions never stand side by side, so the word cannot belong to the one before.
             Phase::Tail => (certain && self.stack.is_empty()) || (at - 1 > head && self.ends_expression(at - 1)),
         }
+    }
+
+    /// A line at the left margin that begins as an item does in another language.
+    fn is_foreign_item(&self, at: usize) -> bool {
+        let token = self.tokens[at];
+        let alone = token.first_on_line && token.indent == 0 && self.is_word(at + 1);
+        alone && at > 0 && self.ends_expression(at - 1) && FOREIGN_ITEM_WORDS.contains(&self.word(at))
     }
 
     fn is_item_word(&self, at: usize) -> bool {
@@ -247,10 +265,14 @@ impl<'a> Outliner<'a> {
 
     pub(super) fn found(&mut self, kind: Kind, at: usize) {
         self.mark_broken();
-        if matches!(kind, Kind::Unclosed | Kind::Stray) && matches!(self.word(at), "{" | "}") {
+        if matches!(kind, Kind::Unclosed(_) | Kind::Stray) && matches!(self.word(at), "{" | "}") {
             self.braces_match = false;
         }
         self.note(Found { kind, token: self.tokens[at] });
+    }
+
+    fn spelled(&self, token: Token) -> &'a str {
+        &self.text[token.start as usize..token.end as usize]
     }
 
     pub(super) fn note(&mut self, found: Found) {
@@ -260,6 +282,16 @@ impl<'a> Outliner<'a> {
         });
         if repeated {
             self.problems.pop();
+        }
+        // The wrong bracket was one too many: the right one follows.
+        let follows = self.problems.last().is_some_and(|last| match last.kind {
+            Kind::Mismatched(opener) => {
+                found.kind == Kind::Stray && closer_of(self.spelled(opener)) == self.spelled(found.token)
+            }
+            _ => false,
+        });
+        if follows {
+            return;
         }
         if self.problems.len() < MOST_NOTED {
             self.problems.push(found);

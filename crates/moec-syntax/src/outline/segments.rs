@@ -56,7 +56,8 @@ impl Outliner<'_> {
         match self.shape() {
             Shape::Statements => {
                 // Where only a name can stand, such a word is a mistake of another kind.
-                let misplaced = before == "." || (matches!(before, "(" | "[" | ",") && !self.tokens[at].first_on_line);
+                let misplaced = before == "."
+                    || (matches!(before, "(" | "[" | "," | "let" | "param" | "part") && !self.tokens[at].first_on_line);
                 let statement = self.is_word(at) && STATEMENT_WORDS.contains(&word) && !misplaced;
                 statement || self.is_assigned(at, before) || (directly && self.begins_line_anew(at, before))
             }

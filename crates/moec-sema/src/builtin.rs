@@ -50,6 +50,8 @@ enum Takes {
     Past,
     Concat,
     Tokens,
+    Item,
+    Vector,
     Fail,
 }
 
@@ -100,6 +102,8 @@ const PRIMITIVES: &[Primitive] = &[
         form: "tokens(indices, weights)` or `tokens(indices, weights, keep)",
         takes: Takes::Tokens,
     },
+    Primitive { name: "item", form: "item(list, 0)", takes: Takes::Item },
+    Primitive { name: "vector", form: "vector(list over A)", takes: Takes::Vector },
     Primitive { name: "fail", form: "fail(\"why\")", takes: Takes::Fail },
 ];
 
@@ -231,6 +235,14 @@ impl Evaluator {
             Takes::Tokens => {
                 let (indices, weights, keep) = self.route_form(primitive, given)?;
                 self.tokens(frame, indices, weights, keep, at)?
+            }
+            Takes::Item => {
+                let [list, at] = self.exactly(primitive, &given, Over::None)?;
+                self.item(&list, &at)?
+            }
+            Takes::Vector => {
+                let [list] = self.exactly(primitive, &given, Over::One)?;
+                self.vector(frame, &list, &given.over[0], at)?
             }
             Takes::Fail => {
                 let [why] = self.exactly(primitive, &given, Over::None)?;

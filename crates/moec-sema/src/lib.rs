@@ -15,6 +15,7 @@ mod expression;
 mod index;
 mod layers;
 mod library;
+mod list;
 mod model;
 mod param;
 mod part;

@@ -68,14 +68,21 @@ fn parameters_count_as_published() {
 #[test]
 fn real_configurations_check_and_every_tensor_is_claimed() {
     let oracles = [
+        ("ernie4_5_moe", "ernie4_5_moe"),
+        ("ernie4_5_moe", "ernie4_5_moe-plain"),
+        ("glm4_moe", "glm4_moe"),
+        ("glm4_moe", "glm4_moe-bias"),
         ("mixtral", "mixtral"),
         ("mixtral", "mixtral-swa"),
         ("mixtral", "mixtral-tied"),
         ("olmoe", "olmoe"),
         ("olmoe", "olmoe-clip"),
         ("phimoe", "phimoe"),
+        ("phimoe", "phimoe-longrope"),
         ("qwen2_moe", "qwen2_moe"),
+        ("qwen2_moe", "qwen2_moe-swa"),
         ("qwen3_moe", "qwen3_moe"),
+        ("qwen3_moe", "qwen3_moe-yarn"),
     ];
     for (family, oracle) in oracles {
         for config in ["config.json", "config.legacy.json"] {

@@ -170,7 +170,7 @@ pub fn match_checkpoint(checkpoint: &Checkpoint, weights: &WeightMap, module: &M
 
 fn unbound_params(weights: &WeightMap, module: &Module, problems: &mut Problems) {
     let bound: BTreeSet<_> = weights.claims.iter().map(|claim| (claim.param, claim.layer, claim.expert)).collect();
-    for (number, param) in module.params.iter().enumerate() {
+    for (number, param) in module.params.iter().enumerate().filter(|(_, param)| param.initial().is_none()) {
         let id = moec_ir::ParamId(number as u32);
         let layers = param.layers.as_ref().map_or(1, |layers| layers.len() as u32);
         let experts = param.experts.map_or(1, |experts| experts.count);

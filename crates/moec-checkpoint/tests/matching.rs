@@ -35,6 +35,7 @@ fn module() -> Module {
         layers,
         experts,
         storage: DType::Bf16,
+        role: moec_ir::Role::Trained,
         at: Span::new(9, 10),
     };
     module.add_param(param("o", &[("D", 2), ("Head", 3), ("Dh", 2)], None, None));

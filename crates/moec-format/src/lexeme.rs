@@ -112,7 +112,7 @@ impl Lexeme<'_> {
 
     /// A brace around an expression.
     pub fn is_branch_brace(&self) -> bool {
-        self.is_brace() && self.parent == Rule::condition
+        self.is_brace() && matches!(self.parent, Rule::condition | Rule::iterate)
     }
 
     fn is_brace(&self) -> bool {

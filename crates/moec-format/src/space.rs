@@ -35,7 +35,7 @@ fn is_tight(left: &Lexeme, right: &Lexeme) -> bool {
         Rule::close_paren | Rule::close_bracket => true,
         Rule::close_brace => !spaced_brace(right),
         Rule::comma | Rule::colon | Rule::colons | Rule::dot | Rule::dots => true,
-        Rule::open_paren => matches!(right.parent, Rule::call | Rule::formals | Rule::model),
+        Rule::open_paren => matches!(right.parent, Rule::call | Rule::formals | Rule::model | Rule::coefficient),
         Rule::open_bracket => matches!(right.parent, Rule::axes | Rule::index | Rule::segment),
         _ => false,
     }

@@ -10,7 +10,7 @@ mod print;
 mod reader;
 mod verify;
 
-pub use module::{Experts, Input, Mark, Module, Node, Output, Param, Readers, Region, RouteType, ValueType};
+pub use module::{Experts, Input, Mark, Module, Node, Output, Param, Readers, Region, Role, RouteType, ValueType};
 pub use module::{OpId, ParamId, RegionId, ValueId};
 pub use moec_types::ParseError;
 pub use ops::{Op, OpDef, Reach, TypeError};

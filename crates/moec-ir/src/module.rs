@@ -150,7 +150,20 @@ pub struct Param {
     pub experts: Option<Experts>,
     /// How it is kept in packed weights; arithmetic is f32.
     pub storage: DType,
+    pub role: Role,
     pub at: Span,
+}
+
+/// Who changes a parameter.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Role {
+    /// Training does.
+    #[default]
+    Trained,
+    /// Nobody.
+    Buffer,
+    /// The model itself, from step to step. Where the weights do not have it, it begins as this number everywhere.
+    State { initial: f32 },
 }
 
 /// Which experts of a bank a parameter belongs to: `first .. first + count`.
@@ -161,6 +174,14 @@ pub struct Experts {
 }
 
 impl Param {
+    /// What stands for a tensor that the weights do not have.
+    pub fn initial(&self) -> Option<f32> {
+        match self.role {
+            Role::State { initial } => Some(initial),
+            Role::Trained | Role::Buffer => None,
+        }
+    }
+
     /// All elements of all instances.
     pub fn elements(&self) -> u64 {
         let layers = self.layers.as_ref().map_or(1, |layers| layers.len() as u64);

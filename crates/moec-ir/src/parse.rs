@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use moec_diag::Span;
 
 use crate::{
-    Experts, Input, Module, Op, Output, Param, ParseError, RegionId, ValueId,
+    Experts, Input, Module, Op, Output, Param, ParseError, RegionId, Role, ValueId,
     reader::{ModelText, Reader},
 };
 
@@ -61,11 +61,23 @@ impl<'t> Parser<'t> {
             let (first, count) = self.range()?;
             experts = Some(Experts { first, count });
         }
-        let id = self.module.add_param(Param { path, ty, layers, experts, storage, at: Span::NONE });
+        let role = self.role()?;
+        let id = self.module.add_param(Param { path, ty, layers, experts, storage, role, at: Span::NONE });
         match self.reader.names.insert(name.clone(), id) {
             None => Ok(()),
             Some(_) => Err(self.reader.error_at(at, format!("two parameters `@{name}`"))),
         }
+    }
+
+    /// `buffer`, `state 0.5`; nothing is a trained one.
+    fn role(&mut self) -> Result<Role, ParseError> {
+        if self.reader.eats_word("buffer") {
+            return Ok(Role::Buffer);
+        }
+        if !self.reader.eats_word("state") {
+            return Ok(Role::Trained);
+        }
+        Ok(Role::State { initial: self.reader.number()? as f32 })
     }
 
     fn range(&mut self) -> Result<(u32, u32), ParseError> {

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use moec_types::Axis;
 
-use crate::{Module, OpId, Param, ParamId, RegionId, ValueId, reader};
+use crate::{Module, OpId, Param, ParamId, RegionId, Role, ValueId, reader};
 
 /// The module as text. Two modules that differ only in numbering and spans give the same text.
 pub fn print(module: &Module) -> String {
@@ -118,6 +118,11 @@ impl Printer<'_> {
             if let Some(experts) = param.experts {
                 write!(line, " experts {}..{}", experts.first, experts.first + experts.count)
                     .expect("strings take everything");
+            }
+            match param.role {
+                Role::Trained => {}
+                Role::Buffer => line.push_str(" buffer"),
+                Role::State { initial } => write!(line, " state {initial:?}").expect("strings take everything"),
             }
             self.line(0, &line);
         }

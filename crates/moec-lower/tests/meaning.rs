@@ -40,7 +40,7 @@ fn module(spec: &str, config: Option<&str>) -> Module {
         let text = std::fs::read_to_string(root().join(config)).expect("a test's config is there");
         serde_json::from_str(&text).expect("a test's config is JSON")
     });
-    let settings = Settings { config, overrides: Vec::new() };
+    let settings = Settings { config, ..Settings::default() };
     let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &settings);
     assert!(problems.is_empty(), "{problems:?}");
     checked.expect("no problems").module

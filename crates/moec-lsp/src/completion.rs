@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// Words that can never be names.
-pub const RESERVED: [&str; 19] = [
-    "param", "part", "state", "let", "route", "out", "layers", "if", "else", "moe", "scan", "true", "false", "or",
-    "and", "not", "in", "over", "as",
+pub const RESERVED: [&str; 23] = [
+    "param", "buffer", "part", "state", "let", "route", "out", "aux", "trace", "layers", "iterate", "if", "else",
+    "moe", "scan", "true", "false", "or", "and", "not", "in", "over", "as",
 ];
 
 const ITEMS: [&str; 9] = ["serves", "use", "config", "fn", "block", "expert", "gate", "model", "weights"];
-const STATEMENTS: [&str; 7] = ["param", "part", "state", "let", "route", "out", "layers"];
+const STATEMENTS: [&str; 10] = ["param", "buffer", "part", "state", "let", "route", "out", "aux", "trace", "layers"];
 const CLAUSES: [&str; 3] = ["gate", "experts", "always"];
-const VALUES: [&str; 8] = ["if", "else", "moe", "scan", "true", "false", "inf", "not"];
+const VALUES: [&str; 9] = ["if", "else", "moe", "scan", "iterate", "true", "false", "inf", "not"];
 const INPUTS: [&str; 3] = ["f32", "i32", "bool"];
 
 pub fn completions(analysis: &Analysis, position: Position) -> Vec<CompletionItem> {
@@ -127,7 +127,7 @@ fn place(words: &Words) -> Place {
         (":", _, _, _) => return Place::Type,
         ("gate", _, _, _) if inside == Inside::Moe => return Place::Gate,
         ("experts" | "always", _, _, _) if inside == Inside::Moe => return Place::Expert,
-        ("param" | "part" | "state" | "let" | "layers", _, _, _) => return Place::Nothing,
+        ("param" | "buffer" | "state" | "part" | "let" | "aux" | "trace" | "layers", _, _, _) => return Place::Nothing,
         (word, _, _, _) if inside == Inside::File && ITEMS.contains(&word) => return Place::Nothing,
         _ => {}
     }

@@ -245,14 +245,25 @@ impl Finder {
                 shared.iter().for_each(|shared| self.expr(shared));
                 local(self, name, SymbolKind::Param);
             }
-            StatementKind::Part { name, value } => {
-                self.expr(value);
-                local(self, name, SymbolKind::Part);
+            StatementKind::Buffer { name, axes, value } => {
+                self.axis_exprs(axes);
+                value.iter().for_each(|value| self.expr(value));
+                local(self, name, SymbolKind::Param);
             }
-            StatementKind::State { name, axes, initial } => {
+            StatementKind::State { name, axes, initial, next } => {
                 self.axis_exprs(axes);
                 self.expr(initial);
                 local(self, name, SymbolKind::State);
+                next.iter().for_each(|next| self.expr(next));
+            }
+            StatementKind::Aux { name: _, coefficient, value } => {
+                coefficient.iter().for_each(|coefficient| self.expr(coefficient));
+                self.expr(value);
+            }
+            StatementKind::Trace { name: _, value } => self.expr(value),
+            StatementKind::Part { name, value } => {
+                self.expr(value);
+                local(self, name, SymbolKind::Part);
             }
             StatementKind::Let { pattern, value } => {
                 self.expr(value);
@@ -326,6 +337,16 @@ impl Finder {
                 self.expr(condition);
                 self.expr(yes);
                 no.iter().for_each(|no| self.expr(no));
+            }
+            ExprKind::Iterate { steps, name, initial, until, body } => {
+                self.expr(steps);
+                self.expr(initial);
+                until.iter().for_each(|until| self.expr(until));
+                let outside = self.locals.len();
+                let symbol = self.introduce(name, SymbolKind::Let, &[], String::new(), Some(expr.at));
+                self.locals.push(symbol);
+                self.expr(body);
+                self.locals.truncate(outside);
             }
             ExprKind::Moe(moe) => {
                 self.expr(&moe.gate);
@@ -419,18 +440,21 @@ impl Finder {
     fn sized_axes_of(&mut self, statements: &[Statement]) {
         for statement in statements {
             match &statement.kind {
-                StatementKind::Param { axes, .. } => {
+                StatementKind::Param { axes, .. }
+                | StatementKind::Buffer { axes, .. }
+                | StatementKind::State { axes, .. } => {
                     for axis in axes.iter().filter(|axis| axis.size.is_some()) {
                         self.sized_axis(&axis.name);
                     }
                 }
                 StatementKind::Layers { body, .. } => self.sized_axes_of(body),
                 StatementKind::Part { .. }
-                | StatementKind::State { .. }
                 | StatementKind::Let { .. }
                 | StatementKind::Assign { .. }
                 | StatementKind::Route { .. }
-                | StatementKind::Out { .. } => {}
+                | StatementKind::Out { .. }
+                | StatementKind::Aux { .. }
+                | StatementKind::Trace { .. } => {}
             }
         }
     }

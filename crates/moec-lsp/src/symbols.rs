@@ -40,13 +40,18 @@ fn item_symbol(document: &Document, item: &Item) -> DocumentSymbol {
 fn statements(document: &Document, body: &[Statement]) -> Vec<DocumentSymbol> {
     let of = |statement: &Statement| match &statement.kind {
         StatementKind::Param { name, .. } => Some(symbol(document, name, SymbolKind::FIELD, statement.at, Vec::new())),
+        StatementKind::Buffer { name, .. } | StatementKind::State { name, .. } => {
+            Some(symbol(document, name, SymbolKind::FIELD, statement.at, Vec::new()))
+        }
+        StatementKind::Aux { name, .. } | StatementKind::Trace { name, .. } => {
+            Some(symbol(document, name, SymbolKind::EVENT, statement.at, Vec::new()))
+        }
         StatementKind::Part { name, .. } => Some(symbol(document, name, SymbolKind::OBJECT, statement.at, Vec::new())),
         StatementKind::Layers { index, body, .. } => {
             let name = Name { text: format!("layers {}", index.text), at: index.at };
             Some(symbol(document, &name, SymbolKind::ARRAY, statement.at, statements(document, body)))
         }
-        StatementKind::State { .. }
-        | StatementKind::Let { .. }
+        StatementKind::Let { .. }
         | StatementKind::Assign { .. }
         | StatementKind::Route { .. }
         | StatementKind::Out { .. } => None,

@@ -41,8 +41,9 @@ impl Evaluator {
                     help: help_of(&statement.kind, frame.kind),
                 });
                 if let StatementKind::Param { name, .. }
-                | StatementKind::Part { name, .. }
-                | StatementKind::State { name, .. } = &statement.kind
+                | StatementKind::Buffer { name, .. }
+                | StatementKind::State { name, .. }
+                | StatementKind::Part { name, .. } = &statement.kind
                 {
                     frame.bind(name, Value::Error, Origin::Param);
                 }
@@ -53,9 +54,17 @@ impl Evaluator {
                 StatementKind::Param { name, axes, shared } => {
                     self.param(frame, name, axes, shared.as_ref(), statement.at)
                 }
-                StatementKind::Part { name, value } => self.part(frame, name, value),
+                StatementKind::Buffer { name, axes, value } => {
+                    self.buffer(frame, name, axes, value.as_ref(), statement.at)
+                }
                 // Declared before the body was entered.
-                StatementKind::State { .. } => {}
+                StatementKind::State { .. } if frame.kind == BodyKind::Scan => {}
+                StatementKind::State { name, axes, initial, next } => {
+                    self.kept_state(frame, name, axes, initial, next.as_ref(), statement.at)
+                }
+                StatementKind::Aux { name, coefficient, value } => self.aux(frame, name, coefficient.as_ref(), value),
+                StatementKind::Trace { name, value } => self.trace(frame, name, value),
+                StatementKind::Part { name, value } => self.part(frame, name, value),
                 StatementKind::Let { pattern, value } => self.let_value(frame, pattern, value),
                 StatementKind::Assign { name, value } => self.assign(frame, name, value),
                 StatementKind::Route { value } | StatementKind::Out { value, name: _, ty: _ }
@@ -324,6 +333,7 @@ fn introduced(statements: &[Statement]) -> Rc<[Name]> {
     let names = |statement: &Statement| -> Vec<Name> {
         match &statement.kind {
             StatementKind::Param { name, .. }
+            | StatementKind::Buffer { name, .. }
             | StatementKind::Part { name, .. }
             | StatementKind::State { name, .. }
             | StatementKind::Let { pattern: Pattern::Name(name), .. } => vec![name.clone()],
@@ -331,6 +341,8 @@ fn introduced(statements: &[Statement]) -> Rc<[Name]> {
             StatementKind::Assign { .. }
             | StatementKind::Route { .. }
             | StatementKind::Out { .. }
+            | StatementKind::Aux { .. }
+            | StatementKind::Trace { .. }
             | StatementKind::Layers { .. } => Vec::new(),
         }
     };
@@ -368,8 +380,11 @@ fn matches_tensor(value: &Value) -> bool {
 fn misplaced(statement: &StatementKind, body: BodyKind) -> Option<&'static str> {
     let (what, fits) = match statement {
         StatementKind::Param { .. } => ("`param`", !matches!(body, BodyKind::Fn | BodyKind::Scan)),
+        StatementKind::Buffer { .. } => ("`buffer`", !matches!(body, BodyKind::Fn | BodyKind::Scan)),
         StatementKind::Part { .. } => ("`part`", !matches!(body, BodyKind::Fn | BodyKind::Scan)),
-        StatementKind::State { .. } => ("`state`", body == BodyKind::Scan),
+        StatementKind::State { .. } => ("`state`", body != BodyKind::Fn),
+        StatementKind::Aux { .. } => ("`aux`", !matches!(body, BodyKind::Fn | BodyKind::Scan)),
+        StatementKind::Trace { .. } => ("`trace`", !matches!(body, BodyKind::Fn | BodyKind::Scan)),
         StatementKind::Let { .. } | StatementKind::Assign { .. } => ("`let`", true),
         StatementKind::Route { .. } => ("`route`", body == BodyKind::Gate),
         StatementKind::Out { .. } => {
@@ -382,13 +397,22 @@ fn misplaced(statement: &StatementKind, body: BodyKind) -> Option<&'static str> 
 
 fn help_of(statement: &StatementKind, body: BodyKind) -> &'static str {
     match statement {
-        StatementKind::Param { .. } | StatementKind::Part { .. } if body == BodyKind::Scan => {
-            "declare it before the `scan`, which can use it"
+        StatementKind::Param { .. }
+        | StatementKind::Buffer { .. }
+        | StatementKind::Part { .. }
+        | StatementKind::Aux { .. }
+        | StatementKind::Trace { .. }
+            if body == BodyKind::Scan =>
+        {
+            "write it before the `scan`, which can use it"
         }
-        StatementKind::State { .. } => "a state goes from position to position of a `scan over S { … }`",
-        StatementKind::Param { .. } | StatementKind::Part { .. } => {
-            "a `fn` has no parameters of its own: declare a `block`"
+        StatementKind::Aux { .. } | StatementKind::Trace { .. } => {
+            "a `fn` is an expression: write it where the `fn` is used, in a gate, a block or the model"
         }
+        StatementKind::Param { .. }
+        | StatementKind::Buffer { .. }
+        | StatementKind::State { .. }
+        | StatementKind::Part { .. } => "a `fn` has no parameters of its own: declare a `block`",
         StatementKind::Route { .. } => "only a gate ends in a route",
         StatementKind::Out { .. } if body == BodyKind::Gate => "a gate ends in `route …`",
         StatementKind::Out { .. } => "layers hand on what they assign: `h = …`; outputs stand after them",

@@ -13,6 +13,7 @@ use moec_types::{Axis, BinaryOp, DType, Dim, Expr, Size, UnaryOp};
 use thiserror::Error;
 
 use crate::{
+    Phase,
     call::{Arguments, Regroup},
     count::{Fraction, Rounding},
     evaluator::{ChosenFrom, Evaluator, WrongKind},
@@ -107,14 +108,17 @@ const PRIMITIVES: &[Primitive] = &[
     Primitive { name: "fail", form: "fail(\"why\")", takes: Takes::Fail },
 ];
 
+/// Primitives whose arguments are not all values.
+const SPECIAL: [(&str, &str); 2] = [("size", "size(A)"), ("phase", "phase(train = a, infer = b)")];
+
 /// Every primitive's name and form, such as `top_k(x, k over E)`.
 pub fn primitives() -> impl Iterator<Item = (&'static str, &'static str)> {
-    PRIMITIVES.iter().map(|primitive| (primitive.name, primitive.form)).chain([("size", "size(A)")])
+    PRIMITIVES.iter().map(|primitive| (primitive.name, primitive.form)).chain(SPECIAL)
 }
 
 /// The names of all primitives.
 pub(crate) fn names<'n>() -> impl Iterator<Item = &'n str> {
-    PRIMITIVES.iter().map(|primitive| primitive.name).chain(["size"])
+    PRIMITIVES.iter().map(|primitive| primitive.name).chain(SPECIAL.iter().map(|(name, _)| *name))
 }
 
 impl Evaluator {
@@ -485,6 +489,24 @@ impl Evaluator {
         Some(dims.map(|(part, size)| Dim::new(frame.axis(&part.name.text), Size::Fixed(size.unwrap_or(1)))).collect())
     }
 
+    /// `phase(train = a, infer = b)`: the one that the file is checked for; the other is not looked at, as with `if`.
+    pub fn of_phase(&mut self, frame: &mut Frame, arguments: &[Argument], over: &[Name], at: Span) -> Value {
+        let named = |wanted: &str| {
+            arguments.iter().find_map(|argument| match argument {
+                Argument::Named(name, value) if name.text == wanted => Some(value),
+                Argument::Named(..) | Argument::Value(_) | Argument::Regroup { .. } => None,
+            })
+        };
+        let (Some(train), Some(infer), 2, []) = (named("train"), named("infer"), arguments.len(), over) else {
+            let found = "something else than the two, by name".to_owned();
+            return self.fail(WrongForm { name: SPECIAL[1].0, form: SPECIAL[1].1, found, at });
+        };
+        match self.phase {
+            Phase::Train => self.eval(frame, train),
+            Phase::Infer => self.eval(frame, infer),
+        }
+    }
+
     /// `size(A)`: how long an axis is, as a number known now, or a count known when the model runs.
     pub fn size_of_axis(&mut self, frame: &mut Frame, arguments: &[Argument], at: Span) -> Value {
         let name = match arguments {
@@ -496,7 +518,7 @@ impl Evaluator {
         };
         let Some((name, name_at)) = name else {
             let found = "something else than one axis".to_owned();
-            return self.fail(WrongForm { name: "size", form: "size(A)", found, at });
+            return self.fail(WrongForm { name: SPECIAL[0].0, form: SPECIAL[0].1, found, at });
         };
         let axis = frame.axis(name);
         match self.known_dim(frame, &axis, name_at).map(|dim| dim.size) {

@@ -82,6 +82,9 @@ impl Evaluator {
         if local.is_none() && defined.is_none() && function.text == "size" {
             return self.size_of_axis(frame, arguments, at);
         }
+        if local.is_none() && defined.is_none() && function.text == "phase" {
+            return self.of_phase(frame, arguments, over, at);
+        }
         let mut given = Arguments { over: over.to_vec(), ..Arguments::none(at) };
         for argument in arguments {
             match argument {

@@ -10,7 +10,9 @@ use moec_types::Axis;
 use thiserror::Error;
 
 use crate::{
+    Phase,
     config::ConfigEntry,
+    extra::{Also, Extra, Found},
     index::Index,
     scope::{DefinitionId, Definitions, FileId, Frame},
     value::{Operand, Value},
@@ -26,6 +28,8 @@ pub(crate) mod limits {
     pub const CALLS: usize = 64;
     /// Problems after which a check gives up.
     pub const PROBLEMS: usize = 200;
+    /// Steps of one `iterate`.
+    pub const ITERATIONS: i64 = 1024;
     pub const LAYERS: u64 = 100_000;
     pub const AXIS: u64 = 1 << 32;
     pub const EXPERTS: u64 = 1 << 20;
@@ -59,6 +63,11 @@ pub(crate) struct ChosenFrom {
 pub(crate) struct Evaluator {
     pub definitions: Definitions,
     pub config: Vec<ConfigEntry>,
+    pub phase: Phase,
+    pub also: Also,
+    /// What is given on request, where it was found; and as outputs, once it is given.
+    pub found: Vec<Found>,
+    pub extras: Vec<Extra>,
     pub module: Module,
     pub problems: Problems,
     /// What was reported, so that a body evaluated for each of 64 layers complains once.
@@ -83,6 +92,10 @@ impl Evaluator {
         Evaluator {
             definitions,
             config: Vec::new(),
+            phase: Phase::Infer,
+            also: Also::default(),
+            found: Vec::new(),
+            extras: Vec::new(),
             module: Module::new(name),
             problems: Problems::default(),
             reported: BTreeSet::new(),

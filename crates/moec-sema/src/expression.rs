@@ -13,6 +13,7 @@ use crate::{
     builtin,
     call::Arguments,
     evaluator::{Evaluator, WrongKind},
+    iterate::Iterate,
     library,
     scope::{FileId, Frame, Origin},
     spelling::{did_you_mean, listed},
@@ -100,6 +101,10 @@ impl Evaluator {
                         })
                     }
                 }
+            }
+            ExprKind::Iterate { steps, name, initial, until, body } => {
+                let until = until.as_ref();
+                self.iterate(frame, &Iterate { steps, name, initial, until, body }, at)
             }
             ExprKind::Moe(moe) => self.moe(frame, moe, at),
             ExprKind::Scan { over, body } => self.scan(frame, over, body, at),

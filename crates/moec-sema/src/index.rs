@@ -125,6 +125,7 @@ impl Evaluator {
             | ExprKind::Binary(_, _, _)
             | ExprKind::Field { .. }
             | ExprKind::If { .. }
+            | ExprKind::Iterate { .. }
             | ExprKind::Moe(_) => {}
             ExprKind::Scan { over, .. } => self.note_axes(frame, [over]),
         }
@@ -145,11 +146,9 @@ impl Evaluator {
             return;
         }
         let names: Vec<&Name> = match &statement.kind {
-            StatementKind::Param { name, axes, .. } => {
-                self.note_axes(frame, axes.iter().map(|axis| &axis.name));
-                vec![name]
-            }
-            StatementKind::State { name, axes, .. } => {
+            StatementKind::Param { name, axes, .. }
+            | StatementKind::Buffer { name, axes, .. }
+            | StatementKind::State { name, axes, .. } => {
                 self.note_axes(frame, axes.iter().map(|axis| &axis.name));
                 vec![name]
             }
@@ -161,7 +160,10 @@ impl Evaluator {
                 self.note_axes(frame, ty.iter().flat_map(|ty| &ty.axes).map(|axis| &axis.name));
                 Vec::new()
             }
-            StatementKind::Route { .. } | StatementKind::Layers { .. } => Vec::new(),
+            StatementKind::Route { .. }
+            | StatementKind::Layers { .. }
+            | StatementKind::Aux { .. }
+            | StatementKind::Trace { .. } => Vec::new(),
         };
         for name in names {
             self.note_bound(frame, name);

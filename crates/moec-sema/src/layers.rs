@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::{
     evaluator::{Evaluator, limits},
+    extra::Found,
     scope::{BodyKind, Bound, Frame, Origin},
     value::{Part, PartOf, Value},
 };
@@ -33,6 +34,7 @@ struct Carried {
 struct Kind {
     region: RegionId,
     params: Vec<ParamId>,
+    found: Vec<Found>,
 }
 
 impl Evaluator {
@@ -52,7 +54,7 @@ impl Evaluator {
         let mut order = Vec::new();
         for layer in from..to {
             let mark = self.module.mark();
-            let shared = self.shared.len();
+            let (shared, found) = (self.shared.len(), self.found.len());
             let Some(kind) = self.layer(frame, index, layer, &carried, body, at) else {
                 if self.stopped {
                     return;
@@ -60,6 +62,7 @@ impl Evaluator {
                 sound = false;
                 continue;
             };
+            self.found.truncate(found);
             let fingerprint = fingerprint(&self.module, kind.region);
             let candidates = alike.entry(fingerprint).or_default();
             match candidates.iter().find(|known| same_kind(&self.module, &kinds[**known], &kind)) {
@@ -94,8 +97,11 @@ impl Evaluator {
             }
             return;
         }
+        let mut operands: Vec<(ValueId, Span)> = carried.iter().map(|carried| (carried.value, carried.at)).collect();
+        let found: Vec<(RegionId, Vec<Found>)> = kinds.iter().map(|kind| (kind.region, kind.found.clone())).collect();
+        let numbered: Vec<(u32, usize)> = (from..).zip(order.iter().map(|kind| *kind as usize)).collect();
+        let collected = self.collect(frame, &found, &numbered, &mut operands);
         let op = Layers { kinds: kinds.iter().map(|kind| kind.region).collect(), order };
-        let operands: Vec<(ValueId, Span)> = carried.iter().map(|carried| (carried.value, carried.at)).collect();
         let results = self.emit(frame, op, &operands, at);
         for (number, carried) in carried.iter().enumerate() {
             let value = results
@@ -106,6 +112,11 @@ impl Evaluator {
                 self.module.set_name(value, &carried.name);
             }
             give(frame, &carried.name, value);
+        }
+        for (result, found) in collected {
+            if let Some(value) = results.as_ref().and_then(|results| results.get(result)) {
+                self.found.push(Found { value: *value, ..found });
+            }
         }
     }
 
@@ -160,8 +171,11 @@ impl Evaluator {
                     }
                 }
                 StatementKind::Param { .. }
-                | StatementKind::Part { .. }
+                | StatementKind::Buffer { .. }
                 | StatementKind::State { .. }
+                | StatementKind::Aux { .. }
+                | StatementKind::Trace { .. }
+                | StatementKind::Part { .. }
                 | StatementKind::Route { .. }
                 | StatementKind::Out { .. }
                 | StatementKind::Layers { .. } => {}
@@ -182,7 +196,7 @@ impl Evaluator {
     ) -> Option<Kind> {
         let region = self.module.add_region();
         let first_param = self.module.params.len();
-        let before = self.problems.len();
+        let (before, first_found) = (self.problems.len(), self.found.len());
         let mut inside = frame.clone();
         inside.kind = BodyKind::Layer;
         inside.region = region;
@@ -224,10 +238,12 @@ impl Evaluator {
                 _ => return None,
             }
         }
+        let found = self.found_since(first_found, region);
+        results.extend(found.iter().map(|found| found.value));
         self.module.region_mut(region).results = results;
         let made = (first_param..self.module.params.len()).map(|at| ParamId(at as u32));
         let params = made.filter(|param| self.module.param(*param).layers.is_some()).collect();
-        (self.problems.len() == before).then_some(Kind { region, params })
+        (self.problems.len() == before).then_some(Kind { region, params, found })
     }
 }
 
@@ -267,7 +283,9 @@ fn same_kind(module: &Module, a: &Kind, b: &Kind) -> bool {
     let params_alike = a.params.len() == b.params.len()
         && a.params.iter().zip(&b.params).all(|(a, b)| same_param(module.param(*a), module.param(*b)));
     let params: HashMap<ParamId, ParamId> = b.params.iter().copied().zip(a.params.iter().copied()).collect();
-    params_alike && Comparison { module, params, values: HashMap::new() }.regions(a.region, b.region)
+    let found_alike = a.found.len() == b.found.len()
+        && a.found.iter().zip(&b.found).all(|(a, b)| a.kind == b.kind && a.path == b.path);
+    params_alike && found_alike && Comparison { module, params, values: HashMap::new() }.regions(a.region, b.region)
 }
 
 /// Alike but for the layers that they belong to.

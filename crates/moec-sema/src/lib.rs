@@ -7,12 +7,15 @@ mod body;
 mod builtin;
 mod call;
 mod causality;
+mod collect;
 mod config;
 mod count;
 mod elementwise;
 mod evaluator;
 mod expression;
+mod extra;
 mod index;
+mod iterate;
 mod layers;
 mod library;
 mod list;
@@ -34,6 +37,7 @@ use moec_syntax::tree::{Config, File, Item, Model, Weights};
 use thiserror::Error;
 
 pub use builtin::primitives;
+pub use extra::{Also, Extra, ExtraKind};
 pub use index::{Index, ParamFact};
 pub use library::library;
 pub use weights::{Claim, WeightMap};
@@ -41,13 +45,23 @@ pub use weights::{Claim, WeightMap};
 use evaluator::Evaluator;
 use scope::Definitions;
 
-/// Where configuration values come from: later ones win over the file's own defaults.
+/// What a file is checked for: `phase(train = a, infer = b)` is one or the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    Train,
+    #[default]
+    Infer,
+}
+
+/// Where configuration values come from (later ones win over the file's own defaults), and what the file is checked for.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// A checkpoint's `config.json`.
     pub config: Option<serde_json::Value>,
     /// `--set NAME=VALUE`, values in the language's own spelling.
     pub overrides: Vec<(String, String)>,
+    pub phase: Phase,
+    pub also: Also,
 }
 
 /// A configuration entry after evaluation.
@@ -95,6 +109,8 @@ pub struct Checked {
     /// The file's `weights` section, expanded to one claim for each tensor; `None` where it has none.
     pub weights: Option<WeightMap>,
     pub settings: Vec<Setting>,
+    /// The outputs that were asked for beside the model's own; they come after those.
+    pub extras: Vec<Extra>,
     pub serves: Vec<String>,
 }
 
@@ -136,6 +152,7 @@ fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings, index: 
     let mut evaluator = Evaluator::new(definitions, name);
     evaluator.problems = problems;
     evaluator.index = index;
+    (evaluator.phase, evaluator.also) = (settings.phase, settings.also);
     evaluator.configure(sources, sections.config.iter().copied(), &file.serves, settings);
     let Some(model) = sections.model else { return (None, evaluator.problems, evaluator.index) };
     evaluator.model(model);
@@ -149,6 +166,7 @@ fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings, index: 
     }
     let checked = Checked {
         settings: config::settings_of(&evaluator.config),
+        extras: evaluator.extras,
         module: evaluator.module,
         weights,
         serves: file.serves.iter().map(|served| served.text.clone()).collect(),

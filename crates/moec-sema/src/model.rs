@@ -64,6 +64,7 @@ impl Evaluator {
         if self.module.outputs.is_empty() {
             return self.report(NoOutput { at: model.name.at });
         }
+        self.give_extras(&mut frame);
         let results = self.module.outputs.iter().map(|output| output.value).collect();
         self.module.region_mut(region).results = results;
         self.check_params();

@@ -3,7 +3,7 @@
 use miette::Diagnostic;
 use moec_diag::Span;
 use moec_ir::{
-    Param,
+    Param, Role,
     ops::{Op, ParamRef},
 };
 use moec_syntax::tree::{AxisExpr, Expr, Name};
@@ -27,13 +27,51 @@ impl Evaluator {
             shared.map(|expr| self.operand(frame, expr)).filter(|shared| !matches!(shared.value, Value::Nothing));
         let value = match (shared, ty) {
             (Some(shared), Ok(ty)) => self.shared_param(frame, name, &ty, shared),
-            (None, Ok(ty)) => self.own_param(frame, name, axes, ty, at),
+            (None, Ok(ty)) => self.own_param(frame, name, axes, ty, Role::Trained, at),
             (_, Err(Reported)) => Value::Error,
         };
         frame.bind(name, value, Origin::Param);
     }
 
-    fn own_param(&mut self, frame: &mut Frame, name: &Name, axes: &[AxisExpr], ty: TensorType, at: Span) -> Value {
+    /// `buffer T[V]` is a parameter; `buffer T[V] = expression` is computed.
+    pub fn buffer(&mut self, frame: &mut Frame, name: &Name, axes: &[AxisExpr], value: Option<&Expr>, at: Span) {
+        if self.already_named(frame, name) {
+            return;
+        }
+        let ty = self.tensor_type_of(frame, DType::F32, axes);
+        let computed = value.map(|value| self.operand(frame, value));
+        let value = match (computed, ty) {
+            (None, Ok(ty)) => self.own_param(frame, name, axes, ty, Role::Buffer, at),
+            (Some(computed), Ok(ty)) => self.constant(frame, name, &ty, computed),
+            (_, Err(Reported)) => Value::Error,
+        };
+        frame.bind(name, value, Origin::Param);
+    }
+
+    /// A computed value with the axes declared; it may lack some, along which it is constant.
+    fn constant(&mut self, frame: &mut Frame, name: &Name, ty: &TensorType, computed: Operand) -> Value {
+        let at = computed.at;
+        let computed = Operand { value: self.cast(frame, DType::F32, computed, at), at };
+        let Some((value, value_at)) = self.materialise(frame, &computed) else { return Value::Error };
+        let found = self.module.tensor(value);
+        if !found.dims.iter().all(|dim| ty.dims.contains(dim)) {
+            let (name, declared, found) = (name.text.clone(), ty.to_string(), found.to_string());
+            return self.fail(BufferDiffers { name, declared, found, at: value_at });
+        }
+        let value = self.reorder(frame, value, &ty.dims.clone(), value_at);
+        self.call_it(&value, &name.text);
+        value
+    }
+
+    pub fn own_param(
+        &mut self,
+        frame: &mut Frame,
+        name: &Name,
+        axes: &[AxisExpr],
+        ty: TensorType,
+        role: Role,
+        at: Span,
+    ) -> Value {
         if ty.elements().is_none() {
             return match ty.dims.iter().find(|dim| dim.size.fixed().is_none()) {
                 Some(dim) => {
@@ -66,6 +104,7 @@ impl Evaluator {
                     layers: part.layer.map(|layer| vec![layer]),
                     experts: part.experts,
                     storage: DType::F32,
+                    role,
                     at: name.at,
                 });
                 part.params.borrow_mut().insert(name.text.clone(), param);
@@ -197,6 +236,17 @@ impl Evaluator {
         let dim = frame.declared.get(&axis).or_else(|| frame.dims.get(&axis));
         Ok(dim.and_then(|dim| dim.size.fixed()))
     }
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("the buffer `{name}` is declared {declared} and is {found}")]
+#[diagnostic(code(moec::sema::buffer_differs), help("it may have only the axes declared"))]
+struct BufferDiffers {
+    name: String,
+    declared: String,
+    found: String,
+    #[label("this is {found}")]
+    at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

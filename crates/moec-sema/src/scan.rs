@@ -133,7 +133,11 @@ impl Evaluator {
         let mut states = Vec::new();
         let mut sound = true;
         for statement in body {
-            let StatementKind::State { name, axes, initial } = &statement.kind else { continue };
+            let StatementKind::State { name, axes, initial, next } = &statement.kind else { continue };
+            if let Some(next) = next {
+                self.report(OnStepInScan { name: name.text.clone(), at: next.at });
+                sound = false;
+            }
             let state = self.state(frame, inside, (name, axes, initial), region);
             sound &= state.is_some();
             let value = state.as_ref().map_or(Value::Error, |state| Value::Tensor(state.arg));
@@ -266,6 +270,15 @@ fn what_it_is(op: &Op) -> &'static str {
         Op::Route(_) | Op::Dispatch(_) | Op::Experts(_) | Op::Combine(_) => "a `moe` layer",
         _ => "this",
     }
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("`{name}` goes from position to position, and has no steps")]
+#[diagnostic(code(moec::sema::on_step_in_scan), help("give it its next value by assigning: `{name} = …`"))]
+struct OnStepInScan {
+    name: String,
+    #[label("not in a scan")]
+    at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

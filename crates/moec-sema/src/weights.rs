@@ -88,7 +88,8 @@ impl Evaluator {
             }
         }
         for (number, target) in targets.iter().enumerate() {
-            if !bound.contains_key(&number) && !known.meant.contains(&number) && !target.shared {
+            let needed = !target.shared && self.module.param(target.param).initial().is_none();
+            if needed && !bound.contains_key(&number) && !known.meant.contains(&number) {
                 let (path, at) = (target.path.clone(), self.module.param(target.param).at);
                 self.report(Unbound { path, at, section_at: section.name.at });
             }
@@ -143,15 +144,19 @@ impl Evaluator {
         fn add(statements: &[Statement], known: &mut BTreeSet<String>) {
             for statement in statements {
                 match &statement.kind {
-                    StatementKind::Param { name, .. } | StatementKind::Part { name, .. } => {
+                    StatementKind::Param { name, .. }
+                    | StatementKind::Buffer { name, .. }
+                    | StatementKind::State { name, .. }
+                    | StatementKind::Part { name, .. } => {
                         known.insert(name.text.clone());
                     }
                     StatementKind::Layers { body, .. } => add(body, known),
-                    StatementKind::State { .. }
-                    | StatementKind::Let { .. }
+                    StatementKind::Let { .. }
                     | StatementKind::Assign { .. }
                     | StatementKind::Route { .. }
-                    | StatementKind::Out { .. } => {}
+                    | StatementKind::Out { .. }
+                    | StatementKind::Aux { .. }
+                    | StatementKind::Trace { .. } => {}
                 }
             }
         }

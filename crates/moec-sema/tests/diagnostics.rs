@@ -30,7 +30,11 @@ fn settings_of(path: &std::path::Path, text: &str) -> Settings {
     let json = fs::read_to_string(path.with_extension("json")).ok();
     let config = json.map(|json| serde_json::from_str(&json).expect("the configuration is JSON"));
     let sets = text.lines().filter_map(|line| line.strip_prefix("//! --set ")?.split_once('='));
-    Settings { config, overrides: sets.map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
+    Settings {
+        config,
+        overrides: sets.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        ..Settings::default()
+    }
 }
 
 #[test]

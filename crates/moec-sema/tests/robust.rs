@@ -34,7 +34,7 @@ fn texts() -> Vec<String> {
 /// Few layers, where a file has many, so that many variants can be checked.
 fn small(text: &str) -> Settings {
     let layers = text.contains("num_hidden_layers").then(|| ("L".to_owned(), "2".to_owned()));
-    Settings { config: None, overrides: layers.into_iter().collect() }
+    Settings { overrides: layers.into_iter().collect(), ..Settings::default() }
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn absurd_settings() {
     let text = &texts()[0];
     for value in ["0", "-1", "1", "3", "4294967296", "9223372036854775807", "1e300", "true", "\"x\"", "[]"] {
         for name in ["V", "D", "L", "H", "KV", "Hd", "E", "K", "F", "window", "eps", "theta", "act", "tied"] {
-            let settings = Settings { config: None, overrides: vec![(name.to_owned(), value.to_owned())] };
+            let settings = Settings { overrides: vec![(name.to_owned(), value.to_owned())], ..Settings::default() };
             problems_of(text, &settings);
         }
     }
@@ -86,7 +86,7 @@ fn absurd_settings() {
         ["[]", "3", "null", "{\"hidden_size\": []}", "{\"rope_parameters\": 3, \"architectures\": {\"a\": 1}}"]
     {
         let config = serde_json::from_str(config).unwrap();
-        problems_of(text, &Settings { config: Some(config), overrides: Vec::new() });
+        problems_of(text, &Settings { config: Some(config), ..Settings::default() });
     }
 }
 

@@ -164,10 +164,13 @@ pub struct Statement {
 pub enum StatementKind {
     /// `param W[E, D]`; `param head[V, D] = if tied { table }` shares where the expression gives a parameter.
     Param { name: Name, axes: Vec<AxisExpr>, shared: Option<Expr> },
+    /// `buffer T[V]`: a parameter that is not trained; `buffer T[V] = expression`: a constant that is computed.
+    Buffer { name: Name, axes: Vec<AxisExpr>, value: Option<Expr> },
+    /// In a `scan`, `state h[Head, Dv] = 0.0`: what it carries from position to position, and what that is before the first.
+    /// Elsewhere, `state b[E] = 0.0 on step b + 0.001`: what the model keeps from step to step.
+    State { name: Name, axes: Vec<AxisExpr>, initial: Expr, next: Option<Expr> },
     /// `part attn = attention(8)`: an instance of a block, whose parameters live under `attn`.
     Part { name: Name, value: Expr },
-    /// `state h[Head, Dv] = 0.0`: what a `scan` carries from position to position, and what it is before the first.
-    State { name: Name, axes: Vec<AxisExpr>, initial: Expr },
     /// `let (v, i) = top_k(…)`
     Let { pattern: Pattern, value: Expr },
     /// `h = h + attn(h)`: a new value for a name that a `let` introduced, or the next value of a `state`.
@@ -176,6 +179,10 @@ pub enum StatementKind {
     Route { value: Expr },
     /// `out expr`, and in a model `out logits: f32[S, V] = expr`.
     Out { name: Option<Name>, ty: Option<TypeExpr>, value: Expr },
+    /// `aux balance(0.01) = expression`: a loss, given on request, and how much it counts.
+    Aux { name: Name, coefficient: Option<Expr>, value: Expr },
+    /// `trace load = expression`: given on request.
+    Trace { name: Name, value: Expr },
     /// `layers l in 0..L { … }`
     Layers { index: Name, from: Expr, to: Expr, body: Vec<Statement> },
 }
@@ -233,6 +240,14 @@ pub enum ExprKind {
         condition: Expr,
         yes: Expr,
         no: Option<Expr>,
+    },
+    /// `iterate 8 (z = l, until = 1e-4) { … }`
+    Iterate {
+        steps: Expr,
+        name: Name,
+        initial: Expr,
+        until: Option<Expr>,
+        body: Expr,
     },
     /// `moe { gate g(…); experts a × 8, b × 1; always c }`
     Moe(Moe),

@@ -64,6 +64,10 @@ fn show(expr: &Expr) -> String {
             let no = no.as_ref().map_or(String::new(), |no| format!(" else {}", show(no)));
             format!("if {} then {}{no}", show(condition), show(yes))
         }
+        ExprKind::Iterate { steps, name, initial, until, body } => {
+            let until = until.as_ref().map_or(String::new(), |until| format!(" until {}", show(until)));
+            format!("iterate {} ({} = {}{until}) {}", show(steps), name.text, show(initial), show(body))
+        }
         ExprKind::Moe(moe) => {
             let member = |member: &BankMember| {
                 member
@@ -79,7 +83,7 @@ fn show(expr: &Expr) -> String {
 
 fn statement(statement: &Statement) -> String {
     match &statement.kind {
-        StatementKind::State { name, axes, initial } => {
+        StatementKind::State { name, axes, initial, next: _ } => {
             format!("state {}[{}] = {}", name.text, joined(axes, axis), show(initial))
         }
         StatementKind::Let { pattern: Pattern::Name(name), value } => format!("let {} = {}", name.text, show(value)),

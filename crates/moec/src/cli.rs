@@ -55,6 +55,29 @@ pub struct Settings {
     /// A configuration value in the language's spelling, e.g. `--set L=4`; wins over everything. May be repeated.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub set: Vec<(String, String)>,
+    /// What the model is for: `phase(train = …, infer = …)` of a spec is one or the other.
+    #[arg(long, value_enum, default_value = "infer")]
+    pub phase: Phase,
+    /// Give these as further outputs, named by their paths. May be repeated.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
+    pub also: Vec<Also>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Phase {
+    Train,
+    #[default]
+    Infer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Also {
+    /// Losses, and `aux`, the sum of them all by their coefficients.
+    Aux,
+    /// What the spec traces.
+    Trace,
+    /// The next value of every state.
+    State,
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

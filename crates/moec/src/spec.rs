@@ -49,7 +49,19 @@ pub fn load(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) ->
         Some(tree) if problems.is_empty() => tree,
         Some(_) | None => return Err(Failure::problems(problems, &sources)),
     };
-    let settings = moec_sema::Settings { config: config_of(settings, checkpoint)?, overrides: settings.set.clone() };
+    let settings = moec_sema::Settings {
+        config: config_of(settings, checkpoint)?,
+        overrides: settings.set.clone(),
+        phase: match settings.phase {
+            cli::Phase::Train => moec_sema::Phase::Train,
+            cli::Phase::Infer => moec_sema::Phase::Infer,
+        },
+        also: moec_sema::Also {
+            aux: settings.also.contains(&cli::Also::Aux),
+            trace: settings.also.contains(&cli::Also::Trace),
+            state: settings.also.contains(&cli::Also::State),
+        },
+    };
     let checked = check(&mut sources, &tree, &settings)?;
     Ok(Loaded { checked, sources })
 }

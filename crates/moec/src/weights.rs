@@ -38,11 +38,20 @@ impl<'a> FromCheckpoint<'a> {
 
 impl Instances for FromCheckpoint<'_> {
     fn load(&self, param: u32, layer: u32, expert: u32) -> Loaded<'_> {
-        let claim = self.claims.get(&(param, layer, expert)).ok_or("no tensor is bound to it")?;
+        let Some(claim) = self.claims.get(&(param, layer, expert)) else {
+            return initial(&self.module.params[param as usize]).ok_or_else(|| "no tensor is bound to it".into());
+        };
         let tensor = self.checkpoint.tensor(&claim.tensor).ok_or("the checkpoint lost its tensor")?;
         let axes = axes(self.module.param(claim.param), claim.layout.iter().flatten());
         Ok(Instance { axes, values: values(&tensor).ok_or("its elements are of another type")? })
     }
+}
+
+/// A state that nothing was said of begins the same everywhere.
+fn initial<'a>(param: &Param) -> Option<Instance<'a>> {
+    let count = usize::try_from(param.ty.elements()?).ok()?;
+    let values = Values::F32(Cow::Owned(vec![param.initial()?; count]));
+    Some(Instance { axes: axes(param, param.ty.axes()), values })
 }
 
 fn axes<'a>(param: &Param, order: impl Iterator<Item = &'a Axis>) -> Vec<(String, u64)> {
@@ -116,6 +125,9 @@ fn check(
     problems: &mut Problems,
 ) {
     let Some(tensor) = tensors.get(path) else {
+        if param.initial().is_some() {
+            return;
+        }
         // Other parameters are spelled like it, and right: whoever is looked for belongs to nobody.
         let strays = tensors.keys().filter(|name| !known.contains(*name));
         let near = strays.map(|name| (strsim::normalized_levenshtein(name, path), name));
@@ -154,7 +166,9 @@ pub fn path(param: &Param, layer: u32, expert: u32) -> String {
 impl Instances for FromTensors<'_> {
     fn load(&self, param: u32, layer: u32, expert: u32) -> Loaded<'_> {
         let param = &self.module.params[param as usize];
-        let tensor = self.tensors.get(&path(param, layer, expert)).ok_or("it was there a moment ago")?;
+        let Some(tensor) = self.tensors.get(&path(param, layer, expert)) else {
+            return initial(param).ok_or_else(|| "it was there a moment ago".into());
+        };
         let values = match tensor.dtype {
             DType::F32 | DType::Bf16 | DType::F16 => {
                 Values::F32(Cow::Owned(tensors::floats(tensor).ok_or("its elements are no floats")?))

@@ -27,7 +27,7 @@ fn module() -> Module {
     let (tree, problems) = moec_syntax::parse(&mut sources, path, &text);
     assert!(problems.is_empty(), "{problems:?}");
     let overrides = [("D", WIDTH.to_string()), ("F", "2".to_owned())].map(|(name, value)| (name.to_owned(), value));
-    let settings = Settings { config: None, overrides: overrides.to_vec() };
+    let settings = Settings { overrides: overrides.to_vec(), ..Settings::default() };
     let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &settings);
     assert!(problems.is_empty(), "{problems:?}");
     checked.expect("no problems").module

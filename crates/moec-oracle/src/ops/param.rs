@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use moec_ir::ParamId;
+use moec_types::Dim;
 
 use super::Pass;
 use crate::error::EvalError;
 use crate::session::fits;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 
 impl Pass<'_> {
     pub(super) fn param(&self, id: ParamId) -> Result<Arc<Tensor>, EvalError> {
@@ -16,7 +17,12 @@ impl Pass<'_> {
         let expert = param.experts.and(self.expert).map_or(0, |(rank, _)| rank);
         let path = || instance_path(&param.path, self.layers.last().map(|layer| layer.number), expert);
         let Some(value) = self.weights.instance(id, layer, expert) else {
-            return Err(EvalError::MissingWeights { path: path() });
+            let Some((initial, count)) = param.initial().zip(param.ty.elements()) else {
+                return Err(EvalError::MissingWeights { path: path() });
+            };
+            let size = |dim: &Dim| dim.size.fixed().expect("parameters have fixed sizes") as usize;
+            let axes = param.ty.dims.iter().map(|dim| (dim.axis.clone(), size(dim))).collect();
+            return Ok(Arc::new(Tensor::new(axes, Data::F32(vec![initial; count as usize]))));
         };
         if !fits(&value, &param.ty) {
             let (found, wants) = (value.to_string(), param.ty.to_string());

@@ -58,6 +58,7 @@ impl Build {
             layers,
             experts: experts.map(|(first, count)| moec_ir::Experts { first, count }),
             storage: DType::F32,
+            role: moec_ir::Role::Trained,
             at: Span::NONE,
         })
     }

@@ -250,6 +250,7 @@ impl Builder<'_> {
             Rule::condition => return self.condition(pair),
             Rule::moe => self.moe(pair, &mut height),
             Rule::scan => self.scan(pair, &mut height),
+            Rule::iterate => self.iterate(pair, &mut height),
             Rule::call => self.call(pair, &mut height),
             other => unreachable!("the grammar has no operand {other:?}"),
         };
@@ -319,6 +320,29 @@ impl Builder<'_> {
         *height = (*height).max(self.tallest);
         self.tallest = self.tallest.max(outside);
         ExprKind::Scan { over, body }
+    }
+
+    fn iterate(&mut self, pair: Pair<Rule>, height: &mut u32) -> ExprKind {
+        let rule = pair.as_rule();
+        let mut parts = children(pair);
+        let count = given(&mut parts, rule);
+        let at = self.at(&count);
+        let steps = match children(count).next() {
+            Some(count) => {
+                let built = self.primary(count);
+                *height = (*height).max(built.height);
+                built.expr
+            }
+            None => nothing(at),
+        };
+        let name = self.name(given(&mut parts, rule));
+        let initial = self.counted(given(&mut parts, rule), height);
+        let (mut until, mut body) = (None, given(&mut parts, rule));
+        if body.as_rule() == Rule::until {
+            until = children(body).next().map(|value| self.counted(value, height));
+            body = given(&mut parts, rule);
+        }
+        ExprKind::Iterate { steps, name, initial, until, body: self.counted(body, height) }
     }
 
     fn call(&mut self, pair: Pair<Rule>, height: &mut u32) -> ExprKind {

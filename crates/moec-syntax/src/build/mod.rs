@@ -104,11 +104,18 @@ fn is_fixed(rule: Rule) -> bool {
             | Rule::word_always
             | Rule::word_param
             | Rule::word_part
-            | Rule::word_state
             | Rule::word_let
             | Rule::word_route
             | Rule::word_out
             | Rule::word_layers
+            | Rule::word_buffer
+            | Rule::word_state
+            | Rule::word_on
+            | Rule::word_step
+            | Rule::word_aux
+            | Rule::word_trace
+            | Rule::word_iterate
+            | Rule::word_until
             | Rule::word_if
             | Rule::word_else
             | Rule::word_moe

@@ -27,16 +27,40 @@ impl Builder<'_> {
                 }
                 StatementKind::Param { name, axes, shared }
             }
-            Rule::part => StatementKind::Part { name: self.name(next()), value: self.expression(next()) },
+            Rule::buffer => {
+                let name = self.name(next());
+                let (mut axes, mut value) = (Vec::new(), None);
+                for part in parts {
+                    match part.as_rule() {
+                        Rule::axes => axes = self.axes(part),
+                        _ => value = Some(self.expression(part)),
+                    }
+                }
+                StatementKind::Buffer { name, axes, value }
+            }
             Rule::state => {
                 let name = self.name(next());
-                let (mut axes, mut part) = (Vec::new(), next());
+                let mut part = next();
+                let mut axes = Vec::new();
                 if part.as_rule() == Rule::axes {
                     axes = self.axes(part);
                     part = next();
                 }
-                StatementKind::State { name, axes, initial: self.expression(part) }
+                let initial = self.expression(part);
+                let next = parts.next().and_then(|on_step| children(on_step).next());
+                StatementKind::State { name, axes, initial, next: next.map(|next| self.expression(next)) }
             }
+            Rule::aux => {
+                let name = self.name(next());
+                let (mut coefficient, mut part) = (None, next());
+                if part.as_rule() == Rule::coefficient {
+                    coefficient = children(part).next().map(|value| self.expression(value));
+                    part = next();
+                }
+                StatementKind::Aux { name, coefficient, value: self.expression(part) }
+            }
+            Rule::trace => StatementKind::Trace { name: self.name(next()), value: self.expression(next()) },
+            Rule::part => StatementKind::Part { name: self.name(next()), value: self.expression(next()) },
             Rule::let_value => StatementKind::Let { pattern: self.pattern(next()), value: self.expression(next()) },
             Rule::assign => StatementKind::Assign { name: self.name(next()), value: self.expression(next()) },
             Rule::route => StatementKind::Route { value: self.expression(next()) },

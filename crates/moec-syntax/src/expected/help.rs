@@ -43,6 +43,10 @@ impl Reader<'_> {
             }
             return nearest(found, &ITEM_WORDS).map(|meant| format!("did you mean `{meant}`?"));
         }
+        let iterates = (1..=3).any(|back| self.before(at, back) == "iterate");
+        if iterates || expected.contains(&Rule::until) {
+            return Some("it is written `iterate 8 (z = x) { f(z) }`, or `(z = x, until = 1e-4)`".into());
+        }
         let help = match found {
             "=" if continues => "to compare, write `==`; to give a name a new value, begin with the name",
             "*" if before == "*" => "a power is written `^`",
@@ -144,6 +148,9 @@ fn form(word: &str, place: Place) -> Option<&'static str> {
         (Place::Statement, "part") => "part norm = rms_norm(eps over D)",
         (Place::Statement, "state") => "state h[D] = 0.0",
         (Place::Statement, "let") => "let name = expression",
+        (Place::Statement, "buffer") => "buffer table[V]",
+        (Place::Statement, "aux") => "aux balance(0.01) = expression",
+        (Place::Statement, "trace") => "trace load = expression",
         (Place::Statement, "layers") => "layers l in 0..L { … }",
         _ => return None,
     };
@@ -153,11 +160,11 @@ fn form(word: &str, place: Place) -> Option<&'static str> {
 fn foreign_statement(word: &str) -> Option<&'static str> {
     match word {
         "return" | "output" | "yield" => Some("a value is given with `out`, a route with `route`"),
-        "for" | "while" | "loop" | "repeat" => {
-            Some("layers repeat with `layers l in 0..L { … }`, positions with `scan over S { … }`; nothing else loops")
-        }
+        "for" | "while" | "loop" | "repeat" => Some(
+            "layers repeat with `layers l in 0..L { … }`, positions with `scan over S { … }`, an expression with `iterate 8 (z = x) { … }`",
+        ),
         "var" | "const" | "set" | "val" => Some("a value is named with `let name = …`"),
-        "weight" | "parameter" | "buffer" => Some("a parameter is declared with `param W[E, D]`"),
+        "weight" | "parameter" => Some("a parameter is declared with `param W[E, D]`"),
         _ => None,
     }
 }

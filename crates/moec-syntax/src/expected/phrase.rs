@@ -65,6 +65,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         | Rule::condition
         | Rule::moe
         | Rule::scan
+        | Rule::iterate
         | Rule::call
         | Rule::argument
         | Rule::named
@@ -105,12 +106,21 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::word_always => Firm("`always`"),
         Rule::param | Rule::word_param => Firm("`param`"),
         Rule::part | Rule::word_part => Firm("`part`"),
-        Rule::state | Rule::word_state => Firm("`state`"),
         Rule::let_value | Rule::word_let => Firm("`let`"),
         Rule::assign => Firm("an assignment"),
         Rule::route | Rule::word_route => Firm("`route`"),
         Rule::out | Rule::word_out => Firm("`out`"),
         Rule::layers | Rule::word_layers => Firm("`layers`"),
+        Rule::buffer | Rule::word_buffer => Firm("`buffer`"),
+        Rule::state | Rule::word_state => Firm("`state`"),
+        Rule::on_step | Rule::word_on => Loose("`on step`"),
+        Rule::word_step => Firm("`step`"),
+        Rule::aux | Rule::word_aux => Firm("`aux`"),
+        Rule::coefficient => Loose("`(`"),
+        Rule::trace | Rule::word_trace => Firm("`trace`"),
+        Rule::word_iterate => Firm("`iterate`"),
+        Rule::steps => Firm("how often, such as `8`"),
+        Rule::until | Rule::word_until => Firm("`until`"),
         Rule::word_if => Firm("`if`"),
         Rule::word_else => Loose("`else`"),
         Rule::word_moe => Firm("`moe`"),

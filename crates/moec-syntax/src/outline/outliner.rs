@@ -70,7 +70,8 @@ pub const ITEM_WORDS: [&str; 9] = ["serves", "use", "config", "model", "weights"
 /// Words that begin an item in other languages.
 const FOREIGN_ITEM_WORDS: [&str; 8] = ["def", "func", "function", "import", "include", "class", "struct", "router"];
 /// The words that begin a statement. They are reserved, so each is a sure sign of one.
-pub const STATEMENT_WORDS: [&str; 7] = ["param", "part", "state", "let", "route", "out", "layers"];
+pub const STATEMENT_WORDS: [&str; 10] =
+    ["param", "buffer", "part", "state", "let", "route", "out", "aux", "trace", "layers"];
 pub(super) const RESERVED_IN_EXPRESSIONS: [&str; 7] = ["if", "else", "or", "and", "not", "in", "over"];
 
 impl<'a> Outliner<'a> {

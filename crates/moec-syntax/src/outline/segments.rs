@@ -81,7 +81,10 @@ impl Outliner<'_> {
         let in_braces = self.stack.last().is_some_and(|opener| opener.bracket == Bracket::Brace);
         self.is_word(at)
             && self.word(at + 1) == "="
-            && !matches!(before, "let" | "part" | "param" | "out" | "(" | "[" | "," | ":" | ".")
+            && !matches!(
+                before,
+                "let" | "part" | "param" | "buffer" | "state" | "out" | "aux" | "trace" | "(" | "[" | "," | ":" | "."
+            )
             && (first || !in_braces && (matches!(before, "{" | "}") || self.ends_expression(at - 1)))
     }
 

@@ -65,7 +65,7 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let name = arguments.output.as_deref().map(model_name).transpose()?;
 
     let mut sources = family.sources.clone();
-    let settings = moec_sema::Settings { config: Some(config), overrides: Vec::new() };
+    let settings = moec_sema::Settings { config: Some(config), ..moec_sema::Settings::default() };
     let checked = spec::check(&mut sources, &family.tree, &settings)?;
     let folder = arguments.dir.file_name().map_or("the checkpoint".into(), |name| name.to_string_lossy().into_owned());
     let text = fill_in(&family, &checked.settings, name.as_deref(), &folder);

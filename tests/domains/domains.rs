@@ -90,7 +90,7 @@ impl Domain {
         let mut sources = SourceMap::default();
         let (tree, problems) = moec_syntax::parse(&mut sources, &self.spec, &text);
         assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
-        let settings = Settings { config: None, overrides: self.set.clone() };
+        let settings = Settings { overrides: self.set.clone(), ..Settings::default() };
         let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &settings);
         assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
         checked.expect("no problems").module

@@ -103,12 +103,16 @@ class Case:
     def W(self, path="ffn.gate.W", axis="E", E=None, seed=2.0, scale=1.0):
         return self.param(path, "D " + axis, self.D, E or self.E, seed, scale)
 
+    def choose(self, i, w):
+        """The route's record."""
+        self.routes.append({"i": i.ravel().tolist(), "w": [round(float(v), 7) for v in w.ravel()]})
+        self.i, self.w = i, w
+
     def combine(self, i, w, experts, x=None):
         """The route's record, and y[t] = sum over k of w * expert_i(x[t]); -1 is no choice."""
         x = self.x if x is None else x
         w = np.where(i >= 0, w, 0.0)
-        self.routes.append({"i": i.ravel().tolist(), "w": [round(float(v), 7) for v in w.ravel()]})
-        self.i, self.w = i, w
+        self.choose(i, w)
         y = np.zeros_like(x)
         for t, k in np.ndindex(i.shape):
             if i[t, k] >= 0:
@@ -418,9 +422,9 @@ def multi_head(c):
     k, width = c.sizes(K=(2, 3), W=(8, 14))
     narrow = width // 2
     parts = (c.x @ c.param("ffn.into", "D W", c.D, width, 27.0)).reshape(c.T, 2, narrow)
-    W = c.param("ffn.bank.gate.W", "D E", narrow, c.E, 2.0)
-    a = c.param("ffn.bank.experts[e].up", "D F", narrow, c.H, 10.0, each=1.0, count=c.E)
-    b = c.param("ffn.bank.experts[e].down", "F D", c.H, narrow, 20.0, each=1.0, count=c.E)
+    W = c.param("ffn.parted.gate.W", "D E", narrow, c.E, 2.0)
+    a = c.param("ffn.parted.experts[e].up", "D F", narrow, c.H, 10.0, each=1.0, count=c.E)
+    b = c.param("ffn.parted.experts[e].down", "F D", c.H, narrow, 20.0, each=1.0, count=c.E)
     experts = [lambda x, a=a, b=b: relu(x @ a) @ b for a, b in zip(a, b)]
     outs = []
     for part in (parts[:, 0], parts[:, 1]):
@@ -637,12 +641,138 @@ def chosen(w, i, size):
 @technique("attention_experts")
 def attention_experts(c):
     k, width, at = c.sizes(K=(2, 3)), 5 if c.kind == "odd" else 4, "attention."
-    w, i = c.top_k(softmax(c.x @ c.W(at + "W")), k)
-    q = c.x @ c.param(at + "query", "D E Dh", c.D, c.E * width, 10.0)
+    w, i = c.top_k(softmax(c.x @ c.W(at + "choose.W")), k)
+    c.choose(i, normalise(w))
+    heads = dict(each=1.0, count=c.E)
+    query = np.array(c.param(at + "query.experts[e].W", "D Dh", c.D, width, 10.0, **heads))
+    output = np.array(c.param(at + "output.experts[e].W", "Dh D", width, c.D, 40.0, **heads))
     keys = c.x @ c.param(at + "key", "D Dh", c.D, width, 11.0)
     values = c.x @ c.param(at + "value", "D Dh", c.D, width, 12.0)
-    y = attention(c, q.reshape(c.T, c.E, width), keys, values) * chosen(normalise(w), i, c.E)[..., None]
-    return y.reshape(c.T, -1) @ c.param(at + "output", "E Dh D", c.E * width, c.D, 13.0)
+    # All heads, then those that were chosen.
+    y = attention(c, np.einsum("td,edh->teh", c.x, query), keys, values) * chosen(normalise(w), i, c.E)[..., None]
+    return np.einsum("teh,ehd->td", y, output)
+
+
+@technique("switch_head")
+def switch_head(c):
+    k, heads, own, at = *c.sizes(K=2, Heads=(2, 3), Each=(4, 3)), "attention."
+    if c.kind == "odd":
+        del c.set["E"]
+    width = c.H if c.kind == "odd" else 4
+    routed = []
+    for name, seed in (("source", 2.0), ("destination", 3.0)):
+        scores = sigmoid(c.x @ c.param(at + name + ".W", "D Head Own", c.D, heads * own, seed)).reshape(c.T, heads, own)
+        w, i = c.top_k(scores, k)
+        routed.append(np.stack([chosen(w[:, h], i[:, h], own) for h in range(heads)], 1))
+        c.choose((i + own * np.arange(heads)[:, None]).reshape(c.T, -1), w.reshape(c.T, -1))
+    source, destination = routed
+    bank = dict(each=1.0, count=heads * own)
+    value = np.array(c.param(at + "value.experts[e].W", "D Dh", c.D, width, 10.0, **bank)).reshape(heads, own, c.D, width)
+    output = np.array(c.param(at + "output.experts[e].W", "Dh D", width, c.D, 40.0, **bank)).reshape(heads, own, width, c.D)
+    q, keys = ((c.x @ c.param(at + name, "D Head Dh", c.D, heads * width, seed)).reshape(c.T, heads, width)
+               for name, seed in (("query", 11.0), ("key", 12.0)))
+    y = attention(c, q, keys, np.einsum("the,td,hedw->thw", source, c.x, value))
+    return np.einsum("the,thw,hewd->td", destination, y, output)
+
+
+def subset(c, where, first, count, x, seed):
+    """A gate's softmax over some experts, as weights of each."""
+    p = softmax(x @ c.W(where + ".W", "Some", count, seed))
+    c.choose(np.tile(np.arange(count) + first, (c.T, 1)), p)
+    return p
+
+
+@technique("multi_gate", "w=0.200796 0.0978 0.005124 0.383124; sum_w=16; first=14.02908; first_sum=-0.95809")  # G19, the first task
+def multi_gate(c):
+    c.sizes()
+    experts = c.mlps("experts.experts[e]")
+    outs = np.stack([f(c.x) for f in experts], 1)
+    all_ = np.tile(np.arange(c.E), (c.T, 1))
+    ps = [softmax(c.x @ c.W(name + ".W", seed=seed)) for name, seed in (("gate1", 2.0), ("gate2", 3.0))]
+    c.choose(all_, ps[1])
+    c.choose(all_, ps[0])
+    c.routes.reverse()
+    ys = [np.einsum("te,ted->td", p, outs) for p in ps]
+    c.first = ys[0]
+    towers = [c.param(name + ".W", "D Out", c.D, c.D, seed) for name, seed in (("tower1", 50.0), ("tower2", 51.0))]
+    return np.concatenate([y @ tower for y, tower in zip(ys, towers)], 1)
+
+
+@technique("progressive_extraction")
+def progressive_extraction(c):
+    own, common = c.sizes(Own=2, Common=(2, 1))
+    if c.kind == "odd":
+        del c.set["E"]
+    n = 2 * own + common
+    one, two = (c.mlps(name + ".experts[e]", n, seeds=seeds) for name, seeds in (("bank1", (10.0, 20.0)), ("bank2", (60.0, 80.0))))
+    def mix(p, first, experts, xs):
+        return sum(p[:, j : j + 1] * experts[first + j](xs[first + j]) for j in range(p.shape[1]))
+    p1 = subset(c, "first1", 0, own + common, c.x, 2.0)
+    pc = subset(c, "common1", 0, n, c.x, 3.0)
+    p2 = subset(c, "second1", own, own + common, c.x, 4.0)
+    first, both, second = mix(p1, 0, one, [c.x] * n), mix(pc, 0, one, [c.x] * n), mix(p2, own, one, [c.x] * n)
+    xs = [first] * own + [both] * common + [second] * own
+    q1, q2 = subset(c, "first2", 0, own + common, first, 5.0), subset(c, "second2", own, own + common, second, 6.0)
+    return np.concatenate([mix(q1, 0, two, xs), mix(q2, own, two, xs)], 1)
+
+
+@technique("by_outputs")
+def by_outputs(c):
+    r = c.sizes(R=(3, 4))
+    c.set.pop("H", None)
+    tau, e = 0.5, dict(each=1.0, count=c.E)
+    base = c.x @ c.param("base", "D Out", c.D, c.D, 32.0)
+    downs = c.param("adapters.experts[e].A", "D R", c.D, r, 10.0, **e)
+    ups = c.param("adapters.experts[e].B", "R D", r, c.D, 40.0, **e)
+    outs = np.stack([c.x @ a @ b for a, b in zip(downs, ups)], 1)
+    flat = unit(outs.reshape(c.T, -1))
+    p = softmax(flat @ c.param("W", "All G", c.E * c.D, c.E, 2.0) / tau)
+    c.choose(np.tile(np.arange(c.E), (c.T, 1)), np.ones((c.T, c.E)))
+    return base + np.einsum("te,ted->td", p, outs)
+
+
+@technique("three_banks")
+def three_banks(c):
+    e, domains, tasks = c.sizes(E=(4, 6), Domains=3, Tasks=(2, 3))
+    domain, task = c.ids("domain", np.arange(c.T) * 5 % domains), 1
+    p = softmax(c.x @ c.W("common.gate.W", E=e))
+    common = c.dense(p, c.mlps("common.experts[e]", e))
+    def bank(experts, gate, count, own, seeds, seed):
+        z = c.x @ c.param(gate + ".W", "D Others", c.D, count, seed)
+        share = sigmoid(c.values(gate + ".share", "", [0.3 + 0.1 * count])[0])
+        mine = np.arange(count) == np.broadcast_to(own, c.T)[:, None]
+        w = np.where(mine, share, (1 - share) * softmax(np.where(mine, -np.inf, z)))
+        return c.dense(w, c.mlps(experts + ".experts[e]", count, seeds=seeds))
+    of_domain = bank("domains", "of_domain", domains, domain, (40.0, 50.0), 3.0)
+    of_task = bank("tasks", "of_task", tasks, task, (60.0, 80.0), 4.0)
+    fuse = softmax(c.values("fuse", "Three", [0.5, -0.2, 0.1]))
+    return fuse[0] * common + fuse[1] * of_domain + fuse[2] * of_task
+
+
+@technique("self_contrast")
+def self_contrast(c):
+    k, v = c.sizes(K=(2, 3), V=(12, 7))
+    s = c.x @ c.W("W")
+    head, experts = c.param("head", "D V", c.D, v, 45.0), c.mlps("experts.experts[e]")
+    z, i = c.top_k(s, k + 1)
+    log_softmax = lambda x: x - x.max(-1, keepdims=True) - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True))
+    strong = log_softmax((c.x + c.combine(i[:, :k], softmax(z[:, :k]), experts)) @ head)
+    weak = log_softmax((c.x + c.combine(i[:, k:], softmax(z[:, k:]), experts)) @ head)
+    return np.where(strong >= strong.max(1, keepdims=True) + math.log(0.1), 1.5 * strong - 0.5 * weak, -30.0)
+
+
+@technique("halting")
+def halting(c):
+    k = c.sizes(K=(2, 3))
+    W, experts, h = c.W(scale=0.1), c.mlps(), c.x
+    halt, bias = c.param("halt", "D", 1, c.D, 46.0, scale=0.1)[0], c.values("halt_bias", "", [-0.4])[0]
+    y, left = 0.0, np.ones((c.T, 1))
+    for l in range(3):
+        w, i = c.top_k(softmax(h @ W), k)
+        h = h + c.combine(i, normalise(w), experts, h)
+        stop = 1.0 if l == 2 else sigmoid(h @ halt + bias)[:, None]
+        y, left = y + left * stop * h, left * (1 - stop)
+    return y
 
 
 @technique("mixture_of_heads")
@@ -672,6 +802,8 @@ def check(spec, c, y, golden):
         "norm": np.linalg.norm(y),
         "sum": y.sum(),
         "active": int((c.i >= 0).sum()),
+        "first": np.linalg.norm(getattr(c, "first", 0)),
+        "first_sum": np.sum(getattr(c, "first", 0)),
     }
     for part in golden.split("; "):
         name, wanted = part.split("=")

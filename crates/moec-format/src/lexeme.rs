@@ -110,9 +110,9 @@ impl Lexeme<'_> {
         self.is_brace() && matches!(self.parent, Rule::config | Rule::body | Rule::moe | Rule::weights)
     }
 
-    /// A brace around an expression.
+    /// A brace around an expression, or around members of a bank.
     pub fn is_branch_brace(&self) -> bool {
-        self.is_brace() && matches!(self.parent, Rule::condition | Rule::iterate)
+        self.is_brace() && matches!(self.parent, Rule::condition | Rule::iterate | Rule::bank)
     }
 
     fn is_brace(&self) -> bool {

@@ -170,6 +170,7 @@ impl<'m> Lowering<'m> {
             Op::Dispatch(_) => self.dispatch(node)?,
             Op::Experts(op) => self.experts(op, node)?,
             Op::Combine(_) => self.combine(node)?,
+            Op::Each(_) => self.each(node)?,
             Op::Layers(op) => self.layers(op, node)?,
             Op::Rows(op) => self.rows(op, node)?,
             Op::Map(_)

@@ -5,7 +5,7 @@ use moec_ir::{Node as ModelNode, Op, OpId, ValueId, ops};
 use moec_plan::{
     Bin, BufferId, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
 };
-use moec_types::{BinaryOp, DType, Expr};
+use moec_types::{Axis, BinaryOp, DType, Expr};
 
 use crate::{
     Unsupported,
@@ -20,6 +20,33 @@ pub struct MemberPlace {
     pub route: ValueId,
     pub first: u32,
     pub count: u32,
+}
+
+/// Rows of slots that a step over tokens reads.
+struct BySlot {
+    slots: BufferId,
+    /// The slot of each choice, or -1.
+    slot_of: BufferId,
+    /// Elements of a row.
+    width: u64,
+    out: BufferId,
+    place: RoutePlace,
+}
+
+/// The slot of each choice, 0 for those that have none.
+const CLAMPED: Source = Source::Local(LocalId(0));
+
+impl BySlot {
+    /// The rows of a token's choices; strides along the row's elements, and of the slots' places along the choices.
+    fn row(&self, strides: Vec<u64>, places: Vec<u64>) -> View {
+        let index = Indirect { view: View { strides: places, ..scalar(CLAMPED) }, stride: self.width };
+        View { strides, index: Some(Box::new(index)), ..scalar(Source::Whole(self.slots)) }
+    }
+}
+
+/// Whether an argument is the slot of a choice that has one.
+fn there(arg: usize) -> Expr {
+    Expr::binary(BinaryOp::Ge, Expr::Arg(arg), Expr::I32(0))
 }
 
 fn scalar(source: Source) -> View {
@@ -50,7 +77,7 @@ impl Lowering<'_> {
         let offsets = self.new_buffer("offsets", DType::I32, Rows::One, op.experts + 1);
         let order = self.new_buffer("order", DType::I32, slots, 1);
         let combined = self.readers.get(&node.results[0]).into_iter().flatten();
-        let combined = combined.clone().any(|at| matches!(module.node(*at).op, Op::Combine(_)));
+        let combined = combined.clone().any(|at| matches!(module.node(*at).op, Op::Combine(_) | Op::Each(_)));
         let slot_of = combined.then(|| self.new_buffer("slot of", DType::I32, tokens, choices));
         let bin =
             Bin { indices, weights, experts: op.experts, choices, offsets, order, slot_of, route: self.route_count };
@@ -84,11 +111,16 @@ impl Lowering<'_> {
     /// Unfused: rows laid out by slot.
     pub fn dispatch(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
         let [x, route] = node.operands[..] else { panic!("verified: x and a route") };
-        let tokens = self.own_rows(x, node)?;
+        let choices = &self.module.ty(route).route().expect("verified: a route").choices.axis;
+        let (tokens, row_of) = if self.module.tensor(x).has(choices) {
+            (self.rows_by_choice(x, choices, node)?, self.routes[&route].order)
+        } else {
+            (self.own_rows(x, node)?, self.token_of(route, node.at))
+        };
         let buffer = self.buffer_for(node.results[0], node.at)?;
         let dims = self.row_dims(node.results[0]);
         let index = Indirect {
-            view: View { strides: vec![0; dims.len()], ..scalar(Source::Row(self.token_of(route, node.at))) },
+            view: View { strides: vec![0; dims.len()], ..scalar(Source::Row(row_of)) },
             stride: elements(&dims),
         };
         let from = View { index: Some(Box::new(index)), ..whole(Source::Whole(tokens), &dims) };
@@ -106,6 +138,19 @@ impl Lowering<'_> {
         );
         self.places.insert(node.results[0], Place::Buffer(buffer));
         Ok(())
+    }
+
+    /// A value's buffer in which a position's rows for its choices follow each other.
+    fn rows_by_choice(&mut self, value: ValueId, choices: &Axis, node: &ModelNode) -> Result<BufferId, Unsupported> {
+        let dims = self.row_dims(value);
+        if dims.first().is_some_and(|(axis, _)| axis == choices) {
+            return self.own_rows(value, node);
+        }
+        let mut ordered = dims.clone();
+        ordered.sort_by_key(|(axis, _)| axis != choices);
+        let buffer = self.new_buffer("rows by choice", DType::F32, self.tokens, elements(&dims));
+        self.copy(value, self.tokens, &ordered, whole(Source::Row(buffer), &ordered), node.at)?;
+        Ok(buffer)
     }
 
     /// A value's buffer; what has none (a broadcast, say) gets one.
@@ -214,39 +259,66 @@ impl Lowering<'_> {
 
     /// Unfused: each token sums its slots' rows.
     pub fn combine(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
-        let [rows, route] = node.operands[..] else { panic!("verified: rows and a route") };
-        let slots = self.own_rows(rows, node)?;
-        let place = self.routes[&route].clone();
-        let slot_of = place.slot_of.expect("a bin that a combine reads makes its inverse");
-        let out = self.buffer_for(node.results[0], node.at)?;
-        let dims = self.row_dims(node.results[0]);
-        let width = elements(&dims);
-        // The place of a choice without an expert is -1: clamp it for the look-up, and drop what was looked up.
-        let clamped = Source::Local(LocalId(0));
-        let along_choices = |source, offset| View { source, offset, strides: vec![0, 1], index: None };
-        let clamp = RowOp::Map {
-            extents: vec![place.choices],
-            expr: Expr::binary(BinaryOp::Max, Expr::Arg(0), Expr::I32(0)),
-            args: vec![View { strides: vec![1], ..scalar(Source::Row(slot_of)) }],
-            into: View { strides: vec![1], ..scalar(clamped) },
-        };
-        let index = Indirect { view: along_choices(clamped, 0), stride: width };
-        let row = View { strides: vec![1, 0], index: Some(Box::new(index)), ..scalar(Source::Whole(slots)) };
-        let there = Expr::binary(BinaryOp::Ge, Expr::Arg(2), Expr::I32(0));
+        let by_slot = self.by_slot(node)?;
+        let BySlot { ref place, slot_of, width, out, .. } = by_slot;
+        let along_choices = |source| View { strides: vec![0, 1], ..scalar(source) };
         let weighed = Expr::binary(BinaryOp::Mul, Expr::Arg(0), Expr::Arg(1));
         let sum = RowOp::Reduce {
             op: ReduceOp::Sum,
             extents: vec![width],
             over: vec![place.choices],
-            expr: Expr::select(there, weighed, Expr::F32(0.0)),
-            args: vec![row, along_choices(Source::Row(place.weights), 0), along_choices(Source::Row(slot_of), 0)],
+            expr: Expr::select(there(2), weighed, Expr::F32(0.0)),
+            args: vec![
+                by_slot.row(vec![1, 0], vec![0, 1]),
+                along_choices(Source::Row(place.weights)),
+                along_choices(Source::Row(slot_of)),
+            ],
             into: View { strides: vec![1], ..scalar(Source::Row(out)) },
         };
-        let locals = vec![Local { dtype: DType::I32, elements: place.choices }];
-        let kind =
-            StepKind::Rows { rows: self.tokens, program: RowProgram { locals, ops: vec![clamp, sum] }, group: None };
-        self.step(kind, node.at, "combine");
-        self.places.insert(node.results[0], Place::Buffer(out));
+        self.from_slots(by_slot, sum, node);
         Ok(())
+    }
+
+    /// Each token takes its slots' rows, one for each choice.
+    pub fn each(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
+        let by_slot = self.by_slot(node)?;
+        let BySlot { ref place, slot_of, width, out, .. } = by_slot;
+        let take = RowOp::Map {
+            extents: vec![place.choices, width],
+            expr: Expr::select(there(1), Expr::Arg(0), Expr::F32(0.0)),
+            args: vec![
+                by_slot.row(vec![0, 1], vec![1, 0]),
+                View { strides: vec![1, 0], ..scalar(Source::Row(slot_of)) },
+            ],
+            into: View { strides: vec![width, 1], ..scalar(Source::Row(out)) },
+        };
+        self.from_slots(by_slot, take, node);
+        Ok(())
+    }
+
+    /// What a step needs that reads rows of slots by token.
+    fn by_slot(&mut self, node: &ModelNode) -> Result<BySlot, Unsupported> {
+        let [rows, route] = node.operands[..] else { panic!("verified: rows and a route") };
+        let slots = self.own_rows(rows, node)?;
+        let place = self.routes[&route].clone();
+        let slot_of = place.slot_of.expect("a bin whose slots are read by token makes its inverse");
+        let out = self.buffer_for(node.results[0], node.at)?;
+        Ok(BySlot { slots, slot_of, width: elements(&self.row_dims(rows)), out, place })
+    }
+
+    /// The place of a choice without an expert is -1: it is clamped for the look-up, and what was looked up is dropped.
+    fn from_slots(&mut self, by_slot: BySlot, op: RowOp, node: &ModelNode) {
+        let choices = by_slot.place.choices;
+        let clamp = RowOp::Map {
+            extents: vec![choices],
+            expr: Expr::binary(BinaryOp::Max, Expr::Arg(0), Expr::I32(0)),
+            args: vec![View { strides: vec![1], ..scalar(Source::Row(by_slot.slot_of)) }],
+            into: View { strides: vec![1], ..scalar(CLAMPED) },
+        };
+        let locals = vec![Local { dtype: DType::I32, elements: choices }];
+        let kind =
+            StepKind::Rows { rows: self.tokens, program: RowProgram { locals, ops: vec![clamp, op] }, group: None };
+        self.step(kind, node.at, node.op.mnemonic());
+        self.places.insert(node.results[0], Place::Buffer(by_slot.out));
     }
 }

@@ -247,6 +247,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             | Op::Dispatch(_)
             | Op::Experts(_)
             | Op::Combine(_)
+            | Op::Each(_)
             | Op::Layers(_)
             | Op::Rows(_) => panic!("`{}` stands in a row program", node.op.mnemonic()),
         }

@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// Words that can never be names.
-pub const RESERVED: [&str; 23] = [
+pub const RESERVED: [&str; 24] = [
     "param", "buffer", "part", "state", "let", "route", "out", "aux", "trace", "layers", "iterate", "if", "else",
-    "moe", "scan", "true", "false", "or", "and", "not", "in", "over", "as",
+    "moe", "bank", "scan", "true", "false", "or", "and", "not", "in", "over", "as",
 ];
 
 const ITEMS: [&str; 9] = ["serves", "use", "config", "fn", "block", "expert", "gate", "model", "weights"];
 const STATEMENTS: [&str; 10] = ["param", "buffer", "part", "state", "let", "route", "out", "aux", "trace", "layers"];
 const CLAUSES: [&str; 3] = ["gate", "experts", "always"];
-const VALUES: [&str; 9] = ["if", "else", "moe", "scan", "iterate", "true", "false", "inf", "not"];
+const VALUES: [&str; 10] = ["if", "else", "moe", "bank", "scan", "iterate", "true", "false", "inf", "not"];
 const INPUTS: [&str; 3] = ["f32", "i32", "bool"];
 
 pub fn completions(analysis: &Analysis, position: Position) -> Vec<CompletionItem> {
@@ -108,6 +108,7 @@ enum Inside {
     Config,
     Body,
     Moe,
+    Bank,
     Weights,
     Names,
     Value,
@@ -144,14 +145,17 @@ fn place(words: &Words) -> Place {
             Inside::Config => Place::Entry,
             Inside::Body => Place::Statement,
             Inside::Moe => Place::Clause,
+            Inside::Bank => Place::Expert,
             Inside::Weights => Place::Rule,
             Inside::Names | Inside::Value => Place::Value,
         };
     }
     match inside {
         Inside::Weights => Place::Nothing,
-        Inside::Moe if words.at_brace_level && last(0) == "," => Place::Expert,
-        Inside::File | Inside::Config | Inside::Body | Inside::Moe | Inside::Names | Inside::Value => Place::Value,
+        Inside::Moe | Inside::Bank if words.at_brace_level && last(0) == "," => Place::Expert,
+        Inside::File | Inside::Config | Inside::Body | Inside::Moe | Inside::Bank | Inside::Names | Inside::Value => {
+            Place::Value
+        }
     }
 }
 
@@ -239,6 +243,7 @@ impl Words {
         match (before(1), before(2)) {
             ("config", _) => Inside::Config,
             ("moe", _) => Inside::Moe,
+            ("bank", _) => Inside::Bank,
             ("::", _) => Inside::Names,
             (_, "weights") if depth == 0 => Inside::Weights,
             _ => {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use moec_diag::Span;
 use moec_syntax::tree::{
-    Argument, AxisExpr, Definition, DefinitionKind, Expr, ExprKind, File, Item, Name, Pattern, Statement,
+    Argument, AxisExpr, BankMember, Definition, DefinitionKind, Expr, ExprKind, File, Item, Name, Pattern, Statement,
     StatementKind, TypeExpr, WeightRule,
 };
 
@@ -350,16 +350,21 @@ impl Finder {
             }
             ExprKind::Moe(moe) => {
                 self.expr(&moe.gate);
-                for member in &moe.experts {
-                    self.expr(&member.expert);
-                    member.count.iter().for_each(|count| self.expr(count));
-                }
+                self.members(&moe.experts);
                 moe.always.iter().for_each(|always| self.expr(always));
             }
             ExprKind::Scan { over, body } => {
                 self.axis(over);
                 self.body(body, expr.at);
             }
+            ExprKind::Bank(members) => self.members(members),
+        }
+    }
+
+    fn members(&mut self, members: &[BankMember]) {
+        for member in members {
+            self.expr(&member.expert);
+            member.count.iter().for_each(|count| self.expr(count));
         }
     }
 

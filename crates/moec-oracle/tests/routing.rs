@@ -47,6 +47,21 @@ fn bank(choices: usize) -> Bank {
         let summed = build.one(Reduce { op: ReduceOp::Sum, over: vec![axis("K")] }, &[per_choice]);
         build.output("summed", summed);
     }
+    let times = || Map { expr: Expr::binary(BinaryOp::Mul, Expr::Arg(0), Expr::Arg(1)) };
+    let sum = || Reduce { op: ReduceOp::Sum, over: vec![axis("K")] };
+    // Each choice's row by itself, weighed afterwards.
+    let per_slot = build.one(op(ExpertsInput::Packed, ExpertsOutput::PerSlot), &[rows, route]);
+    let each = build.one(Each, &[per_slot, route]);
+    let weighed = build.one(times(), &[each, weights]);
+    let summed = build.one(sum(), &[weighed]);
+    build.output("each", summed);
+    // Weighed beforehand: each choice has a row of its own. (The experts are linear.)
+    let own = build.one(times(), &[x, weights]);
+    let own = build.one(Dispatch { slots: axis("Slot") }, &[own, route]);
+    let per_slot = build.one(op(ExpertsInput::Packed, ExpertsOutput::PerSlot), &[own, route]);
+    let each = build.one(Each, &[per_slot, route]);
+    let summed = build.one(sum(), &[each]);
+    build.output("own", summed);
     Bank { build, scale, choices }
 }
 

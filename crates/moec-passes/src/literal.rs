@@ -74,6 +74,7 @@ pub fn fold(module: &Module, op: &Op, operands: &[ValueId], result: ValueId) -> 
         | Op::Dispatch(_)
         | Op::Experts(_)
         | Op::Combine(_)
+        | Op::Each(_)
         | Op::Layers(_)
         | Op::Rows(_) => return None,
     };

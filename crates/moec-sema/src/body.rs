@@ -8,7 +8,7 @@ use moec_ir::{
     Output,
     ops::{Iota, Map},
 };
-use moec_syntax::tree::{Expr, Name, Pattern, Statement, StatementKind, TypeExpr};
+use moec_syntax::tree::{DefinitionKind, Expr, Name, Pattern, Statement, StatementKind, TypeExpr};
 use moec_types::{Axis, DType, Dim, Expr as Scalar, TensorType};
 use thiserror::Error;
 
@@ -136,20 +136,18 @@ impl Evaluator {
         }
         let of = match self.eval(frame, value) {
             Value::Error => None,
-            Value::Template(template) if template.kind != moec_syntax::tree::DefinitionKind::Gate => {
-                Some(PartOf::Block(template))
-            }
+            Value::Template(template) if template.kind == DefinitionKind::Gate => Some(PartOf::Gate(template)),
+            Value::Template(template) => Some(PartOf::Block(template)),
             Value::Moe(moe) => Some(PartOf::Moe(moe)),
+            Value::Bank(bank) => Some(PartOf::Bank(bank)),
             other => {
                 let found = other.describe(&self.module);
-                let help = matches!(other, Value::Template(_))
-                    .then(|| "a gate stands in a layer: `moe { gate …; experts … }`".to_owned());
                 self.report(WrongKind {
                     who: "`part`".into(),
-                    wants: "a block, an expert or a `moe` layer",
+                    wants: "a block, an expert, a gate, a bank or a `moe` layer",
                     found,
                     at: value.at,
-                    help,
+                    help: None,
                 });
                 None
             }

@@ -9,7 +9,7 @@ use moec_ir::{
     },
 };
 use moec_syntax::tree::{Argument, AxisExpr, ExprKind, Name};
-use moec_types::{Axis, BinaryOp, DType, Dim, Expr, Size, UnaryOp};
+use moec_types::{Axis, BinaryOp, DType, Dim, Expr, Size, TensorType, UnaryOp};
 use thiserror::Error;
 
 use crate::{
@@ -51,6 +51,10 @@ enum Takes {
     Past,
     Concat,
     Tokens,
+    Each,
+    Combine,
+    Weights,
+    Indices,
     Item,
     Vector,
     Fail,
@@ -103,6 +107,10 @@ const PRIMITIVES: &[Primitive] = &[
         form: "tokens(indices, weights)` or `tokens(indices, weights, keep)",
         takes: Takes::Tokens,
     },
+    Primitive { name: "each", form: "each(route, bank, x)", takes: Takes::Each },
+    Primitive { name: "combine", form: "combine(route, y)", takes: Takes::Combine },
+    Primitive { name: "weights", form: "weights(route)", takes: Takes::Weights },
+    Primitive { name: "indices", form: "indices(route)", takes: Takes::Indices },
     Primitive { name: "item", form: "item(list, 0)", takes: Takes::Item },
     Primitive { name: "vector", form: "vector(list over A)", takes: Takes::Vector },
     Primitive { name: "fail", form: "fail(\"why\")", takes: Takes::Fail },
@@ -239,6 +247,22 @@ impl Evaluator {
             Takes::Tokens => {
                 let (indices, weights, keep) = self.route_form(primitive, given)?;
                 self.tokens(frame, indices, weights, keep, at)?
+            }
+            Takes::Each => {
+                let [route, bank, x] = self.exactly(primitive, &given, Over::None)?;
+                self.each(frame, &route, &bank, &x, at)?
+            }
+            Takes::Combine => {
+                let [route, y] = self.exactly(primitive, &given, Over::None)?;
+                self.combine(frame, &route, &y, at)?
+            }
+            Takes::Weights => {
+                let [route] = self.exactly(primitive, &given, Over::None)?;
+                self.weights_of_route(frame, &route, at)?
+            }
+            Takes::Indices => {
+                let [route] = self.exactly(primitive, &given, Over::None)?;
+                self.indices(&route)?
             }
             Takes::Item => {
                 let [list, at] = self.exactly(primitive, &given, Over::None)?;
@@ -412,7 +436,8 @@ impl Evaluator {
         Some(Value::Route(*route.first()?))
     }
 
-    /// The indices, repeated along axes that only the weights have, and along one of length 1 where they have one axis only.
+    /// The indices, repeated along axes that only the weights have, along the tokens of x where they are the same for all, and
+    /// along an axis of length 1 where they have the tokens only.
     fn over_all_choices(
         &mut self,
         frame: &mut Frame,
@@ -420,7 +445,17 @@ impl Evaluator {
         weights: (ValueId, Span),
     ) -> Option<(ValueId, Span)> {
         let (has, more) = (self.module.tensor(indices.0), self.module.tensor(weights.0));
-        let with = if more.axes().any(|axis| !has.has(axis)) {
+        let symbolic = |ty: &TensorType| ty.dims.iter().any(|dim| dim.size.fixed().is_none());
+        let tokens = frame.x.as_ref().and_then(|x| x.tensor_type(&self.module)).and_then(|x| {
+            let [tokens] = &x.dims.iter().filter(|dim| dim.size.fixed().is_none()).collect::<Vec<_>>()[..] else {
+                return None;
+            };
+            Some((*tokens).clone())
+        });
+        let with = if let Some(dim) = tokens.filter(|_| !symbolic(has) && !symbolic(more)) {
+            let all = self.emit(frame, Iota { dim }, &[], indices.1)?;
+            (*all.first()?, indices.1)
+        } else if more.axes().any(|axis| !has.has(axis)) {
             weights
         } else if has.dims.len() == 1 && has.dims[0].size.fixed().is_none() && !has.has(&Axis::new(CHOICES)) {
             let one = self.emit(frame, Iota { dim: Dim::fixed(CHOICES, 1) }, &[], indices.1)?;

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::{
     builtin,
     evaluator::{Call, Evaluator, limits},
-    scope::{BodyKind, DefinitionId, Frame, Origin},
+    scope::{Bank, BodyKind, DefinitionId, EXPERTS, Frame, Origin},
     spelling::{did_you_mean, listed},
     value::{Operand, Template, Value, kind_name},
 };
@@ -66,6 +66,7 @@ impl Arguments {
 struct Bindings {
     arguments: Vec<(String, Value, Span)>,
     axes: Vec<(String, Axis)>,
+    experts: Option<Bank>,
 }
 
 impl Evaluator {
@@ -102,6 +103,10 @@ impl Evaluator {
             Some(Value::Template(template)) => {
                 let name = function.text.clone();
                 return self.fail(NotAPart { name, kind: kind_name(template.kind), at: function.at });
+            }
+            Some(Value::Bank(_)) => {
+                let name = function.text.clone();
+                return self.fail(NotAPart { name, kind: "bank", at: function.at });
             }
             Some(Value::Moe(_)) => {
                 let name = function.text.clone();
@@ -192,6 +197,7 @@ impl Evaluator {
                     name: definition.name.text.clone(),
                     arguments: bindings.arguments,
                     axes: bindings.axes,
+                    experts: bindings.experts,
                     at,
                 }))
             }
@@ -254,7 +260,24 @@ impl Evaluator {
         }
         let mut values: Vec<Option<Operand>> = given.positional.into_iter().map(Some).take(wanted).collect();
         values.resize_with(wanted, || None);
+        let mut experts = None;
         for (argument, operand) in given.named {
+            if definition.kind == DefinitionKind::Gate
+                && argument.text == EXPERTS
+                && !definition.params.iter().any(|param| param.name.text == EXPERTS)
+            {
+                let at = operand.at;
+                if let Some(Bank { at: first_at, .. }) = experts {
+                    self.report(GivenTwice { argument: argument.text, at: argument.at, first_at });
+                    sound = false;
+                    continue;
+                }
+                match self.size(&operand, "the number of experts") {
+                    Some(count) => experts = Some(Bank { experts: count, at }),
+                    None => sound = false,
+                }
+                continue;
+            }
             match definition.params.iter().position(|param| param.name.text == argument.text) {
                 Some(at) if values[at].is_none() => values[at] = Some(operand),
                 Some(at) => {
@@ -301,7 +324,7 @@ impl Evaluator {
             scope.bind(&param.name, operand.value.clone(), Origin::Formal);
             arguments.push((param.name.text.clone(), operand.value, operand.at));
         }
-        Some(Bindings { arguments, axes })
+        Some(Bindings { arguments, axes, experts })
     }
 
     /// Axes are given in order; one that is not given keeps its own name, if the caller knows an axis of that name.

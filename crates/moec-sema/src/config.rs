@@ -181,6 +181,7 @@ pub(crate) fn setting_value(value: &Value) -> Option<SettingValue> {
         | Value::Function(_)
         | Value::Template(_)
         | Value::Moe(_)
+        | Value::Bank(_)
         | Value::Part(_) => None,
     }
 }
@@ -239,6 +240,7 @@ fn kind(default: &Value) -> &'static str {
         | Value::Function(_)
         | Value::Template(_)
         | Value::Moe(_)
+        | Value::Bank(_)
         | Value::Part(_) => "a number, a text, true or false, or a list",
     }
 }

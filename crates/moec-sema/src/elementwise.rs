@@ -338,6 +338,7 @@ impl Evaluator {
                 | Value::Function(_)
                 | Value::Template(_)
                 | Value::Moe(_)
+                | Value::Bank(_)
                 | Value::Part(_) => {
                     let found = operand.value.describe(&self.module);
                     let (who, at) = (who.to_owned(), operand.at);

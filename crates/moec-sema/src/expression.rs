@@ -17,7 +17,7 @@ use crate::{
     library,
     scope::{FileId, Frame, Origin},
     spelling::{did_you_mean, listed},
-    value::{MemberTemplate, MoeTemplate, Operand, Template, Value, kind_name},
+    value::{BankTemplate, MemberTemplate, MoeTemplate, Operand, Template, Value, kind_name},
 };
 
 impl Evaluator {
@@ -108,6 +108,10 @@ impl Evaluator {
             }
             ExprKind::Moe(moe) => self.moe(frame, moe, at),
             ExprKind::Scan { over, body } => self.scan(frame, over, body, at),
+            ExprKind::Bank(members) => match self.bank(frame, members, at) {
+                Some(bank) => Value::Bank(bank.into()),
+                None => Value::Error,
+            },
         }
     }
 
@@ -346,10 +350,22 @@ impl Evaluator {
 
     fn moe(&mut self, frame: &mut Frame, moe: &tree::Moe, at: Span) -> Value {
         let gate = self.template(frame, &moe.gate, &[DefinitionKind::Gate], "`gate`");
-        let mut members = Vec::new();
+        let bank = self.bank(frame, &moe.experts, at);
+        let kinds = [DefinitionKind::Expert, DefinitionKind::Block];
+        let always: Vec<_> = moe.always.iter().map(|expr| self.template(frame, expr, &kinds, "`always`")).collect();
+        let (Some(gate), Some(bank), true) = (gate, bank, always.iter().all(Option::is_some)) else {
+            return Value::Error;
+        };
+        let always = always.into_iter().flatten().collect();
+        Value::Moe(Rc::new(MoeTemplate { gate, bank: bank.into(), always }))
+    }
+
+    /// `swiglu(F) × 8, copy`: experts and how many of each.
+    fn bank(&mut self, frame: &mut Frame, experts: &[tree::BankMember], at: Span) -> Option<BankTemplate> {
+        let mut members: Vec<MemberTemplate> = Vec::new();
         let mut first = 0u64;
-        let mut sound = gate.is_some();
-        for member in &moe.experts {
+        let mut sound = true;
+        for member in experts {
             let expert = self.template(frame, &member.expert, &[DefinitionKind::Expert], "a bank");
             let count = match &member.count {
                 None => Some(1),
@@ -365,20 +381,19 @@ impl Evaluator {
             if first + count > crate::evaluator::limits::EXPERTS {
                 let at = member.count.as_ref().map_or(member.expert.at, |count| count.at);
                 self.report(TooManyExperts { count: first + count, at });
-                return Value::Error;
+                return None;
             }
             let at = member.count.as_ref().map_or(member.expert.at, |count| member.expert.at.to(count.at));
             members.push(MemberTemplate { expert, first: first as u32, count: count as u32, at });
             first += count;
         }
-        let kinds = [DefinitionKind::Expert, DefinitionKind::Block];
-        let always: Vec<_> = moe.always.iter().map(|expr| self.template(frame, expr, &kinds, "`always`")).collect();
-        let (Some(gate), true) = (gate, sound && always.iter().all(Option::is_some)) else { return Value::Error };
-        if members.is_empty() {
-            return self.fail(EmptyBank { at });
-        }
-        let always = always.into_iter().flatten().collect();
-        Value::Moe(Rc::new(MoeTemplate { gate, members, always, experts: first, at }))
+        let Some(at) = members.iter().map(|member| member.at).reduce(Span::to) else {
+            if sound {
+                self.report(EmptyBank { at });
+            }
+            return None;
+        };
+        sound.then_some(BankTemplate { members, experts: first, at })
     }
 
     fn template(

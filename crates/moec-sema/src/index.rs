@@ -89,6 +89,7 @@ impl Evaluator {
             | Value::Function(_)
             | Value::Template(_)
             | Value::Moe(_)
+            | Value::Bank(_)
             | Value::Part(_) => index.note(at, || value.describe(&self.module)),
         }
     }
@@ -126,7 +127,8 @@ impl Evaluator {
             | ExprKind::Field { .. }
             | ExprKind::If { .. }
             | ExprKind::Iterate { .. }
-            | ExprKind::Moe(_) => {}
+            | ExprKind::Moe(_)
+            | ExprKind::Bank(_) => {}
             ExprKind::Scan { over, .. } => self.note_axes(frame, [over]),
         }
     }

@@ -3,6 +3,7 @@
 //! Sizes and settings are known when a file is checked, so this is a partial evaluation: what depends only on the
 //! configuration happens here, what depends on tensors becomes nodes of the module.
 
+mod bank;
 mod body;
 mod builtin;
 mod call;
@@ -22,6 +23,7 @@ mod list;
 mod model;
 mod param;
 mod part;
+mod route;
 mod scan;
 mod scope;
 mod spelling;

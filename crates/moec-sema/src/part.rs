@@ -1,28 +1,22 @@
-//! Parts at work: a block's body over its input, and the life of a token in a `moe` layer: gate, dispatch, experts, combine.
+//! Parts at work: a block's body over its input, a gate's, and those of a `moe` layer, one after the other.
 
 use std::rc::Rc;
 
 use miette::Diagnostic;
 use moec_diag::Span;
-use moec_ir::{
-    Experts as ExpertRange, RegionId, RouteType, ValueId,
-    ops::{Combine, Dispatch, Experts, ExpertsInput, ExpertsOutput, Member},
-};
+use moec_ir::RegionId;
 use moec_syntax::tree::{DefinitionKind, Name};
-use moec_types::{Axis, BinaryOp, Dim, Size};
+use moec_types::{Axis, BinaryOp, Dim};
 use thiserror::Error;
 
 use crate::{
+    bank::{BankInBank, BankOfAnotherSize},
+    body::Reported,
     call::{Arguments, TooDeep},
     evaluator::{Call, Evaluator, limits},
-    scope::{Bank, BodyKind, Frame, Origin},
+    scope::{Bank, BodyKind, EXPERTS, Frame, Origin},
     value::{MoeTemplate, Operand, Part, PartOf, Template, Value},
 };
-
-/// The axis of the rows that experts see.
-const SLOTS: &str = "Slot";
-/// The axis of the experts of a bank, known in its gate.
-const EXPERTS: &str = "E";
 
 impl Evaluator {
     /// `attn(h)`.
@@ -35,14 +29,49 @@ impl Evaluator {
         }
         match &part.of {
             PartOf::Block(template) => self.run(frame, part, template, x, frame.region, None, at),
+            PartOf::Gate(gate) => self.run_gate(frame, part, gate, x, name, at),
             PartOf::Moe(moe) => self.run_moe(frame, part, moe, x, at),
+            PartOf::Bank(_) => self.fail(BankCalled { name: name.text.clone(), at }),
             PartOf::Body => self.fail(PartForm { name: name.text.clone(), at }),
         }
     }
 
+    /// A gate that is a part of its own: it chooses among as many experts as it was told, or as there are in `E`.
+    fn run_gate(
+        &mut self,
+        frame: &mut Frame,
+        part: &Rc<Part>,
+        gate: &Template,
+        x: &Operand,
+        name: &Name,
+        at: Span,
+    ) -> Value {
+        if self.refused_in_a_scan(frame, "a gate", at) {
+            return Value::Error;
+        }
+        if part.experts.is_some() {
+            return self.fail(BankInBank { at: gate.at });
+        }
+        let e = Name { text: EXPERTS.to_owned(), at };
+        let bank = match (gate.experts, self.named_size(frame, &e)) {
+            (Some(bank), _) => bank,
+            (None, Ok(Some(experts))) => Bank { experts, at },
+            (None, Err(Reported)) => return Value::Error,
+            (None, Ok(None)) => {
+                return self.fail(ExpertsUnknown {
+                    name: name.text.clone(),
+                    gate: gate.name.clone(),
+                    at,
+                    gate_at: gate.at,
+                });
+            }
+        };
+        self.run(frame, part, gate, x, frame.region, Some(bank), at)
+    }
+
     /// A block, expert or gate over `x`, its nodes in `region`.
     #[expect(clippy::too_many_arguments, reason = "a call is a place, a thing, its input and its surroundings")]
-    fn run(
+    pub fn run(
         &mut self,
         frame: &mut Frame,
         part: &Rc<Part>,
@@ -91,110 +120,33 @@ impl Evaluator {
     }
 
     fn run_moe(&mut self, frame: &mut Frame, part: &Rc<Part>, moe: &MoeTemplate, x: &Operand, at: Span) -> Value {
-        let Value::Tensor(tokens) = x.value else { return Value::Error };
+        let layer = part.layer;
         if self.refused_in_a_scan(frame, "a `moe` layer", at) {
             return Value::Error;
         }
-        let (layer, outer) = (part.layer, part.experts);
-        if outer.is_some() {
-            return self.fail(BankInBank { at: moe.at });
+        if part.experts.is_some() {
+            return self.fail(BankInBank { at: moe.bank.at });
         }
-        let bank_at = moe.members.iter().map(|member| member.at).reduce(Span::to).unwrap_or(moe.at);
-        let bank = Bank { experts: moe.experts, at: bank_at };
-
-        let gate = part.child("gate", |path| Part::new(path, layer, None, PartOf::Block(moe.gate.clone())));
+        let bank = Bank { experts: moe.bank.experts, at: moe.bank.at };
+        if let Some(told) = moe.gate.experts.filter(|told| told.experts != bank.experts) {
+            return self.fail(BankOfAnotherSize::new(told, bank));
+        }
+        let gate = part.child("gate", |path| Part::new(path, layer, None, PartOf::Gate(moe.gate.clone())));
         let route = self.run(frame, &gate, &moe.gate, x, frame.region, Some(bank), moe.gate.at);
-
         let ran = match route {
-            Value::Route(route) => self.run_bank(frame, part, moe, (tokens, x.at), route, at),
-            _ => Value::Error,
+            Value::Route(route) => self.mixed(frame, part, &moe.bank, x, (route, moe.gate.at), at),
+            _ => None,
         };
         // Shared experts see every token; they are checked even where the routed ones failed.
-        let mut result = ran;
+        let mut result = ran.unwrap_or(Value::Error);
         for (number, always) in moe.always.iter().enumerate() {
             let name = if moe.always.len() == 1 { "always".to_owned() } else { format!("always{number}") };
             let shared = part.child(&name, |path| Part::new(path, layer, None, PartOf::Block(always.clone())));
             let value = self.run(frame, &shared, always, x, frame.region, None, always.at);
-            let (a, b) = (Operand { value: result, at: bank_at }, Operand { value, at: always.at });
+            let (a, b) = (Operand { value: result, at: bank.at }, Operand { value, at: always.at });
             result = self.binary_op(frame, BinaryOp::Add, a, b, at);
         }
         result
-    }
-
-    fn run_bank(
-        &mut self,
-        frame: &mut Frame,
-        part: &Rc<Part>,
-        moe: &MoeTemplate,
-        x: (ValueId, Span),
-        route: ValueId,
-        at: Span,
-    ) -> Value {
-        let slots = Axis::new(SLOTS);
-        let gate_at = moe.gate.at;
-        let rows = self.emit1(frame, Dispatch { slots: slots.clone() }, &[x, (route, gate_at)], at);
-        let Value::Tensor(rows) = rows else { return Value::Error };
-        let ty = self.module.tensor(rows).clone();
-        let mut bank = Vec::new();
-        let mut order: Option<Vec<Dim>> = None;
-        for (number, member) in moe.members.iter().enumerate() {
-            let range = ExpertRange { first: member.first, count: member.count };
-            // Members have their own parameters under one path: `experts[e]`, told apart by `e`.
-            let instance = part.child(&format!("experts {number}"), |_| {
-                let path = part.path_of("experts[e]");
-                Part::new(path, part.layer, Some(range), PartOf::Block(member.expert.clone()))
-            });
-            let region = self.module.add_region();
-            let arg = self.module.add_arg(region, ty.clone());
-            self.module.set_name(arg, "x");
-            let mut inside = Frame { region, names: Vec::new(), ..frame.clone() };
-            inside.dims.retain(|_, dim| matches!(dim.size, Size::Fixed(_)));
-            let input = Operand { value: Value::Tensor(arg), at: member.at };
-            let result = self.run(&mut inside, &instance, &member.expert, &input, region, None, member.at);
-            let Value::Tensor(result) = result else { return Value::Error };
-            let found = self.module.tensor(result).dims.clone();
-            let result = match &order {
-                None => result,
-                Some(wanted) if wanted.len() == found.len() && wanted.iter().all(|dim| found.contains(dim)) => {
-                    match self.reorder(&mut inside, result, wanted, member.at) {
-                        Value::Tensor(result) => result,
-                        _ => return Value::Error,
-                    }
-                }
-                Some(_) => {
-                    let (first, second) = (&moe.members[0], member);
-                    let give = |member: RegionId, module: &moec_ir::Module| {
-                        module.tensor(module.region(member).results[0]).to_string()
-                    };
-                    let first_gives =
-                        bank.first().map(|member: &Member| give(member.region, &self.module)).unwrap_or_default();
-                    let second_gives = self.module.tensor(result).to_string();
-                    return self.fail(MembersDiffer {
-                        first_gives,
-                        second_gives,
-                        first_at: first.at,
-                        second_at: second.at,
-                    });
-                }
-            };
-            order.get_or_insert(found);
-            self.module.region_mut(region).results = vec![result];
-            if let Some((node_at, axis)) = self.looks_across(region, &slots) {
-                return self.fail(ExpertLooksAcross { axis, node_at, expert_at: member.at });
-            }
-            bank.push(Member { region, first: member.first, count: member.count });
-        }
-        let op = Experts { bank, slots, input: ExpertsInput::Packed, output: ExpertsOutput::PerSlot };
-        let bank_at = moe.members.iter().map(|member| member.at).reduce(Span::to).unwrap_or(moe.at);
-        let out = self.emit1(frame, op, &[(rows, bank_at), (route, gate_at)], at);
-        let Value::Tensor(out) = out else { return Value::Error };
-        let combined = self.emit1(frame, Combine, &[(out, bank_at), (route, gate_at)], at);
-        let Value::Tensor(combined) = combined else { return Value::Error };
-        // A bank may hand back as many axes as it likes, in the order of its rows.
-        let RouteType { tokens, .. } = self.module.ty(route).route().expect("a gate gives a route").clone();
-        let mut dims = self.module.tensor(combined).dims.clone();
-        dims.sort_by_key(|dim| dim.axis != tokens.axis);
-        self.reorder(frame, combined, &dims, at)
     }
 }
 
@@ -211,38 +163,25 @@ struct PartForm {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("a `moe` layer within an expert")]
-#[diagnostic(
-    code(moec::sema::bank_in_bank),
-    help("an expert works on its rows alone; give the outer layer more experts instead")
-)]
-struct BankInBank {
-    #[label("this is used inside an expert")]
+#[error("`{name}` is a bank: which of its experts see a token is up to a route")]
+#[diagnostic(code(moec::sema::bank_called), help("choose, then use it: `each(choose(x), {name}, x)`"))]
+struct BankCalled {
+    name: String,
+    #[label("called without a route")]
     at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]
-#[error("the experts of a bank give {first_gives} and {second_gives}")]
-#[diagnostic(code(moec::sema::members_differ), help("all experts of a bank must give the same axes"))]
-struct MembersDiffer {
-    first_gives: String,
-    second_gives: String,
-    #[label("gives {first_gives}")]
-    first_at: Span,
-    #[label("gives {second_gives}")]
-    second_at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("an expert looks across tokens")]
+#[error("how many experts `{name}` chooses among is not known")]
 #[diagnostic(
-    code(moec::sema::expert_looks_across),
-    help("which tokens meet in an expert is up to the route: an expert works on each by itself")
+    code(moec::sema::experts_unknown),
+    help("say it where the part is declared, `{gate}(…, E = 8)`, or give `config` an entry `E`")
 )]
-struct ExpertLooksAcross {
-    axis: Axis,
-    #[label("works along `{axis}`, the tokens that came here")]
-    node_at: Span,
-    #[label("in this expert")]
-    expert_at: Span,
+struct ExpertsUnknown {
+    name: String,
+    gate: String,
+    #[label("used without a bank")]
+    at: Span,
+    #[label("does not say how many")]
+    gate_at: Span,
 }

@@ -264,6 +264,9 @@ pub(crate) struct Bound {
     pub at: Span,
 }
 
+/// The axis of the experts of a bank, known in its gate.
+pub(crate) const EXPERTS: &str = "E";
+
 /// The bank that a gate chooses from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bank {

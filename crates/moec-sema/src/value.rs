@@ -7,7 +7,10 @@ use moec_ir::{Experts, Module, ParamId, RouteType, ValueId};
 use moec_syntax::tree::DefinitionKind;
 use moec_types::{Axis, TensorType};
 
-use crate::{count::Fraction, scope::DefinitionId};
+use crate::{
+    count::Fraction,
+    scope::{Bank, DefinitionId},
+};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -31,6 +34,7 @@ pub(crate) enum Value {
     /// A block, expert or gate with its arguments: what a `part` makes an instance of.
     Template(Rc<Template>),
     Moe(Rc<MoeTemplate>),
+    Bank(Rc<BankTemplate>),
     Part(Rc<Part>),
 }
 
@@ -51,15 +55,23 @@ pub(crate) struct Template {
     pub arguments: Vec<(String, Value, Span)>,
     /// Each formal axis with the caller's.
     pub axes: Vec<(String, Axis)>,
+    /// Of a gate: how many experts it was told to choose from.
+    pub experts: Option<Bank>,
     pub at: Span,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct MoeTemplate {
     pub gate: Rc<Template>,
-    pub members: Vec<MemberTemplate>,
+    pub bank: Rc<BankTemplate>,
     pub always: Vec<Rc<Template>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct BankTemplate {
+    pub members: Vec<MemberTemplate>,
     pub experts: u64,
+    /// The members in the text.
     pub at: Span,
 }
 
@@ -76,6 +88,8 @@ pub(crate) enum PartOf {
     /// The model itself, or one of its layers: parameters and parts, but nothing to call.
     Body,
     Block(Rc<Template>),
+    Gate(Rc<Template>),
+    Bank(Rc<BankTemplate>),
     Moe(Rc<MoeTemplate>),
 }
 
@@ -154,6 +168,7 @@ impl Value {
             Value::Function(_) => "a function".to_owned(),
             Value::Template(template) => format!("the {} `{}`", kind_name(template.kind), template.name),
             Value::Moe(_) => "a `moe { … }` layer".to_owned(),
+            Value::Bank(bank) => format!("a bank of {}", bank.experts),
             Value::Part(part) => format!("the part `{}`", part.path),
         }
     }

@@ -251,6 +251,8 @@ pub enum ExprKind {
     },
     /// `moe { gate g(…); experts a × 8, b × 1; always c }`
     Moe(Moe),
+    /// `bank { a × 8, b × 1 }`: experts without a gate.
+    Bank(Vec<BankMember>),
     /// `scan over S { state h[D] = 0.0; h = 0.9 * h + x; out h }`
     Scan {
         over: Name,

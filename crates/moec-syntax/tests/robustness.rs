@@ -55,6 +55,7 @@ fn random_texts_are_survived() {
         "if",
         "else",
         "moe",
+        "bank",
         "gate g",
         "=",
         "==",

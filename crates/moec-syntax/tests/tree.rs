@@ -69,14 +69,9 @@ fn show(expr: &Expr) -> String {
             format!("iterate {} ({} = {}{until}) {}", show(steps), name.text, show(initial), show(body))
         }
         ExprKind::Moe(moe) => {
-            let member = |member: &BankMember| {
-                member
-                    .count
-                    .as_ref()
-                    .map_or(show(&member.expert), |count| format!("{} × {}", show(&member.expert), show(count)))
-            };
             format!("moe({}; {}; {})", show(&moe.gate), joined(&moe.experts, member), joined(&moe.always, show))
         }
+        ExprKind::Bank(members) => format!("bank({})", joined(members, member)),
         ExprKind::Scan { over, body } => format!("scan {}({})", over.text, joined(body, statement)),
     }
 }
@@ -91,6 +86,11 @@ fn statement(statement: &Statement) -> String {
         StatementKind::Out { value, .. } => format!("out {}", show(value)),
         other => panic!("not in a scan of these tests: {other:?}"),
     }
+}
+
+fn member(member: &BankMember) -> String {
+    let count = member.count.as_ref().map_or(String::new(), |count| format!(" × {}", show(count)));
+    show(&member.expert) + &count
 }
 
 fn argument(argument: &Argument) -> String {

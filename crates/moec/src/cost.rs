@@ -146,6 +146,7 @@ fn flops(module: &Module, at: OpId, place: Place, pass: Pass) -> (f64, f64) {
         | Op::Route(_)
         | Op::Dispatch(_)
         | Op::Experts(_)
+        | Op::Each(_)
         | Op::Layers(_)
         | Op::Rows(_) => (0.0, 0.0),
     }

@@ -46,12 +46,15 @@ pub fn active_share(total: u64, choice: Choice) -> u64 {
     if count == 0 { 0 } else { met as u64 }
 }
 
-/// For each parameter of a bank, how its experts are chosen.
+/// For each parameter of a bank, how its experts are chosen; by all routes that lead to it.
 pub fn choices(module: &Module) -> BTreeMap<ParamId, Choice> {
     let mut found = BTreeMap::new();
     walk(module, &mut |node, place| {
         if let (Op::ParamRef(reference), Some(choice)) = (&module.node(node).op, place.choice) {
-            found.insert(reference.param, choice);
+            found
+                .entry(reference.param)
+                .and_modify(|known: &mut Choice| known.choices += choice.choices)
+                .or_insert(choice);
         }
     });
     found

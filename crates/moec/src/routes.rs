@@ -104,6 +104,7 @@ fn crossed(module: &Module, at: OpId) -> Option<Axis> {
         | Op::Dispatch(_)
         | Op::Experts(_)
         | Op::Combine(_)
+        | Op::Each(_)
         | Op::Layers(_)
         | Op::Rows(_) => None,
     }

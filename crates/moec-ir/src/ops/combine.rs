@@ -1,6 +1,6 @@
 //! Expert rows weighed and summed back into their tokens.
 
-use moec_types::{DType, Size, TensorType};
+use moec_types::{DType, TensorType};
 
 use super::{OpDef, Reach, TypeError, dispatch, operands};
 use crate::{Module, ValueId, ValueType, ParseError, reader::Reader};
@@ -27,17 +27,7 @@ impl OpDef for Combine {
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
         let [_, _] = operands::exactly(Self::MNEMONIC, operands)?;
         let (rows, route) = (operands::tensor(module, operands, 0)?, operands::route(module, operands, 1)?);
-        operands::dtype(rows, DType::F32, "`combine`", 0)?;
-        let Some(slot) = rows.dims.iter().find(|dim| matches!(dim.size, Size::Slots { .. })) else {
-            return Err(TypeError::new(format!("`combine` wants rows of a dispatch, found {rows}"))
-                .label(0, format!("this is {rows}"))
-                .help("`dispatch` gives an axis of slots"));
-        };
-        let wants = dispatch::slots(route, &slot.axis)?;
-        if wants.size != slot.size {
-            return Err(operands::disagreement((slot, 0), (&wants, 1)));
-        }
-        operands::absent(rows, &route.tokens.axis, 0)?;
+        let slot = dispatch::slot_of_rows(rows, route, Self::MNEMONIC)?;
         let rest = rows.dims.iter().filter(|dim| dim.axis != slot.axis);
         let dims = std::iter::once(&route.tokens).chain(rest).cloned().collect();
         Ok(vec![TensorType::new(DType::F32, dims).into()])

@@ -7,7 +7,8 @@ use crate::{Module, RouteType, ValueId, ValueType, ParseError, reader::Reader};
 
 /// `dispatch %x, %route {as Slot}`: one row for each (position, choice), ordered by expert, then by position.
 ///
-/// *Types.*   x `f32[S, ..]`, a route over S -> `f32[Slot=slots(S, K), ..]`.
+/// *Types.*   x `f32[S, ..]` or `f32[S, K, ..]`, a route over S with choices K -> `f32[Slot=slots(S, K), ..]`.
+/// *Meaning.* Every choice of a position gets its row; where x has the axis of the choices, its own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dispatch {
     pub slots: Axis,
@@ -41,6 +42,22 @@ pub(super) fn slots(route: &RouteType, axis: &Axis) -> Result<Dim, TypeError> {
     Ok(Dim::new(axis.clone(), Size::Slots { tokens: tokens.clone(), choices }))
 }
 
+/// The axis of slots of rows that a route has filled. `who` names the operation.
+pub(super) fn slot_of_rows<'t>(rows: &'t TensorType, route: &RouteType, who: &str) -> Result<&'t Dim, TypeError> {
+    operands::dtype(rows, DType::F32, &format!("`{who}`"), 0)?;
+    let Some(slot) = rows.dims.iter().find(|dim| matches!(dim.size, Size::Slots { .. })) else {
+        return Err(TypeError::new(format!("`{who}` wants rows of a dispatch, found {rows}"))
+            .label(0, format!("this is {rows}"))
+            .help("`dispatch` gives an axis of slots"));
+    };
+    let wants = slots(route, &slot.axis)?;
+    if wants.size != slot.size {
+        return Err(operands::disagreement((slot, 0), (&wants, 1)));
+    }
+    operands::absent(rows, &route.tokens.axis, 0)?;
+    Ok(slot)
+}
+
 /// `x`, one row for each (position, choice).
 pub(super) fn packed(x: &TensorType, route: &RouteType, axis: &Axis) -> Result<TensorType, TypeError> {
     operands::dtype(x, DType::F32, "`dispatch`", 0)?;
@@ -49,6 +66,9 @@ pub(super) fn packed(x: &TensorType, route: &RouteType, axis: &Axis) -> Result<T
         return Err(operands::disagreement((tokens, 0), (&route.tokens, 1)));
     }
     operands::absent(x, axis, 0)?;
-    let rest = x.dims.iter().filter(|dim| dim.axis != route.tokens.axis).cloned();
+    if let Some(choices) = x.dim(&route.choices.axis).filter(|dim| dim.size != route.choices.size) {
+        return Err(operands::disagreement((choices, 0), (&route.choices, 1)));
+    }
+    let rest = x.dims.iter().filter(|dim| ![&route.tokens.axis, &route.choices.axis].contains(&&dim.axis)).cloned();
     Ok(TensorType::new(x.dtype, std::iter::once(slots(route, axis)?).chain(rest).collect()))
 }

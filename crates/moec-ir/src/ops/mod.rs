@@ -161,6 +161,7 @@ ops! {
     dispatch::Dispatch,
     experts::Experts,
     combine::Combine,
+    each::Each,
     layers::Layers,
     rows::Rows,
 }

@@ -6,9 +6,17 @@ use super::Choices;
 use crate::tensor::{Tensor, elements};
 
 pub(super) fn eval_dispatch(slots: &Axis, x: &Tensor, route: &Choices) -> Tensor {
-    let places: Vec<Option<usize>> =
-        route.slots().into_iter().map(|at| route.expert(at).map(|_| route.position(at))).collect();
-    take_rows(x, &route.tokens.0, &places, slots)
+    let place = |at: usize| route.expert(at).map(|_| at);
+    let places: Vec<Option<usize>> = route.slots().into_iter().map(place).collect();
+    if x.size(&route.choices.0).is_none() {
+        let places: Vec<_> = places.into_iter().map(|at| at.map(|at| route.position(at))).collect();
+        return take_rows(x, &route.tokens.0, &places, slots);
+    }
+    // Positions and choices as one axis, counted as the places are.
+    let rest = x.axes().iter().filter(|axis| ![&route.tokens, &route.choices].contains(axis));
+    let axes = [&route.tokens, &route.choices].into_iter().chain(rest.clone()).cloned().collect::<Vec<_>>();
+    let pairs = [(route.tokens.0.clone(), route.indices.len())].into_iter().chain(rest.cloned()).collect();
+    take_rows(&Tensor::new(pairs, x.broadcast(&axes).f32().to_vec()), &route.tokens.0, &places, slots)
 }
 
 /// Rows of `x` along `axis`, in the order given, zeros for `None`; they lie along `into`, which stands first.

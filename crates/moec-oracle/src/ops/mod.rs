@@ -6,6 +6,7 @@ mod concat;
 mod contract;
 mod cumsum;
 mod dispatch;
+mod each;
 mod experts;
 mod gather;
 mod iota;
@@ -232,6 +233,10 @@ impl<'a> Pass<'a> {
             Op::Combine(_) => {
                 let slots = self.slot_axis(operand(0));
                 one(combine::eval_combine(&slots, self.tensor(operand(0)), self.route(operand(1))))
+            }
+            Op::Each(_) => {
+                let slots = self.slot_axis(operand(0));
+                one(each::eval_each(&slots, self.tensor(operand(0)), self.route(operand(1))))
             }
             Op::Layers(op) => self.layers(op, node),
             Op::Rows(op) => {

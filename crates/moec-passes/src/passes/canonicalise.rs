@@ -167,6 +167,7 @@ fn simplify(module: &Module, at: OpId, readers: &Readers, homes: &HashMap<OpId, 
         | Op::Dispatch(_)
         | Op::Experts(_)
         | Op::Combine(_)
+        | Op::Each(_)
         | Op::Layers(_)
         | Op::Rows(_) => None,
     }

@@ -25,6 +25,10 @@ fn run(mut module: Module, report: &mut Report) -> Module {
             report.blocked(PASS.name, node.at, "the rows were dispatched by another route");
             continue;
         }
+        if module.ty(route).route().is_some_and(|route| module.tensor(x).has(&route.choices.axis)) {
+            report.blocked(PASS.name, node.at, "each choice of a token has a row of its own");
+            continue;
+        }
         let only = readers.count(rows) == 1;
         if !only {
             report.blocked(

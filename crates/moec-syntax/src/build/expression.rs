@@ -249,6 +249,7 @@ impl Builder<'_> {
             }
             Rule::condition => return self.condition(pair),
             Rule::moe => self.moe(pair, &mut height),
+            Rule::bank => ExprKind::Bank(self.members(pair, &mut height)),
             Rule::scan => self.scan(pair, &mut height),
             Rule::iterate => self.iterate(pair, &mut height),
             Rule::call => self.call(pair, &mut height),
@@ -292,12 +293,7 @@ impl Builder<'_> {
                     }
                     gate = gate.or(found);
                 }
-                Rule::experts => experts.extend(children(clause).map(|member| {
-                    let rule = member.as_rule();
-                    let mut parts = children(member);
-                    let expert = self.counted(given(&mut parts, rule), height);
-                    BankMember { expert, count: parts.next().map(|count| self.counted(count, height)) }
-                })),
+                Rule::experts => experts.extend(self.members(clause, height)),
                 _ => always.extend(children(clause).map(|value| self.counted(value, height))),
             }
         }
@@ -309,6 +305,17 @@ impl Builder<'_> {
             nothing(at)
         });
         ExprKind::Moe(Moe { gate, experts, always })
+    }
+
+    /// `swiglu(F) × 8, copy`
+    fn members(&mut self, pair: Pair<Rule>, height: &mut u32) -> Vec<BankMember> {
+        let member = |member: Pair<Rule>| {
+            let rule = member.as_rule();
+            let mut parts = children(member);
+            let expert = self.counted(given(&mut parts, rule), height);
+            BankMember { expert, count: parts.next().map(|count| self.counted(count, height)) }
+        };
+        children(pair).map(member).collect()
     }
 
     fn scan(&mut self, pair: Pair<Rule>, height: &mut u32) -> ExprKind {

@@ -119,6 +119,7 @@ fn is_fixed(rule: Rule) -> bool {
             | Rule::word_if
             | Rule::word_else
             | Rule::word_moe
+            | Rule::word_bank
             | Rule::word_scan
             | Rule::word_in
             | Rule::word_over

@@ -30,9 +30,9 @@ pub struct Reader<'a> {
     pub scan: &'a Scan,
 }
 
-const RESERVED: [&str; 23] = [
+const RESERVED: [&str; 24] = [
     "param", "buffer", "part", "state", "let", "route", "out", "aux", "trace", "layers", "iterate", "if", "else",
-    "moe", "scan", "true", "false", "or", "and", "not", "in", "over", "as",
+    "moe", "bank", "scan", "true", "false", "or", "and", "not", "in", "over", "as",
 ];
 
 impl<'a> Reader<'a> {

@@ -64,6 +64,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         | Rule::group
         | Rule::condition
         | Rule::moe
+        | Rule::bank
         | Rule::scan
         | Rule::iterate
         | Rule::call
@@ -124,6 +125,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::word_if => Firm("`if`"),
         Rule::word_else => Loose("`else`"),
         Rule::word_moe => Firm("`moe`"),
+        Rule::word_bank => Firm("`bank`"),
         Rule::word_scan => Firm("`scan`"),
         Rule::word_in => Firm("`in`"),
         Rule::comma => Firm("`,`"),

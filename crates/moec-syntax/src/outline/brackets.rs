@@ -24,7 +24,7 @@ impl Outliner<'_> {
         match self.word(at) {
             "(" => self.push(Bracket::Paren, at),
             "[" => self.push(Bracket::Square, at),
-            _ if matches!(before, "else" | "moe" | "::") => self.push(Bracket::Brace, at),
+            _ if matches!(before, "else" | "moe" | "bank" | "::") => self.push(Bracket::Brace, at),
             _ if self.ends_scan_head(at) => self.push(Bracket::Scan, at),
             _ if self.stack.last().is_some_and(|opener| opener.bracket == Bracket::If) => {
                 self.stack.pop();

@@ -91,7 +91,7 @@ impl Outliner<'_> {
     /// A line that begins with a word or a string after an expression: two expressions never stand side by side.
     fn begins_line_anew(&self, at: usize, before: &str) -> bool {
         let continues = RESERVED_IN_EXPRESSIONS.contains(&self.word(at)) || matches!(self.word(at), "as" | "from");
-        let waits = STATEMENT_WORDS.contains(&before) || matches!(before, "from" | "require" | "as" | "moe");
+        let waits = STATEMENT_WORDS.contains(&before) || matches!(before, "from" | "require" | "as" | "moe" | "bank");
         self.tokens[at].first_on_line
             && matches!(self.tokens[at].kind, TokenKind::Word | TokenKind::Text { .. })
             && !continues

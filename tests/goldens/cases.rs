@@ -1,7 +1,10 @@
 //! Cases of the catalogue: a model of `examples/catalogue`, its inputs and parameters by formula, and what it must choose and
-//! give. `make_goldens.py` writes them; the tests of the oracle, of the plan and of the CPU code share this reader.
+//! give. `make_goldens.py` and `make_parts.py` write them; the tests of the oracle, of the plan and of the CPU code share this reader.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use moec_diag::SourceMap;
 use moec_ir::{Module, Param, ParamId};
@@ -19,6 +22,9 @@ pub struct Case {
     /// The file in `examples/catalogue`, without `.moe`.
     pub spec: String,
     pub tokens: usize,
+    /// Positions of each pass when the sequence comes in several; none where it may only come whole.
+    #[serde(default)]
+    pub passes: Vec<usize>,
     #[serde(default)]
     pub set: Vec<(String, String)>,
     pub inputs: Vec<InputValues>,
@@ -94,9 +100,12 @@ fn root() -> PathBuf {
 }
 
 fn cases() -> Vec<Case> {
-    let path = root().join("tests/goldens/cases.json");
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).expect("the cases are JSON of this form")
+    let read = |name: &str| -> Vec<Case> {
+        let path = root().join("tests/goldens").join(name);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_str(&text).expect("the cases are JSON of this form")
+    };
+    ["cases.json", "parts.json"].into_iter().flat_map(read).collect()
 }
 
 /// Runs every case, also after one has failed, and then says which have.
@@ -123,8 +132,30 @@ impl Case {
 
     /// The rows of a plan's inputs.
     pub fn rows(&self, plan: &Plan) -> Vec<Vec<f64>> {
-        let row = |port: &moec_plan::Port| plan.buffer(port.buffer).row as usize;
-        plan.inputs.iter().map(|port| self.input(&port.name, self.tokens * row(port))).collect()
+        self.rows_at(plan, &(0..self.tokens))
+    }
+
+    /// The rows of a plan's inputs at some positions.
+    pub fn rows_at(&self, plan: &Plan, positions: &Range<usize>) -> Vec<Vec<f64>> {
+        let at = |port: &moec_plan::Port| {
+            let row = plan.buffer(port.buffer).row as usize;
+            self.input(&port.name, self.tokens * row)[positions.start * row..positions.end * row].to_vec()
+        };
+        plan.inputs.iter().map(at).collect()
+    }
+
+    /// Whether a plan can be made of it: no step goes from position to position yet.
+    pub fn lowers(&self, module: &Module) -> bool {
+        !module.walk().into_iter().any(|(_, at)| matches!(module.node(at).op, moec_ir::Op::Scan(_)))
+    }
+
+    /// The positions of each pass.
+    pub fn parts(&self) -> Vec<Range<usize>> {
+        let ends = self.passes.iter().scan(0, |end, count| {
+            *end += count;
+            Some(*end)
+        });
+        ends.zip(&self.passes).map(|(end, count)| end - count..end).collect()
     }
 
     /// An input's elements, row by row.

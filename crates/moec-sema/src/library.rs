@@ -8,7 +8,10 @@ const FILES: &[(&str, &str)] = &[
     ("attention", include_str!("../std/attention.moe")),
     ("expert", include_str!("../std/expert.moe")),
     ("gate", include_str!("../std/gate.moe")),
+    ("mixer", include_str!("../std/mixer.moe")),
     ("norm", include_str!("../std/norm.moe")),
+    ("table", include_str!("../std/table.moe")),
+    ("vision", include_str!("../std/vision.moe")),
 ];
 
 /// Every file of the standard library: the name after `std::`, and the text.

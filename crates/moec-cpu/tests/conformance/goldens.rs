@@ -40,6 +40,9 @@ fn at_level(level: Level) {
             return;
         }
         let module = case.module();
+        if !case.lowers(&module) {
+            return;
+        }
         let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options::default());
         let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let mut libraries = libraries.borrow_mut();
@@ -52,6 +55,15 @@ fn at_level(level: Level) {
             let who = format!("{level:?}, {threads} threads");
             case.routed(&who, session.traced.iter().map(|traced| (&traced.indices[..], &traced.weights[..])));
             case.gave(&who, &outputs[0]);
+            let mut session = Session::new(&plan, &weights, tokens, tokens.next_multiple_of(16), threads);
+            let mut y = Vec::new();
+            for positions in case.parts() {
+                let rows = case.rows_at(&plan, &positions);
+                y.extend_from_slice(&session.run(library, &rows, positions.len() as u64, 0)[0]);
+            }
+            if !y.is_empty() {
+                case.gave(&format!("{who}, in parts"), &y);
+            }
         }
     });
 }

@@ -101,6 +101,50 @@ def m02(c):
     c.output("logits", c.rms(h, "norm.w", "D", 1e-6) @ c.param("head", "V D").T)
 
 
+# M08
+
+
+def multimodal(c, ids, patches):
+    t = np.arange(c.tokens)
+    at = "project."
+    up, up_bias = c.param(at + "up", "F I", F=48), c.param(at + "up_bias", "F", F=48, scale=0.2)
+    down, down_bias = c.param(at + "down", "D F", F=48), c.param(at + "down_bias", "D", scale=0.2)
+    h = c.param("table", "V D", scale=1.0)[np.maximum(ids, 0)]
+    seen = ids < 0
+    h[seen] = gelu(patches[seen] @ up.T + up_bias) @ down.T + down_bias
+    for l in range(4):
+        at = "layers[l].attn"
+        y = c.rms(h, "layers[l].norm1.w", "D", 1e-6, l)
+        q, k, v = (np.einsum("sd,hed->she", y, c.param(f"{at}.{n}", "Head Dh D", layer=l)) for n in "qkv")
+        y = causal(rope_half(q, 1e4, t), rope_half(k, 1e4, t), v, 16**-0.5)
+        h = h + np.einsum("shd,ohd->so", y, c.param(at + ".o", "D Head Dh", layer=l, scale=0.25))
+        x = c.rms(h, "layers[l].norm2.w", "D", 1e-6, l)
+        if l % 2 == 0:
+            h = h + swiglu(c, "layers[l].ffn", l, F=64)(x)
+            continue
+        w, i = c.top_k(softmax(x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T), 2)
+        experts = [swiglu(c, "layers[l].ffn.experts[e]", l, e) for e in range(4)]
+        h = h + c.combine(x, i, normalise(w), lambda e, x: experts[e](x))
+    c.output("logits", c.rms(h, "norm.w", "D", 1e-6) @ c.param("head", "V D").T)
+
+
+SEEING = dict(V=96, D=48, I=20, Head=3, Dh=16, E=4, F=40)
+
+
+@case("multimodal", "image-and-text", tokens=17, passes=[13, 1, 3], **SEEING)
+def m08(c):
+    ids = np.concatenate([[5], np.full(9, -1), (np.arange(7) * 31 + 4) % 96])
+    multimodal(c, c.given("ids", ids), c.input("patches", "S I"))
+
+
+@case("multimodal", "text-alone", tokens=6, **SEEING)
+def m08_text(c):
+    """What stands beside words in `patches` changes nothing: the reference sees none."""
+    ids = c.ids("ids", 96)
+    c.input("patches", "S I", scale=1e3)
+    multimodal(c, ids, np.full((c.tokens, 20), np.nan))
+
+
 # M09
 
 

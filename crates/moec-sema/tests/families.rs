@@ -51,6 +51,7 @@ fn verified(checked: &Checked) -> &Module {
 #[test]
 fn parameters_count_as_published() {
     let counts = [
+        ("examples/families/deepseek.moe", 16_375_728_128),
         ("examples/families/mixtral.moe", 46_702_792_704),
         ("examples/families/olmoe.moe", 6_919_161_856),
         ("examples/families/qwen2_moe.moe", 14_315_784_192),

@@ -1,36 +1,39 @@
 //! Parameters of published models, to the last one.
 
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
-use crate::command::{family, folder, moec, moec_in};
+use crate::command::{folder, moec_in, repository};
 
-fn explained(spec: &str) -> Value {
-    let file = family(spec);
-    let ended = moec(&["explain".as_ref(), file.as_os_str(), "--json".as_ref()]).fine();
+fn explained(spec: &str, sets: &str) -> Value {
+    let ended = moec_in(&repository().join("examples/families"), &format!("explain {spec}.moe {sets} --json")).fine();
     serde_json::from_str(&ended.stdout).expect("JSON")
 }
 
+/// Published sizes, with those of a second model of one family by settings.
 #[test]
-fn mixtral_8x7b() {
-    let explained = explained("mixtral");
-    assert_eq!(explained["parameters"]["total"], 46_702_792_704u64);
-    assert_eq!(explained["parameters"]["active"], 12_879_925_248u64);
-    assert_eq!(explained["routes"][0]["choices"], 2);
-    assert_eq!(explained["routes"][0]["layers"], 32);
-}
-
-#[test]
-fn olmoe_1b_7b() {
-    let explained = explained("olmoe");
-    assert_eq!(explained["parameters"]["total"], 6_919_161_856u64);
-    assert_eq!(explained["parameters"]["active"], 1_282_017_280u64);
+fn published_models_count_to_the_last_parameter() {
+    let mixtral_8x22b = "--set L=56 --set D=6144 --set H=48 --set F=16384 --set V=32768";
+    let published = [
+        ("mixtral", "", 46_702_792_704u64, 12_879_925_248u64),
+        ("mixtral", mixtral_8x22b, 140_630_071_296, 39_161_468_928),
+        ("olmoe", "", 6_919_161_856, 1_282_017_280),
+        ("deepseek", "", 16_375_728_128, 2_828_650_496),
+        ("qwen2_moe", "", 14_315_784_192, 2_689_173_504),
+    ];
+    for (spec, sets, total, active) in published {
+        let explained = explained(spec, sets);
+        assert_eq!(explained["parameters"]["total"], total, "{spec} {sets}");
+        assert_eq!(explained["parameters"]["active"], active, "{spec} {sets}");
+    }
 }
 
 /// One token meets each active weight once: the products are twice the active parameters, less what is looked up or added
 /// instead, plus attention, which with one position is nothing to speak of.
 #[test]
 fn operations_of_a_token_are_twice_its_parameters() {
-    let explained = explained("mixtral");
+    let explained = explained("mixtral", "");
     let products = explained["pass"]["product_flops"].as_f64().expect("a number");
     // Without the embedding, which is a look-up.
     let multiplied = 12_879_925_248.0 - 32_000.0 * 4096.0;
@@ -70,4 +73,15 @@ fn a_gate_of_ones_own_is_fused_and_what_is_not_says_why() {
     }
     let without = moec_in(folder.path(), "explain layer.moe --disable-pass fuse-router").fine();
     assert!(!without.stdout.contains("fuse-router"), "{without:#?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_bug() {
+    let file = repository().join("examples/families/mixtral.moe");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moec"));
+    let child = command.arg("explain").arg(file).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("moec starts");
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
 }

@@ -14,6 +14,7 @@ use crate::{
     config::ConfigEntry,
     extra::{Also, Extra, Found},
     index::Index,
+    placement::Placement,
     scope::{DefinitionId, Definitions, FileId, Frame},
     value::{Operand, Value},
 };
@@ -73,6 +74,7 @@ pub(crate) struct Evaluator {
     /// What was reported, so that a body evaluated for each of 64 layers complains once.
     reported: BTreeSet<(String, Vec<(usize, usize)>)>,
     pub calls: Vec<Call>,
+    pub placements: Vec<Placement>,
     pub shared: Vec<Shared>,
     /// The outputs so far, and where they stand.
     pub outputs_at: Vec<(String, Span)>,
@@ -100,6 +102,7 @@ impl Evaluator {
             problems: Problems::default(),
             reported: BTreeSet::new(),
             calls: Vec::new(),
+            placements: Vec::new(),
             shared: Vec::new(),
             outputs_at: Vec::new(),
             chosen_from: BTreeMap::new(),

@@ -23,6 +23,7 @@ mod list;
 mod model;
 mod param;
 mod part;
+mod placement;
 mod route;
 mod scan;
 mod scope;
@@ -42,6 +43,7 @@ pub use builtin::primitives;
 pub use extra::{Also, Extra, ExtraKind};
 pub use index::{Index, ParamFact};
 pub use library::library;
+pub use placement::{PlacedPart, Placement};
 pub use weights::{Claim, WeightMap};
 
 use evaluator::Evaluator;
@@ -114,6 +116,8 @@ pub struct Checked {
     /// The outputs that were asked for beside the model's own; they come after those.
     pub extras: Vec<Extra>,
     pub serves: Vec<String>,
+    /// Every part's uses, in the order of the model.
+    pub placements: Vec<Placement>,
 }
 
 /// Checks a file. `None` whenever a problem was found; the problems say all of what is wrong, not only the first thing.
@@ -172,6 +176,7 @@ fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings, index: 
         module: evaluator.module,
         weights,
         serves: file.serves.iter().map(|served| served.text.clone()).collect(),
+        placements: evaluator.placements,
     };
     (Some(checked), evaluator.problems, evaluator.index)
 }

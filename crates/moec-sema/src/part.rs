@@ -27,6 +27,7 @@ impl Evaluator {
         if self.tensor(x, &format!("`{}`", name.text)).is_none() {
             return Value::Error;
         }
+        self.place(frame, part);
         match &part.of {
             PartOf::Block(template) => self.run(frame, part, template, x, frame.region, None, at),
             PartOf::Gate(gate) => self.run_gate(frame, part, gate, x, name, at),

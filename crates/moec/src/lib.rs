@@ -14,6 +14,7 @@ mod families;
 mod files;
 mod manifest;
 mod native;
+mod placement;
 mod routes;
 mod sampling;
 mod spec;

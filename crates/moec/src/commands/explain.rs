@@ -14,6 +14,7 @@ use crate::{
     cost::{self, Cost, Pass},
     count::{self, grouped},
     failure::Failure,
+    placement::{self, Group, ranges},
     routes::{self, RouteShape},
     spec,
 };
@@ -26,7 +27,8 @@ pub fn run(arguments: &Explain) -> Result<(), Failure> {
     {
         checkpoint::open(dir, Some(map), &module, &loaded.sources)?.keep_types(&mut module, map);
     }
-    let explained = Explained::of(&module, arguments, &loaded.sources)?;
+    let placement = placement::groups(&loaded.checked.placements);
+    let explained = Explained::of(&module, placement, arguments, &loaded.sources)?;
     if arguments.json {
         println!("{:#}", explained.json(&loaded.sources));
     } else {
@@ -38,6 +40,7 @@ pub fn run(arguments: &Explain) -> Result<(), Failure> {
 struct Explained<'a> {
     module: &'a Module,
     parameters: count::Parameters,
+    placement: Vec<Group>,
     routes: Vec<RouteShape>,
     /// The layers of each kind.
     kinds: Vec<Vec<u32>>,
@@ -49,13 +52,19 @@ struct Explained<'a> {
 }
 
 impl<'a> Explained<'a> {
-    fn of(module: &'a Module, arguments: &Explain, sources: &SourceMap) -> Result<Self, Failure> {
+    fn of(
+        module: &'a Module,
+        placement: Vec<Group>,
+        arguments: &Explain,
+        sources: &SourceMap,
+    ) -> Result<Self, Failure> {
         let pass = Pass { tokens: arguments.tokens.max(1), past: arguments.past };
         let (fused, report) = compile::fuse(module.clone(), &arguments.disable_pass)?;
         let plan = compile::plan(&fused, sources).map_err(|failure| failure.messages());
         Ok(Explained {
             module,
             parameters: count::parameters(module),
+            placement,
             routes: routes::all(module),
             kinds: layer_kinds(module),
             pass,
@@ -84,6 +93,11 @@ impl<'a> Explained<'a> {
             let count = layers.len();
             let plural = if count == 1 { "" } else { "s" };
             lines.push(format!("layer kind {kind:<2}{count:>18} layer{plural}: {}", ranges(layers)));
+        }
+        if !self.placement.is_empty() {
+            lines.push(String::new());
+            lines.push("placement".into());
+            lines.extend(placement::lines(&self.placement).into_iter().map(|line| format!("  {line}")));
         }
     }
 
@@ -181,6 +195,7 @@ impl<'a> Explained<'a> {
                 "each": self.module.params.iter().map(param_json).collect::<Vec<_>>(),
             },
             "layer_kinds": kinds,
+            "placement": placement::json(&self.placement),
             "routes": routes,
             "pass": {
                 "tokens": self.pass.tokens,
@@ -245,27 +260,6 @@ fn layer_kinds(module: &Module) -> Vec<Vec<u32>> {
         }
     });
     kinds
-}
-
-/// `0..3, 5, 7..9` of ascending numbers, both ends included.
-fn ranges(numbers: &[u32]) -> String {
-    let mut found: Vec<(u32, u32)> = Vec::new();
-    for number in numbers {
-        match found.last_mut() {
-            Some((_, last)) if *last + 1 == *number => *last = *number,
-            Some(_) | None => found.push((*number, *number)),
-        }
-    }
-    let more = found.len().saturating_sub(8);
-    let mut shown: Vec<String> = found
-        .iter()
-        .take(8)
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first} to {last}") })
-        .collect();
-    if more > 0 {
-        shown.push(format!("and {more} more"));
-    }
-    shown.join(", ")
 }
 
 fn fusion_lines(report: &Report, sources: &SourceMap) -> Vec<String> {

@@ -3,10 +3,12 @@
 mod artefact;
 mod bad_input;
 mod command;
+mod demos;
 mod explain;
 mod flat;
 mod fmt;
 mod lsp;
+mod placement;
 mod tensors;
 mod text;
 mod verify;

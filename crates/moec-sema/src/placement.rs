@@ -1,0 +1,111 @@
+//! Which parts are used in which layers: `ffn` is `swiglu(10944)` in layer 0 and a `moe` in all others. The module no longer
+//! knows, as definitions are dissolved in it.
+
+use std::fmt;
+
+use moec_syntax::tree::FormalParam;
+
+use crate::{
+    evaluator::Evaluator,
+    scope::Frame,
+    value::{MoeTemplate, Part, PartOf, Template, Value},
+};
+
+/// One use of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The part's path, `layers[l].ffn`; without `layers` where all layers have the same one.
+    pub path: String,
+    /// The layer that uses it; none outside layers.
+    pub layer: Option<u32>,
+    pub part: PlacedPart,
+}
+
+/// What stands there, as the text would say it with this configuration's numbers: `swiglu(96)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlacedPart {
+    Block(String),
+    Moe { gate: String, experts: Vec<(String, u32)>, always: Vec<String> },
+}
+
+/// As the language writes it.
+impl fmt::Display for PlacedPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = |(expert, count): &(String, u32)| match count {
+            1 => expert.clone(),
+            count => format!("{expert} × {count}"),
+        };
+        match self {
+            PlacedPart::Block(block) => f.write_str(block),
+            PlacedPart::Moe { gate, experts, always } => {
+                let experts: Vec<String> = experts.iter().map(counted).collect();
+                write!(f, "moe {{ gate {gate}; experts {}", experts.join(", "))?;
+                always.iter().try_for_each(|always| write!(f, "; always {always}"))?;
+                f.write_str(" }")
+            }
+        }
+    }
+}
+
+impl Evaluator {
+    /// Notes that a part is used here.
+    pub fn place(&mut self, frame: &Frame, part: &Part) {
+        let placed = match &part.of {
+            PartOf::Body => return,
+            PartOf::Block(block) => PlacedPart::Block(self.spelled(block)),
+            PartOf::Moe(moe) => self.placed_moe(moe),
+        };
+        let placement = Placement { path: part.path.clone(), layer: frame.part.layer, part: placed };
+        // A layer's uses stand together.
+        let mut of_layer = self.placements.iter().rev().take_while(|known| known.layer == placement.layer);
+        if !of_layer.any(|known| known.path == placement.path) {
+            self.placements.push(placement);
+        }
+    }
+
+    fn placed_moe(&self, moe: &MoeTemplate) -> PlacedPart {
+        PlacedPart::Moe {
+            gate: self.spelled(&moe.gate),
+            experts: moe.members.iter().map(|member| (self.spelled(&member.expert), member.count)).collect(),
+            always: moe.always.iter().map(|always| self.spelled(always)).collect(),
+        }
+    }
+
+    /// `top_k_softmax(2, renormalise = false)`: what has a default is named.
+    fn spelled(&self, template: &Template) -> String {
+        let formals = &self.definitions.get(template.definition).params;
+        let argument = |(name, value, _): &(String, Value, _)| {
+            let optional = |formal: &FormalParam| formal.name.text == *name && formal.default.is_some();
+            let value = self.argument(value);
+            if formals.iter().any(optional) { format!("{name} = {value}") } else { value }
+        };
+        let arguments: Vec<String> = template.arguments.iter().map(argument).collect();
+        match &arguments[..] {
+            [] => template.name.clone(),
+            arguments => format!("{}({})", template.name, arguments.join(", ")),
+        }
+    }
+
+    fn argument(&self, value: &Value) -> String {
+        match value {
+            Value::Int(value) => value.to_string(),
+            Value::Float(value) => format!("{value:?}"),
+            Value::Bool(value) => value.to_string(),
+            Value::Text(value) => format!("{value:?}"),
+            Value::Function(definition) => self.definitions.get(*definition).name.text.clone(),
+            Value::Template(template) => self.spelled(template),
+            Value::List(items) => {
+                let items: Vec<String> = items.iter().map(|item| self.argument(item)).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Error
+            | Value::Nothing
+            | Value::Count(_)
+            | Value::Tuple(_)
+            | Value::Tensor(_)
+            | Value::Route(_)
+            | Value::Moe(_)
+            | Value::Part(_) => "…".to_owned(),
+        }
+    }
+}

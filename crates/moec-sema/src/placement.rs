@@ -3,12 +3,12 @@
 
 use std::fmt;
 
-use moec_syntax::tree::FormalParam;
+use moec_syntax::tree::{Expr, ExprKind};
 
 use crate::{
     evaluator::Evaluator,
     scope::Frame,
-    value::{MoeTemplate, Part, PartOf, Template, Value},
+    value::{MoeTemplate, Part, PartOf, Template, Value, equal},
 };
 
 /// One use of a part.
@@ -71,15 +71,18 @@ impl Evaluator {
         }
     }
 
-    /// `top_k_softmax(2, renormalise = false)`: what has a default is named.
+    /// `top_k_softmax(2, renormalise = false)`: what has a default is named, and left out where it has that value.
     fn spelled(&self, template: &Template) -> String {
         let formals = &self.definitions.get(template.definition).params;
         let argument = |(name, value, _): &(String, Value, _)| {
-            let optional = |formal: &FormalParam| formal.name.text == *name && formal.default.is_some();
-            let value = self.argument(value);
-            if formals.iter().any(optional) { format!("{name} = {value}") } else { value }
+            let formal = formals.iter().find(|formal| formal.name.text == *name);
+            match formal.and_then(|formal| formal.default.as_ref()) {
+                None => Some(self.argument(value)),
+                Some(default) if is_literally(default, value) => None,
+                Some(_) => Some(format!("{name} = {}", self.argument(value))),
+            }
         };
-        let arguments: Vec<String> = template.arguments.iter().map(argument).collect();
+        let arguments: Vec<String> = template.arguments.iter().filter_map(argument).collect();
         match &arguments[..] {
             [] => template.name.clone(),
             arguments => format!("{}({})", template.name, arguments.join(", ")),
@@ -108,4 +111,16 @@ impl Evaluator {
             | Value::Part(_) => "…".to_owned(),
         }
     }
+}
+
+/// Whether an expression is the plain number or word that a value is.
+fn is_literally(expr: &Expr, value: &Value) -> bool {
+    let literal = match &*expr.kind {
+        ExprKind::Int(literal) => Value::Int(*literal),
+        ExprKind::Float(literal) => Value::Float(*literal),
+        ExprKind::Bool(literal) => Value::Bool(*literal),
+        ExprKind::Text(literal) => Value::text(literal),
+        _ => return false,
+    };
+    equal(&literal, value)
 }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::command::{moec_in, repository};
 
-const TOP_2: &str = "moe { gate top_k_softmax(2, renormalise = true); experts swiglu(24) × 4 }";
-const TOP_1: &str = "moe { gate top_k_softmax(1, renormalise = true); experts swiglu(24) × 4 }";
+const TOP_2: &str = "moe { gate top_k_softmax(2); experts swiglu(24) × 4 }";
+const TOP_1: &str = "moe { gate top_k_softmax(1); experts swiglu(24) × 4 }";
 
 /// The lines under `placement`, with T1 and T2 for the two constants above.
 fn listed(example: &str) -> Vec<String> {
@@ -26,22 +26,22 @@ fn published_rules_of_placement_are_listed() {
             &[
                 "layers[l].ffn in layers 0 to 2: swiglu(96)",
                 "layers[l].ffn in layers 3 to 7: \
-                 moe { gate top_k_softmax(2, renormalise = true); experts swiglu(24) × 4; always swiglu(24) }",
+                 moe { gate top_k_softmax(2); experts swiglu(24) × 4; always swiglu(24) }",
             ],
         ),
         (
             "last_of_even",
             &[
                 "layers[l].ffn in layers 0 to 8, 10: swiglu(24)",
-                "layers[l].ffn in layers 9, 11: moe { gate top_k_softmax(2, renormalise = true); experts swiglu(24) × 8 }",
+                "layers[l].ffn in layers 9, 11: moe { gate top_k_softmax(2); experts swiglu(24) × 8 }",
             ],
         ),
         (
             "pyramid",
             &[
-                "layers[l].ffn in layers 0 to 1: moe { gate top_k_softmax(1, renormalise = true); experts swiglu(24) × 2 }",
+                "layers[l].ffn in layers 0 to 1: moe { gate top_k_softmax(1); experts swiglu(24) × 2 }",
                 "layers[l].ffn in layer 2: T1",
-                "layers[l].ffn in layer 3: moe { gate top_k_softmax(1, renormalise = true); experts swiglu(24) × 8 }",
+                "layers[l].ffn in layer 3: moe { gate top_k_softmax(1); experts swiglu(24) × 8 }",
             ],
         ),
         (
@@ -54,7 +54,7 @@ fn published_rules_of_placement_are_listed() {
                 "layers[encoder].ffn in layers 0 to 4 by 2: swiglu(24)",
                 "layers[encoder].ffn in layers 1 to 5 by 2: T2",
                 "layers[decoder].ffn in layers 0 to 4: swiglu(24)",
-                "layers[decoder].ffn in layer 5: moe { gate top_k_softmax(2, renormalise = true); experts swiglu(24) × 8 }",
+                "layers[decoder].ffn in layer 5: moe { gate top_k_softmax(2); experts swiglu(24) × 8 }",
             ],
         ),
         ("one_for_all", &["ffn in layers 0 to 5: T2"]),
@@ -82,7 +82,7 @@ fn placement_is_json_as_well() {
         {
             "part": "layers[l].ffn",
             "layers": [3, 4, 5, 6, 7],
-            "gate": "top_k_softmax(2, renormalise = true)",
+            "gate": "top_k_softmax(2)",
             "experts": [["swiglu(24)", 4]],
             "always": ["swiglu(24)"],
         },

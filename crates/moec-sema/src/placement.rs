@@ -8,7 +8,7 @@ use moec_syntax::tree::{Expr, ExprKind};
 use crate::{
     evaluator::Evaluator,
     scope::Frame,
-    value::{MoeTemplate, Part, PartOf, Template, Value, equal},
+    value::{BankTemplate, Part, PartOf, Template, Value, equal},
 };
 
 /// One use of a part.
@@ -25,26 +25,34 @@ pub struct Placement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlacedPart {
     Block(String),
+    Gate(String),
+    Bank(Vec<(String, u32)>),
     Moe { gate: String, experts: Vec<(String, u32)>, always: Vec<String> },
 }
 
 /// As the language writes it.
 impl fmt::Display for PlacedPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counted = |(expert, count): &(String, u32)| match count {
-            1 => expert.clone(),
-            count => format!("{expert} × {count}"),
-        };
         match self {
             PlacedPart::Block(block) => f.write_str(block),
+            PlacedPart::Gate(gate) => write!(f, "gate {gate}"),
+            PlacedPart::Bank(experts) => write!(f, "bank {{ {} }}", counted(experts)),
             PlacedPart::Moe { gate, experts, always } => {
-                let experts: Vec<String> = experts.iter().map(counted).collect();
-                write!(f, "moe {{ gate {gate}; experts {}", experts.join(", "))?;
+                write!(f, "moe {{ gate {gate}; experts {}", counted(experts))?;
                 always.iter().try_for_each(|always| write!(f, "; always {always}"))?;
                 f.write_str(" }")
             }
         }
     }
+}
+
+/// `swiglu(96) × 8, copy`.
+fn counted(experts: &[(String, u32)]) -> String {
+    let each = |(expert, count): &(String, u32)| match count {
+        1 => expert.clone(),
+        count => format!("{expert} × {count}"),
+    };
+    experts.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 impl Evaluator {
@@ -53,7 +61,13 @@ impl Evaluator {
         let placed = match &part.of {
             PartOf::Body => return,
             PartOf::Block(block) => PlacedPart::Block(self.spelled(block)),
-            PartOf::Moe(moe) => self.placed_moe(moe),
+            PartOf::Gate(gate) => PlacedPart::Gate(self.spelled(gate)),
+            PartOf::Bank(bank) => PlacedPart::Bank(self.members(bank)),
+            PartOf::Moe(moe) => PlacedPart::Moe {
+                gate: self.spelled(&moe.gate),
+                experts: self.members(&moe.bank),
+                always: moe.always.iter().map(|always| self.spelled(always)).collect(),
+            },
         };
         let placement = Placement { path: part.path.clone(), layer: frame.part.layer, part: placed };
         // A layer's uses stand together.
@@ -63,12 +77,8 @@ impl Evaluator {
         }
     }
 
-    fn placed_moe(&self, moe: &MoeTemplate) -> PlacedPart {
-        PlacedPart::Moe {
-            gate: self.spelled(&moe.gate),
-            experts: moe.members.iter().map(|member| (self.spelled(&member.expert), member.count)).collect(),
-            always: moe.always.iter().map(|always| self.spelled(always)).collect(),
-        }
+    fn members(&self, bank: &BankTemplate) -> Vec<(String, u32)> {
+        bank.members.iter().map(|member| (self.spelled(&member.expert), member.count)).collect()
     }
 
     /// `top_k_softmax(2, renormalise = false)`: what has a default is named, and left out where it has that value.
@@ -107,6 +117,7 @@ impl Evaluator {
             | Value::Tuple(_)
             | Value::Tensor(_)
             | Value::Route(_)
+            | Value::Bank(_)
             | Value::Moe(_)
             | Value::Part(_) => "…".to_owned(),
         }

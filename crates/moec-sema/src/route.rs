@@ -33,6 +33,7 @@ impl Evaluator {
             self.report(NotABank { path: part.path.clone(), at: bank.at });
             return None;
         };
+        self.place(frame, part);
         self.each_choice(frame, &part.clone(), &template.clone(), x, route, at)
     }
 

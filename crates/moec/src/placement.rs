@@ -36,7 +36,7 @@ pub fn groups(placements: &[Placement]) -> Vec<Group> {
 fn chooses(part: &PlacedPart) -> bool {
     match part {
         PlacedPart::Block(_) => false,
-        PlacedPart::Moe { .. } => true,
+        PlacedPart::Gate(_) | PlacedPart::Bank(_) | PlacedPart::Moe { .. } => true,
     }
 }
 
@@ -58,6 +58,8 @@ pub fn json(groups: &[Group]) -> Vec<Value> {
         let mut object = json!({ "part": group.path, "layers": group.layers });
         match &group.part {
             PlacedPart::Block(block) => object["block"] = json!(block),
+            PlacedPart::Gate(gate) => object["gate"] = json!(gate),
+            PlacedPart::Bank(experts) => object["experts"] = json!(experts),
             PlacedPart::Moe { gate, experts, always } => {
                 object["gate"] = json!(gate);
                 object["experts"] = json!(experts);

@@ -18,7 +18,7 @@ fn listed(example: &str) -> Vec<String> {
 
 #[test]
 fn published_rules_of_placement_are_listed() {
-    let rules: [(&str, &[&str]); 9] = [
+    let rules: [(&str, &[&str]); 10] = [
         ("every_nth", &["layers[l].ffn in layers 0 to 6 by 2: swiglu(24)", "layers[l].ffn in layers 1 to 7 by 2: T2"]),
         ("every_layer", &["layers[l].ffn in layers 0 to 5: T2"]),
         (
@@ -55,6 +55,15 @@ fn published_rules_of_placement_are_listed() {
                 "layers[encoder].ffn in layers 1 to 5 by 2: T2",
                 "layers[decoder].ffn in layers 0 to 4: swiglu(24)",
                 "layers[decoder].ffn in layer 5: moe { gate top_k_softmax(2); experts swiglu(24) × 8 }",
+            ],
+        ),
+        (
+            "attention_too",
+            &[
+                "layers[l].attn.choose in layers 0 to 3: gate top_k_of_logits(2)",
+                "layers[l].attn.query in layers 0 to 3: bank { query_head × 4 }",
+                "layers[l].attn.output in layers 0 to 3: bank { output_head × 4 }",
+                "layers[l].ffn in layers 0 to 3: T2",
             ],
         ),
         ("one_for_all", &["ffn in layers 0 to 5: T2"]),

@@ -42,6 +42,7 @@ pub fn completions(analysis: &Analysis, position: Position) -> Vec<CompletionIte
             items.extend(lets.map(|symbol| item(analysis, symbol)));
             items
         }
+        Place::Head => keywords(&["across"]),
         Place::Type => keywords(&INPUTS),
         Place::Field => keywords(&["values", "indices"]),
         Place::Rule => {
@@ -92,6 +93,8 @@ enum Place {
     Type,
     Field,
     Axis,
+    /// Between a model's inputs and its body.
+    Head,
     Gate,
     Expert,
     /// `std`, that is.
@@ -122,7 +125,7 @@ fn place(words: &Words) -> Place {
         ("::", "std", "use", _) => return Place::LibraryFile,
         ("::", file, "::", "std") => return Place::LibraryName(file.to_owned()),
         (".", _, _, _) if inside != Inside::Weights => return Place::Field,
-        ("over" | "as", _, _, _) => return Place::Axis,
+        ("over" | "as", _, _, _) | ("across", ")", _, _) => return Place::Axis,
         ("(", "over" | "as", _, _) => return Place::Axis,
         ("[", "as", _, _) => return Place::Axis,
         (":", _, _, _) => return Place::Type,
@@ -138,6 +141,9 @@ fn place(words: &Words) -> Place {
     }
     if last(0) == "," && words.after_over() {
         return Place::Axis;
+    }
+    if words.after_inputs() {
+        return Place::Head;
     }
     if words.at_brace_level && words.begins {
         return match inside {
@@ -258,6 +264,14 @@ impl Words {
                 }
             }
         }
+    }
+
+    /// Behind the `)` of `model name(…)`.
+    fn after_inputs(&self) -> bool {
+        let opened = self.all.iter().rposition(|word| word == "(").and_then(|at| at.checked_sub(2));
+        self.open.is_empty()
+            && self.all.last().is_some_and(|word| word == ")")
+            && opened.is_some_and(|at| self.all[at] == "model")
     }
 
     /// Only names and commas stand between here and an `over`.

@@ -142,6 +142,7 @@ impl Finder {
                         self.locals.push(symbol);
                         self.tensor_type(&input.ty);
                     }
+                    model.across.iter().for_each(|axis| self.axis(axis));
                     self.body(&model.body, model.at);
                     self.locals.clear();
                 }

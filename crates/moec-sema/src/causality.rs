@@ -1,17 +1,18 @@
-//! Which operations look across tokens, and whether what they find reaches a route or an expert.
+//! Which operations look across tokens, and whether what they find reaches a route, an expert or an output.
 //!
 //! In a decoder a choice of experts that depends on other tokens of the pass is not the choice that the same token gets when
-//! it is decoded alone, so the two would disagree.
+//! it is decoded alone, so the two would disagree. A model may say that it accepts this: `model m(ids: i32[S]) across S`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use miette::{Diagnostic, LabeledSpan};
 use moec_diag::Span;
-use moec_ir::{Module, Node, RegionId, ValueId, ops::Op};
-use moec_types::{Axis, Size, TensorType};
+use moec_ir::{Module, Node, OpId, RegionId, ValueId, ops::Op};
+use moec_syntax::tree;
+use moec_types::{Axis, Size};
 use thiserror::Error;
 
-use crate::evaluator::Evaluator;
+use crate::{evaluator::Evaluator, spelling::did_you_mean};
 
 impl Evaluator {
     /// The first operation of a region that works along an axis rather than position by position.
@@ -22,19 +23,63 @@ impl Evaluator {
         across.map(|node| (node.at, axis.clone()))
     }
 
-    /// Reports every route of a decoder that depends on other tokens of the pass.
-    pub fn check_causality(&mut self) {
-        let decoder = self.module.regions().any(|region| {
-            self.module.region(region).nodes.iter().any(|at| matches!(self.module.node(*at).op, Op::Past(_)))
-        });
-        if !decoder {
-            return;
+    /// Reports what a decoder chooses or gives that depends on other tokens of the pass, unless the model says that it may
+    /// (`across S`); and an `across` along which nothing does.
+    pub fn check_causality(&mut self, model: &tree::Model) {
+        let accepted = model.across.as_ref().map(|across| Axis::new(&across.text));
+        if let (Some(across), Some(axis)) = (&model.across, &accepted)
+            && !self.is_sequence(axis)
+        {
+            let sequences: Vec<&Axis> = self.sequences().collect();
+            let help = match &sequences[..] {
+                [] => "every axis of its inputs has a size: leave `across` out".to_owned(),
+                [first, ..] => did_you_mean(axis.name(), sequences.iter().map(|axis| axis.name()))
+                    .unwrap_or_else(|| format!("write `across {first}`")),
+            };
+            return self.report(AcrossNoSequence { axis: axis.clone(), at: across.at, help });
         }
-        let mut search = Search { module: &self.module, causes: BTreeMap::new(), found: Vec::new() };
+        let kept: BTreeSet<Axis> = self.kept_sequences();
+        let mut search = Search {
+            module: &self.module,
+            axes: kept.iter().chain(&accepted).cloned().collect(),
+            causes: BTreeMap::new(),
+            found: Vec::new(),
+        };
         search.region(self.module.body);
-        for route in search.found {
-            self.report(route);
+        search.outputs(model.name.at);
+        let found = search.found;
+        if let (Some(across), Some(axis)) = (&model.across, &accepted)
+            && !found.iter().any(|found| found.axis == *axis)
+        {
+            self.report(AcrossNothing { axis: axis.clone(), at: across.at });
         }
+        let routes = found.iter().any(|found| found.output.is_none());
+        let reported = found.into_iter().filter(|found| Some(&found.axis) != accepted.as_ref());
+        for found in reported.filter(|found| !routes || found.output.is_none()) {
+            self.report(found);
+        }
+    }
+
+    /// Axes of the inputs that are as long as the input.
+    fn sequences(&self) -> impl Iterator<Item = &Axis> {
+        let dims = self.module.inputs.iter().filter_map(|input| self.module.ty(input.value).tensor());
+        dims.flat_map(|ty| &ty.dims).filter_map(|dim| dim.size.of_pass())
+    }
+
+    fn is_sequence(&self, axis: &Axis) -> bool {
+        self.sequences().any(|sequence| sequence == axis)
+    }
+
+    /// Sequences of which something is kept from pass to pass: those of a decoder.
+    fn kept_sequences(&self) -> BTreeSet<Axis> {
+        let regions = self.module.live_regions();
+        let nodes = regions.iter().flat_map(|region| &self.module.region(*region).nodes);
+        let of = |node: &Node| match &node.op {
+            Op::Past(op) => self.module.tensor(node.operands[0]).dim(&op.axis)?.size.of_pass().cloned(),
+            Op::Scan(op) => op.over.size.of_pass().cloned(),
+            _ => None,
+        };
+        nodes.filter_map(|at| of(self.module.node(*at))).collect()
     }
 }
 
@@ -54,14 +99,18 @@ fn slots(size: &Size) -> bool {
 }
 
 /// Why a value depends on other tokens: the operation that looked across, and the value before this one on the way from it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Cause {
     node_at: Span,
     from: Option<ValueId>,
+    /// The sequence whose tokens met.
+    axis: Axis,
 }
 
 struct Search<'m> {
     module: &'m Module,
+    /// The sequences that matter.
+    axes: BTreeSet<Axis>,
     causes: BTreeMap<ValueId, Cause>,
     found: Vec<NotCausal>,
 }
@@ -73,8 +122,13 @@ impl Search<'_> {
             let before = node.operands.iter().find(|value| self.causes.contains_key(value)).copied();
             if let Op::Route(_) = &node.op {
                 if let Some(before) = before {
-                    let chain = self.chain(before);
-                    self.found.push(NotCausal { chain, route_at: node.at });
+                    let (chain, axis) = self.chain(before);
+                    self.found.push(NotCausal { chain, axis, output: None, reached_at: node.at });
+                    // The route is a value on the way to an output.
+                    let cause = self.caused(node.at, before);
+                    node.results.iter().for_each(|result| {
+                        self.causes.entry(*result).or_insert_with(|| cause.clone());
+                    });
                 }
                 continue;
             }
@@ -84,13 +138,12 @@ impl Search<'_> {
                 op => op.regions().into_iter().for_each(|region| self.region(region)),
             }
             let cause = match before {
-                Some(_) => Some(Cause { node_at: node.at, from: before }),
-                None if self.crosses(node) => Some(Cause { node_at: node.at, from: None }),
-                None => None,
+                Some(before) => Some(self.caused(node.at, before)),
+                None => self.crosses(*at).map(|axis| Cause { node_at: node.at, from: None, axis }),
             };
             if let Some(cause) = cause {
                 for result in &node.results {
-                    self.causes.entry(*result).or_insert(cause);
+                    self.causes.entry(*result).or_insert_with(|| cause.clone());
                 }
             }
         }
@@ -105,7 +158,7 @@ impl Search<'_> {
             for kind in kinds {
                 for (arg, from) in self.module.region(*kind).args.iter().zip(&entering) {
                     if let Some(from) = from {
-                        self.causes.entry(*arg).or_insert(Cause { node_at: Span::NONE, from: Some(*from) });
+                        self.passes_on(*from, *arg);
                     }
                 }
                 self.region(*kind);
@@ -127,7 +180,7 @@ impl Search<'_> {
         }
         for (result, from) in node.results.iter().zip(entering) {
             if let Some(from) = from {
-                self.causes.entry(*result).or_insert(Cause { node_at: Span::NONE, from: Some(from) });
+                self.passes_on(from, *result);
             }
         }
     }
@@ -137,7 +190,7 @@ impl Search<'_> {
         let args = &self.module.region(region).args;
         for (arg, operand) in args.iter().zip(&node.operands) {
             if self.causes.contains_key(operand) {
-                self.causes.entry(*arg).or_insert(Cause { node_at: Span::NONE, from: Some(*operand) });
+                self.passes_on(*operand, *arg);
             }
         }
         let results = &self.module.region(region).results;
@@ -149,29 +202,49 @@ impl Search<'_> {
                 .filter(|(state, next)| self.causes.contains_key(next) && !self.causes.contains_key(state))
                 .collect();
             for (state, next) in &reached {
-                self.causes.insert(**state, Cause { node_at: Span::NONE, from: Some(**next) });
+                self.passes_on(**next, **state);
             }
             if reached.is_empty() {
                 break;
             }
         }
-        let from = results.iter().find(|value| self.causes.contains_key(value)).copied();
-        for result in node.results.iter().filter(|_| from.is_some()) {
-            self.causes.entry(*result).or_insert(Cause { node_at: node.at, from });
+        let Some(from) = results.iter().find(|value| self.causes.contains_key(value)).copied() else { return };
+        let cause = self.caused(node.at, from);
+        for result in &node.results {
+            self.causes.entry(*result).or_insert_with(|| cause.clone());
         }
     }
 
+    /// Reports the outputs that depend on other tokens.
+    fn outputs(&mut self, model_at: Span) {
+        for output in &self.module.outputs {
+            if self.causes.contains_key(&output.value) {
+                let (chain, axis) = self.chain(output.value);
+                self.found.push(NotCausal { chain, axis, output: Some(output.name.clone()), reached_at: model_at });
+            }
+        }
+    }
+
+    /// What depends on other tokens because a value does.
+    fn caused(&self, node_at: Span, from: ValueId) -> Cause {
+        Cause { node_at, from: Some(from), axis: self.causes[&from].axis.clone() }
+    }
+
+    /// The same value under another name.
+    fn passes_on(&mut self, from: ValueId, to: ValueId) {
+        let cause = self.caused(Span::NONE, from);
+        self.causes.entry(to).or_insert(cause);
+    }
+
     /// Along the tokens of this pass. Sums over `past` are causal under their mask; that is attention.
-    fn crosses(&self, node: &Node) -> bool {
-        let ty = node.operands.first().and_then(|value| self.module.ty(*value).tensor());
-        let symbolic =
-            |ty: &TensorType, axis: &Axis| ty.dim(axis).is_some_and(|dim| matches!(dim.size, Size::Input(_)));
-        ty.is_some_and(|ty| along(self.module, node, &|axis| symbolic(ty, axis)))
+    fn crosses(&self, at: OpId) -> Option<Axis> {
+        self.module.meets(at).filter(|axis| self.axes.contains(axis)).cloned()
     }
 
     /// From the operation that looked across to what the route reads.
-    fn chain(&self, value: ValueId) -> Vec<Span> {
+    fn chain(&self, value: ValueId) -> (Vec<Span>, Axis) {
         let mut chain = Vec::new();
+        let axis = self.causes[&value].axis.clone();
         let mut at = Some(value);
         while let Some(value) = at {
             let Some(cause) = self.causes.get(&value) else { break };
@@ -184,15 +257,25 @@ impl Search<'_> {
             }
         }
         chain.reverse();
-        chain
+        (chain, axis)
     }
 }
 
+/// A route, or else an output, that depends on other tokens.
 #[derive(Debug, Error)]
-#[error("this route depends on other tokens of the same pass")]
+#[error("{} depends on other tokens of the same pass", self.what())]
 struct NotCausal {
     chain: Vec<Span>,
-    route_at: Span,
+    axis: Axis,
+    output: Option<String>,
+    /// The route, or the model's name.
+    reached_at: Span,
+}
+
+impl NotCausal {
+    fn what(&self) -> String {
+        self.output.as_ref().map_or("this route".to_owned(), |name| format!("the output `{name}`"))
+    }
 }
 
 impl Diagnostic for NotCausal {
@@ -201,9 +284,15 @@ impl Diagnostic for NotCausal {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        Some(Box::new(
-            "a token decoded alone would choose other experts than in a longer pass; choose from each token by itself",
-        ))
+        let would = match self.output {
+            None => {
+                "a token decoded alone would choose other experts than in a longer pass; choose from each token by itself"
+            }
+            Some(_) => {
+                "a token decoded alone would give something else than in a longer pass; look back by `past` or `scan`"
+            }
+        };
+        Some(Box::new(format!("{would}, or accept it: `model …(…) across {} {{`", self.axis)))
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -212,7 +301,7 @@ impl Diagnostic for NotCausal {
         let mut shown: Vec<Span> = Vec::new();
         for at in &self.chain {
             let overlaps = |other: &Span| at.start < other.end && other.start < at.end;
-            if shown.len() < SHOWN && !shown.iter().chain([&self.route_at]).any(overlaps) {
+            if shown.len() < SHOWN && !shown.iter().chain([&self.reached_at]).any(overlaps) {
                 shown.push(*at);
             }
         }
@@ -220,7 +309,33 @@ impl Diagnostic for NotCausal {
             let text = if number == 0 { "looks across tokens" } else { "goes on here" };
             LabeledSpan::new_with_span(Some(text.to_owned()), at)
         });
-        let route = LabeledSpan::new_with_span(Some("and reaches this route".to_owned()), self.route_at);
-        Some(Box::new(steps.chain([route])))
+        let text = match &self.output {
+            None => "and reaches this route".to_owned(),
+            Some(name) => format!("and reaches `{name}`"),
+        };
+        let reached = LabeledSpan::new_with_span(Some(text), self.reached_at);
+        Some(Box::new(steps.chain([reached])))
     }
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("nothing in this model crosses `{axis}`")]
+#[diagnostic(
+    code(moec::sema::across_nothing),
+    help("each token's experts and outputs depend on what came before it alone: leave `across {axis}` out")
+)]
+struct AcrossNothing {
+    axis: Axis,
+    #[label("says that tokens depend on each other")]
+    at: Span,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("`{axis}` is not a sequence of this model's inputs")]
+#[diagnostic(code(moec::sema::across_no_sequence), help("{help}"))]
+struct AcrossNoSequence {
+    axis: Axis,
+    #[label("not as long as the input")]
+    at: Span,
+    help: String,
 }

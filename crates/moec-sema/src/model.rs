@@ -64,11 +64,12 @@ impl Evaluator {
         if self.module.outputs.is_empty() {
             return self.report(NoOutput { at: model.name.at });
         }
+        // What is given on request may be about the whole pass.
+        self.check_causality(model);
         self.give_extras(&mut frame);
         let results = self.module.outputs.iter().map(|output| output.value).collect();
         self.module.region_mut(region).results = results;
         self.check_params();
-        self.check_causality();
     }
 
     /// An axis without a size, and without a `config` entry of its name, is as long as the input.

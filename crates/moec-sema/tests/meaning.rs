@@ -369,3 +369,23 @@ fn counts_are_the_same_over_fixed_and_symbolic_axes() {
         near(&run(&checked(&text(size)).module, &x, 2), &wanted);
     }
 }
+
+/// What a decoder's pass may not do unless it says so: here it says so, and means it.
+#[test]
+fn a_decoder_may_accept_that_its_tokens_compete() {
+    let text = "use std::expert::copy
+        config { D = 2  E = 2 }
+        gate first_come(places) {
+          let i = argmax(x over D)
+          let taken = cumsum(one_hot(i over E) over S)
+          route tokens(i, 1.0, keep = gather(taken, i over E) <= f32(places))
+        }
+        model m(x: f32[S, D]) across S {
+          part ffn = moe { gate first_come(2); experts copy × E }
+          out y: f32[S, D] = ffn(scan over S { state sum[D] = 0.0; sum = sum + x; out sum })
+        }";
+    let module = checked(text).module;
+    let x = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 9.0];
+    near(&passes(&module, &x, 2, &[4]), &[1.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0, 9.0]);
+    near(&passes(&module, &x, 2, &[2, 2]), &[1.0, 0.0, 2.0, 0.0, 3.0, 0.0, 3.0, 9.0]);
+}

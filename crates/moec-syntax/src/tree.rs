@@ -123,12 +123,14 @@ pub struct FormalParam {
     pub default: Option<Expr>,
 }
 
-/// `model qwen3_moe(ids: i32[S]) { … }`
+/// `model qwen3_moe(ids: i32[S]) { … }`, `model expert_choice(ids: i32[S]) across S { … }`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub doc: Vec<String>,
     pub name: Name,
     pub inputs: Vec<ModelInput>,
+    /// The sequence whose tokens, the author accepts, depend on each other within a pass.
+    pub across: Option<Name>,
     pub body: Vec<Statement>,
     pub at: Span,
 }

@@ -54,6 +54,14 @@ impl Size {
             Size::Input(_) | Size::Past(_) | Size::Slots { .. } | Size::Share { .. } => None,
         }
     }
+
+    /// The axis of the inputs whose positions of this pass it counts, or a share of them.
+    pub fn of_pass(&self) -> Option<&Axis> {
+        match self {
+            Size::Input(axis) | Size::Share { of: axis, .. } => Some(axis),
+            Size::Fixed(_) | Size::Past(_) | Size::Slots { .. } => None,
+        }
+    }
 }
 
 /// `64`, `S`, `past(S)`, `slots(S, 2)`, `floor(S * 2 / 8)`, `ceil(S * 2 / 8)`.

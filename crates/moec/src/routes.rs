@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use moec_diag::Span;
 use moec_ir::{Module, OpId, ValueId, ops::Op};
-use moec_types::{Axis, Size, TensorType};
+use moec_types::Axis;
 
 use crate::count;
 
@@ -21,11 +21,25 @@ pub struct RouteShape {
     pub crossings: Vec<Crossing>,
 }
 
+impl RouteShape {
+    /// A token's choice does not depend on the tokens after it.
+    pub fn is_causal(&self) -> bool {
+        !self.crossings.iter().any(|crossing| crossing.looks_ahead)
+    }
+
+    /// A token's choice is the same whatever else is in the pass.
+    pub fn is_batch_invariant(&self) -> bool {
+        self.crossings.is_empty()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Crossing {
     /// The operation, as the IR calls it.
     pub operation: &'static str,
     pub axis: Axis,
+    /// At later tokens of the pass as well as at earlier ones.
+    pub looks_ahead: bool,
     pub at: Span,
 }
 
@@ -59,53 +73,12 @@ fn crossings(module: &Module, route: OpId) -> Vec<Crossing> {
         if matches!(node.op, Op::Past(_)) || !seen.insert(at) {
             continue;
         }
-        if let Some(axis) = crossed(module, at) {
-            found.push((at, Crossing { operation: node.op.mnemonic(), axis, at: node.at }));
+        if let Some(axis) = module.meets(at) {
+            let looks_ahead = !matches!(node.op, Op::Cumsum(_));
+            found.push((at, Crossing { operation: node.op.mnemonic(), axis: axis.clone(), looks_ahead, at: node.at }));
         }
         left.extend(module.reads(at));
     }
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().map(|(_, crossing)| crossing).collect()
-}
-
-/// The axis of this pass's positions that a node mixes.
-fn crossed(module: &Module, at: OpId) -> Option<Axis> {
-    let node = module.node(at);
-    let operand = |number: usize| node.operands.get(number).and_then(|value| module.ty(*value).tensor());
-    let mixed = |axes: &[Axis], ty: Option<&TensorType>| {
-        let positions = |axis: &&Axis| {
-            let size = ty.and_then(|ty| ty.dim(axis)).map(|dim| &dim.size);
-            matches!(size, Some(Size::Input(_)))
-        };
-        axes.iter().find(positions).cloned()
-    };
-    match &node.op {
-        Op::Reduce(op) => mixed(&op.over, operand(0)),
-        Op::Cumsum(op) => mixed(std::slice::from_ref(&op.over), operand(0)),
-        Op::ScatterAdd(op) => mixed(&op.axes, operand(0)),
-        Op::TopK(op) => mixed(std::slice::from_ref(&op.over), operand(0)),
-        Op::Contract(op) => mixed(&op.over, operand(0)),
-        Op::Linear(op) => mixed(&op.over, operand(0)),
-        Op::Gather(op) => mixed(std::slice::from_ref(&op.over), operand(0)),
-        Op::Attention(op) => mixed(std::slice::from_ref(&op.keys), operand(1)),
-        Op::Slice(_)
-        | Op::Split(_)
-        | Op::Merge(_)
-        | Op::Rename(_)
-        | Op::Concat(_)
-        | Op::Map(_)
-        | Op::ParamRef(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Count(_)
-        | Op::Past(_)
-        | Op::Scan(_)
-        | Op::Route(_)
-        | Op::Dispatch(_)
-        | Op::Experts(_)
-        | Op::Combine(_)
-        | Op::Each(_)
-        | Op::Layers(_)
-        | Op::Rows(_) => None,
-    }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use moec_types::Axis;
+
 use super::{Module, OpId, RegionId, ValueId};
+use crate::Op;
 
 /// Who reads what, as of the moment it was asked for.
 #[derive(Clone, Debug)]
@@ -55,6 +58,19 @@ impl Module {
             found.push((region, *at));
             self.node(*at).op.regions().into_iter().for_each(|inner| self.visit_nodes(inner, found));
         }
+    }
+
+    /// The axis of the inputs whose positions of this pass meet in a node: what it gives at one may depend on others. What
+    /// looks back at `past` keeps its own order, and regions are asked for themselves.
+    pub fn meets(&self, at: OpId) -> Option<&Axis> {
+        let node = self.node(at);
+        let operand = |number: usize| node.operands.get(number).and_then(|value| self.ty(*value).tensor());
+        let (looked_at, axes) = match &node.op {
+            Op::Count(op) => return op.size.of_pass(),
+            Op::Attention(op) => (operand(1), std::slice::from_ref(&op.keys)),
+            op => (operand(0), op.along()),
+        };
+        axes.iter().find_map(|axis| looked_at?.dim(axis)?.size.of_pass())
     }
 
     /// The readers of all values.

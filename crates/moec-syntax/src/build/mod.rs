@@ -97,6 +97,7 @@ fn is_fixed(rule: Rule) -> bool {
             | Rule::word_require
             | Rule::word_fn
             | Rule::word_model
+            | Rule::word_across
             | Rule::word_weights
             | Rule::word_ignore
             | Rule::word_gate
@@ -255,9 +256,10 @@ impl Builder<'_> {
         let doc = self.docs.before(self.start + pair.as_span().start() as u32);
         let mut parts = children(pair);
         let name = self.name(given(&mut parts, rule));
-        let mut model = Model { doc, name, inputs: Vec::new(), body: Vec::new(), at };
+        let mut model = Model { doc, name, inputs: Vec::new(), across: None, body: Vec::new(), at };
         for part in parts {
             match part.as_rule() {
+                Rule::across => model.across = Some(self.name(given(&mut children(part), rule))),
                 Rule::input => {
                     let mut parts = children(part);
                     let name = self.name(given(&mut parts, rule));

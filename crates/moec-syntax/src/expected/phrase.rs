@@ -97,6 +97,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::serves | Rule::word_serves => Firm("`serves`"),
         Rule::config | Rule::word_config => Firm("`config`"),
         Rule::model | Rule::word_model => Firm("`model`"),
+        Rule::across | Rule::word_across => Loose("`across`"),
         Rule::weights | Rule::word_weights => Firm("`weights`"),
         Rule::function | Rule::word_fn => Firm("`fn`"),
         Rule::word_use => Firm("`use`"),

@@ -113,9 +113,13 @@ impl<'a> Explained<'a> {
                 "route        each token chooses {} of {} experts{times} ({place})",
                 route.choices, route.experts
             ));
-            if route.crossings.is_empty() {
-                lines.push("             a token's choice depends on that token alone".into());
-            }
+            lines.push(match (route.is_batch_invariant(), route.is_causal()) {
+                (true, _) => "             batch-invariant: a token's choice depends on that token alone".into(),
+                (false, true) => {
+                    "             causal, not batch-invariant: it depends on earlier tokens of the pass".into()
+                }
+                (false, false) => "             neither causal nor batch-invariant".into(),
+            });
             for crossing in &route.crossings {
                 let (operation, axis, place) = (crossing.operation, &crossing.axis, self::place(sources, crossing.at));
                 lines.push(format!(
@@ -245,6 +249,8 @@ fn route_json(route: &RouteShape, sources: &SourceMap) -> Value {
         "layers": route.layers,
         "choices": route.choices,
         "experts": route.experts,
+        "causal": route.is_causal(),
+        "batch_invariant": route.is_batch_invariant(),
         "across_tokens": crossings,
     })
 }

@@ -104,11 +104,11 @@ pub fn token_ports(plan: &Plan) -> Option<(&Port, &Port)> {
 /// `None`: rows that only a pass can count, so that a caller could not know how much memory to give.
 pub fn port_rows(plan: &Plan, port: &Port) -> Option<PortRows> {
     match plan.buffer(port.buffer).rows {
-        Rows::One => Some(PortRows::One),
+        Rows::Fixed(_) => Some(PortRows::One),
         Rows::Tokens if only_wanted_rows_written(&plan.body, port.buffer) => Some(PortRows::Outputs),
         Rows::Tokens => Some(PortRows::Tokens),
         Rows::Outputs => Some(PortRows::Outputs),
-        Rows::Slots { .. } | Rows::Positions => None,
+        Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => None,
     }
 }
 
@@ -139,28 +139,41 @@ fn written_rows(body: &[Node], buffer: BufferId) -> Vec<Rows> {
 }
 
 fn writes(op: &RowOp, buffer: BufferId) -> bool {
-    let into = |view: &View| match view.source {
-        Source::Row(id) | Source::Whole(id) => id == buffer,
-        Source::Local(_) | Source::Param(_) | Source::Literal(_) | Source::Place | Source::Position => false,
-    };
-    match op {
-        RowOp::Map { into: view, .. } | RowOp::Reduce { into: view, .. } => into(view),
-        RowOp::TopK { values, indices, .. } => into(values) || into(indices),
-    }
+    op.writes().iter().any(|view| matches!(view.source, Source::Row(id) | Source::Whole(id) if id == buffer))
 }
 
 /// Whether an earlier position may see a later one of the same pass: then an input must not be cut into several passes.
 pub fn sees_later_positions(plan: &Plan) -> bool {
-    fn any(nodes: &[Node]) -> bool {
+    fn any(plan: &Plan, nodes: &[Node]) -> bool {
         nodes.iter().any(|node| match node {
-            Node::Layers(layers) => layers.kinds.iter().any(|kind| any(kind)),
+            Node::Layers(layers) => layers.kinds.iter().any(|kind| any(plan, kind)),
             Node::Step(step) => match &step.kind {
                 StepKind::Attention(attention) => !attention.causal,
-                StepKind::Rows { .. } | StepKind::Gemm(_) | StepKind::Bin(_) => false,
+                StepKind::Rows { rows, program, .. } => {
+                    program.ops.iter().flat_map(RowOp::reads).any(|view| looks_across(plan, *rows, view))
+                }
+                StepKind::Gemm(_) | StepKind::Bin(_) => false,
             },
         })
     }
-    any(&plan.body)
+    any(plan, &plan.body)
+}
+
+/// Whether a row program sees, through this view, tokens other than the one whose row it computes.
+fn looks_across(plan: &Plan, rows: Rows, view: &View) -> bool {
+    let all_tokens = |id: BufferId| matches!(plan.buffer(id).rows, Rows::Tokens | Rows::Outputs | Rows::Share(_));
+    let of_one_token = matches!(rows, Rows::Slots { .. });
+    let itself = match view.source {
+        Source::Whole(id) => !of_one_token && all_tokens(id),
+        Source::Count(_) => true,
+        Source::Row(_)
+        | Source::Local(_)
+        | Source::Param(_)
+        | Source::Literal(_)
+        | Source::Place
+        | Source::Position => false,
+    };
+    itself || view.index.as_ref().is_some_and(|index| looks_across(plan, rows, &index.view))
 }
 
 /// Whether `name` can begin every symbol of a library.

@@ -1,7 +1,7 @@
 //! What this backend cannot do, found before any code is made: emission itself never fails.
 
 use moec_codegen::Unsupported;
-use moec_plan::{Attention, BufferId, Gemm, Home, Layout, Node, Plan, RowOp, Source, Step, StepKind, View};
+use moec_plan::{Attention, BufferId, Gemm, Home, Layout, Node, Plan, Source, Step, StepKind, View};
 use moec_types::DType;
 
 /// Every step of the plan, and every literal.
@@ -18,14 +18,10 @@ fn nodes(plan: &Plan, body: &[Node]) -> Result<(), Unsupported> {
 
 fn check_step(plan: &Plan, step: &Step) -> Result<(), Unsupported> {
     let problem = match &step.kind {
-        StepKind::Rows { program, .. } => program.ops.iter().find_map(|op| match op {
-            RowOp::Map { args, into, .. } | RowOp::Reduce { args, into, .. } => {
-                args.iter().chain([into]).find_map(|view| check_view(plan, view))
-            }
-            RowOp::TopK { arg, values, indices, .. } => {
-                [arg, values, indices].into_iter().find_map(|view| check_view(plan, view))
-            }
-        }),
+        StepKind::Rows { program, .. } => {
+            let views = program.ops.iter().flat_map(|op| op.reads().into_iter().chain(op.writes()));
+            views.into_iter().find_map(|view| check_view(plan, view))
+        }
         StepKind::Gemm(gemm) => check_gemm(plan, gemm),
         StepKind::Bin(_) => None,
         StepKind::Attention(attention) => check_attention(plan, attention),
@@ -60,7 +56,8 @@ fn check_view(plan: &Plan, view: &View) -> Option<Problem> {
         | Source::Param(_)
         | Source::Literal(_)
         | Source::Place
-        | Source::Position => None,
+        | Source::Position
+        | Source::Count(_) => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a step's code knows of the pass that it runs in: sizes, who of how many threads, and where everything lies.
 
-use moec_plan::{Buffer, BufferId, Home, LiteralId, PANEL, ParamId, Plan, Rows};
+use moec_plan::{Buffer, BufferId, Extent, Home, LiteralId, PANEL, ParamId, Plan, Rows, Share};
 
 use crate::{
     builder::{Builder, Cmp, Elem, I32, I64, PTR, Val},
@@ -126,7 +126,7 @@ impl<'a> Frame<'a> {
         let is_cache = matches!(buffer.home, Home::Cache { .. });
         match (is_cache, rows, buffer.rows) {
             (true, Rows::Tokens | Rows::Outputs, _) => b.add(row, self.past),
-            (false, _, Rows::One) => b.i64(0),
+            (false, _, Rows::ONE) => b.i64(0),
             _ => row,
         }
     }
@@ -156,12 +156,31 @@ impl<'a> Frame<'a> {
     pub fn rows(&self, b: &Builder, rows: Rows) -> (Val, Val) {
         let zero = b.i64(0);
         match rows {
-            Rows::One => (zero, b.i64(1)),
+            Rows::Fixed(rows) => (zero, b.i64(rows as i64)),
+            Rows::Share(share) => (zero, self.portion(b, share)),
             Rows::Tokens => (zero, self.tokens),
             Rows::Outputs => (self.first_output, self.tokens),
             Rows::Slots { choices } => (zero, b.mul(self.tokens, b.i64(choices as i64))),
             Rows::Positions => (zero, b.add(self.past, self.tokens)),
         }
+    }
+
+    /// How many turns a loop takes.
+    pub fn extent(&self, b: &Builder, extent: Extent) -> Val {
+        match extent {
+            Extent::Fixed(size) => b.i64(size as i64),
+            Extent::Tokens => self.tokens,
+            Extent::Share(share) => self.portion(b, share),
+        }
+    }
+
+    fn portion(&self, b: &Builder, share: Share) -> Val {
+        let product = b.mul(self.tokens, b.i64(share.times as i64));
+        if share.per == 1 {
+            return product;
+        }
+        let product = if share.up { b.add(product, b.i64(share.per as i64 - 1)) } else { product };
+        b.div(product, b.i64(share.per as i64))
     }
 
     /// This thread's share of `0 .. count`: from, and up to. Shares are contiguous and cover all.

@@ -3,10 +3,13 @@
 //! `out[i] = x[i] * w[i]` over 100 elements becomes, with 16 lanes, a loop of 6 vectors and a loop of 4 scalars: the same
 //! code emitted twice.
 
+mod cumsum;
 mod reduction;
+mod scatter;
+mod sort;
 mod top_k;
 
-use moec_plan::{RowGroup, RowOp, RowProgram, Rows, View};
+use moec_plan::{Extent, RowGroup, RowOp, RowProgram, Rows, View};
 use moec_types::Expr;
 
 use crate::{
@@ -15,7 +18,10 @@ use crate::{
     frame::Frame,
     view::{Lanes, Motion, Row, is_indirect},
 };
+use cumsum::cumsum;
 use reduction::Reduction;
+use scatter::Scatter;
+use sort::sort;
 use top_k::top_k;
 
 pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group: Option<&RowGroup>) {
@@ -28,14 +34,24 @@ pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group:
                 RowOp::Reduce { op, extents, over, expr, args, into } => {
                     Reduction::new(&row, *op, extents, over, expr, args, into).emit(b);
                 }
-                RowOp::TopK { extents, len, k, arg, values, indices } => {
+                RowOp::Cumsum { extents, along, expr, args, into } => {
+                    cumsum(b, &row, extents, *along, expr, args, into);
+                }
+                RowOp::ScatterAdd { extents, over, count, index, expr, args, into } => {
+                    Scatter { row: &row, extents, over, count: *count, index, expr, args, into }.emit(b);
+                }
+                RowOp::TopK { extents, len, k, arg, values, indices, work: Some(work) } => {
+                    sort(b, &row, extents, [*len, *k], [arg, values, indices], *work);
+                }
+                RowOp::TopK { extents, len, k, arg, values, indices, work: None } => {
                     let keys = b.offset_by(frame.scratch, keys as i64);
-                    top_k(b, &row, extents, [*len, *k], [arg, values, indices], keys);
+                    let sizes = [*len, *k].map(|size| size.fixed().expect("verified: without room, of fixed size"));
+                    top_k(b, &row, extents, sizes, [arg, values, indices], keys);
                 }
             }
         }
     };
-    if rows == Rows::One {
+    if rows == Rows::ONE {
         let first = b.cmp(Cmp::Eq, frame.thread, b.i64(0));
         return b.when(first, |b| body(b, b.i64(0), None));
     }
@@ -66,8 +82,12 @@ pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group:
 /// Bytes of scratch that one row needs.
 pub fn scratch_bytes(program: &RowProgram) -> u64 {
     let longest = program.ops.iter().map(|op| match op {
-        RowOp::TopK { len, .. } => *len,
-        RowOp::Map { .. } | RowOp::Reduce { .. } => 0,
+        RowOp::TopK { len, work: None, .. } => len.fixed().unwrap_or(0),
+        RowOp::TopK { work: Some(_), .. }
+        | RowOp::Map { .. }
+        | RowOp::Reduce { .. }
+        | RowOp::Cumsum { .. }
+        | RowOp::ScatterAdd { .. } => 0,
     });
     let keys = longest.max().unwrap_or(0).next_multiple_of(16) * 4;
     layout(program).1 + keys
@@ -87,15 +107,19 @@ fn layout(program: &RowProgram) -> (Vec<u64>, u64) {
 
 /// Loops without those of one turn, and with those merged that all views run through alike. Loops before and after
 /// `boundary` stay apart. Gives the new extents, boundary and views.
-fn simplify(extents: &[u64], boundary: usize, views: &[View]) -> (Vec<u64>, usize, Vec<View>) {
+fn simplify(extents: &[Extent], boundary: usize, views: &[View]) -> (Vec<Extent>, usize, Vec<View>) {
     let (mut extents, mut boundary, mut views) = (extents.to_vec(), boundary, views.to_vec());
     let mut at = 0;
     while at < extents.len() {
-        let merges = at > 0 && at != boundary && views.iter().all(|view| runs_on(view, at, extents[at]));
-        if extents[at] == 1 {
+        let outer = if at > 0 && at != boundary { extents[at - 1].fixed() } else { None };
+        let merged = outer.and_then(|outer| {
+            let inner = extents[at].fixed()?;
+            views.iter().all(|view| runs_on(view, at, inner)).then_some(outer * inner)
+        });
+        if extents[at] == Extent::Fixed(1) {
             views.iter_mut().for_each(|view| drop_loop(view, at));
-        } else if merges {
-            extents[at - 1] *= extents[at];
+        } else if let Some(merged) = merged {
+            extents[at - 1] = Extent::Fixed(merged);
             views.iter_mut().for_each(|view| drop_loop(view, at - 1));
         } else {
             at += 1;
@@ -121,35 +145,45 @@ fn drop_loop(view: &mut View, at: usize) {
 }
 
 /// The loop of `candidates` along which lanes pay, and how many. The first view is the one written, where `writes`.
-fn lanes_along(row: &Row, extents: &[u64], candidates: std::ops::Range<usize>, views: &[View]) -> Lanes {
+fn lanes_along(row: &Row, extents: &[Extent], candidates: std::ops::Range<usize>, views: &[View]) -> Lanes {
     let cost = |along: usize| {
         let motions: Vec<Motion> = views.iter().map(|view| row.motion(view, along)).collect();
         let jumps = motions.iter().filter(|motion| **motion == Motion::Jumps).count();
-        let pays = extents[along] >= 4 && (motions.contains(&Motion::Contiguous) || jumps == 0);
+        let pays = extents[along].fixed()? >= 4 && (motions.contains(&Motion::Contiguous) || jumps == 0);
         pays.then_some((jumps, usize::MAX - along))
     };
     let along = candidates.filter(|along| cost(*along).is_some()).min_by_key(|along| cost(*along))?;
-    let most = 1u64 << extents[along].ilog2();
+    let most = 1u64 << extents[along].fixed()?.ilog2();
     Some((along, row.frame.level.lanes().min(most.min(64) as u32)))
 }
 
 /// Loops over all of `extents` but `skipped`, setting `ivs`; `body` is emitted once.
-fn nest(b: &Builder, loops: &[(usize, u64)], ivs: &mut Vec<Val>, body: &mut dyn FnMut(&Builder, &mut Vec<Val>)) {
+fn nest(
+    b: &Builder,
+    frame: &Frame,
+    loops: &[(usize, Extent)],
+    ivs: &mut Vec<Val>,
+    body: &mut dyn FnMut(&Builder, &mut Vec<Val>),
+) {
     let Some(((at, extent), rest)) = loops.split_first() else { return body(b, ivs) };
-    b.repeat(b.i64(*extent as i64), |b, iv| {
+    b.repeat(frame.extent(b, *extent), |b, iv| {
         ivs[*at] = iv;
-        nest(b, rest, ivs, body);
+        nest(b, frame, rest, ivs, body);
     });
 }
 
 /// A loop in steps of the lanes, then one of scalars for the rest.
+///
+/// # Panics
+/// When the number of turns is not known now: [`lanes_along`] chooses no such loop.
 fn along_lanes(
     b: &Builder,
-    extent: u64,
+    extent: Extent,
     (along, lanes): (usize, u32),
     ivs: &mut Vec<Val>,
     body: &mut dyn FnMut(&Builder, &mut Vec<Val>, Lanes),
 ) {
+    let extent = extent.fixed().expect("lanes run along fixed loops");
     let full = extent - extent % u64::from(lanes);
     for (from, to, step, lanes) in [(0, full, lanes, Some((along, lanes))), (full, extent, 1, None)] {
         if from < to {
@@ -161,12 +195,12 @@ fn along_lanes(
     }
 }
 
-fn loops(extents: &[u64], range: std::ops::Range<usize>, skipped: Option<usize>) -> Vec<(usize, u64)> {
+fn loops(extents: &[Extent], range: std::ops::Range<usize>, skipped: Option<usize>) -> Vec<(usize, Extent)> {
     range.filter(|at| Some(*at) != skipped).map(|at| (at, extents[at])).collect()
 }
 
-fn map(b: &Builder, row: &Row, extents: &[u64], expr: &Expr, args: &[View], into: &View) {
-    if extents.contains(&0) {
+fn map(b: &Builder, row: &Row, extents: &[Extent], expr: &Expr, args: &[View], into: &View) {
+    if extents.contains(&Extent::Fixed(0)) {
         return;
     }
     let views: Vec<View> = std::iter::once(into).chain(args).cloned().collect();
@@ -181,7 +215,7 @@ fn map(b: &Builder, row: &Row, extents: &[u64], expr: &Expr, args: &[View], into
     let lanes = if is_indirect(into) { None } else { lanes_along(row, &extents, 0..extents.len(), &views) };
     let outer = loops(&extents, 0..extents.len(), lanes.map(|(along, _)| along));
     let mut ivs = vec![b.i64(0); extents.len()];
-    nest(b, &outer, &mut ivs, &mut |b, ivs| match lanes {
+    nest(b, row.frame, &outer, &mut ivs, &mut |b, ivs| match lanes {
         None => one(b, ivs, None),
         Some(lanes) => along_lanes(b, extents[lanes.0], lanes, ivs, &mut |b, ivs, lanes| one(b, ivs, lanes)),
     });

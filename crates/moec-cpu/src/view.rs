@@ -32,7 +32,7 @@ impl Row<'_> {
             Source::Row(id) | Source::Whole(id) => plan.buffer(id).dtype,
             Source::Param(id) => plan.param(id).storage,
             Source::Literal(id) => plan.literal(id).dtype,
-            Source::Place | Source::Position => DType::I32,
+            Source::Place | Source::Position | Source::Count(_) => DType::I32,
         }
     }
 
@@ -45,13 +45,16 @@ impl Row<'_> {
             Source::Whole(id) => (frame.buffer(b, id).base, 1),
             Source::Param(id) => (frame.param(b, id, self.expert), 1),
             Source::Literal(id) => (frame.literal(b, id), 1),
-            Source::Place | Source::Position => unreachable!("computed, not stored"),
+            Source::Place | Source::Position | Source::Count(_) => unreachable!("computed, not stored"),
         }
     }
 
     /// Elements from element 0: the affine part and the indirect one, as i64.
     fn elements(&self, b: &Builder, view: &View, ivs: &[Val]) -> Val {
         let mut sum = b.i64(view.offset as i64);
+        if view.row != 0 {
+            sum = b.add(sum, b.mul(self.row, b.i64(view.row as i64)));
+        }
         for (stride, iv) in view.strides.iter().zip(ivs) {
             if *stride != 0 {
                 sum = b.add(sum, b.mul(*iv, b.i64(*stride as i64)));
@@ -77,7 +80,8 @@ impl Row<'_> {
     pub fn load(&self, b: &Builder, view: &View, ivs: &[Val], lanes: Lanes) -> Val {
         let computed = match view.source {
             Source::Place => Some(None),
-            Source::Position => Some(Some(b.add(self.row, self.frame.past))),
+            Source::Position => Some(Some(self.frame.past)),
+            Source::Count(extent) => Some(Some(self.frame.extent(b, extent))),
             Source::Local(_) | Source::Row(_) | Source::Whole(_) | Source::Param(_) | Source::Literal(_) => None,
         };
         let count = lanes.map_or(0, |(_, count)| count);
@@ -116,12 +120,12 @@ impl Row<'_> {
         let spread = match view.source {
             Source::Row(id) => self.frame.buffer_stride(id),
             Source::Local(_) | Source::Whole(_) | Source::Param(_) | Source::Literal(_) => 1,
-            Source::Place | Source::Position => 1,
+            Source::Place | Source::Position | Source::Count(_) => 1,
         };
         match (view.source, view.strides[along] * spread) {
             _ if varies(view, along) => Motion::Jumps,
             (_, 0) => Motion::Still,
-            (Source::Place | Source::Position, _) => Motion::Still,
+            (Source::Place | Source::Position | Source::Count(_), _) => Motion::Still,
             (_, 1) => Motion::Contiguous,
             _ => Motion::Jumps,
         }

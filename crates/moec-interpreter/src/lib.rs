@@ -6,6 +6,7 @@
 
 mod machine;
 mod memory;
+mod rows;
 mod scalar;
 mod steps;
 

@@ -88,7 +88,8 @@ impl<'p> Machine<'p> {
         let blank = |port: &Port| {
             let buffer = plan.buffer(port.buffer);
             let rows = match buffer.rows {
-                Rows::One => 1,
+                Rows::Fixed(rows) => rows,
+                Rows::Share(share) => share.of(tokens),
                 Rows::Tokens | Rows::Outputs => tokens,
                 Rows::Slots { choices } => tokens * choices,
                 Rows::Positions => self.memory.past + tokens,

@@ -43,7 +43,7 @@ impl Memory {
     fn cell(&self, plan: &Plan, id: BufferId, row: u64, element: u64, rank: u64) -> Cell {
         let buffer = plan.buffer(id);
         let bytes = buffer.dtype.bytes();
-        let row = if buffer.rows == Rows::One { 0 } else { row };
+        let row = if buffer.rows == Rows::ONE { 0 } else { row };
         match buffer.home {
             Home::Input(at) => Cell::Input(at as usize, row * buffer.row + element),
             Home::Output(at) => Cell::Output(at as usize, row * buffer.row + element),
@@ -93,7 +93,7 @@ impl Memory {
     pub fn write(&mut self, plan: &Plan, id: BufferId, row: u64, element: u64, rank: u64, value: f64) {
         let dtype = plan.buffer(id).dtype;
         assert!(
-            element < plan.buffer(id).row || dtype == DType::Bool || plan.buffer(id).rows != Rows::One,
+            element < plan.buffer(id).row || dtype == DType::Bool || plan.buffer(id).rows != Rows::ONE,
             "write outside a row"
         );
         let value = Scalar::new(value, dtype).value;

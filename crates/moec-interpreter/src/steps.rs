@@ -1,13 +1,14 @@
 //! Each kind of step, by its contract.
 
 use moec_plan::{
-    Attention, Bin, Gemm, Group, Home, Layout, ParamId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, Store,
+    Attention, Bin, Gemm, Group, Home, Layout, ParamId, Rows, Source, StepKind, Store,
     View,
 };
 use moec_types::DType;
 
 use crate::{
     machine::Machine,
+    rows::Row,
     scalar::{Scalar, evaluate},
 };
 
@@ -41,7 +42,8 @@ pub fn run(machine: &mut Machine, kind: &StepKind) {
 
 fn range(machine: &Machine, rows: Rows) -> std::ops::Range<u64> {
     match rows {
-        Rows::One => 0..1,
+        Rows::Fixed(rows) => 0..rows,
+        Rows::Share(share) => 0..share.of(machine.tokens),
         Rows::Tokens => 0..machine.tokens,
         Rows::Outputs => machine.first_output..machine.tokens,
         Rows::Slots { choices } => 0..machine.tokens * choices,
@@ -50,18 +52,19 @@ fn range(machine: &Machine, rows: Rows) -> std::ops::Range<u64> {
 }
 
 impl Machine<'_> {
-    fn cell(&self, id: moec_plan::BufferId, row: u64, element: u64) -> Scalar {
+    pub(crate) fn cell(&self, id: moec_plan::BufferId, row: u64, element: u64) -> Scalar {
         self.memory.read(self.plan, id, row, element, u64::from(self.rank))
     }
 
-    fn store(&mut self, id: moec_plan::BufferId, row: u64, element: u64, value: f64) {
+    pub(crate) fn store(&mut self, id: moec_plan::BufferId, row: u64, element: u64, value: f64) {
         let rank = u64::from(self.rank);
         self.memory.write(self.plan, id, row, element, rank, value);
     }
 
     /// An element of a view outside row programs.
-    fn element(&mut self, view: &View, row: u64, loops: &[u64], expert: u32) -> Scalar {
-        let mut at = view.offset + view.strides.iter().zip(loops).map(|(stride, i)| stride * i).sum::<u64>();
+    pub(crate) fn element(&mut self, view: &View, row: u64, loops: &[u64], expert: u32) -> Scalar {
+        let mut at = view.offset + view.row * row;
+        at += view.strides.iter().zip(loops).map(|(stride, i)| stride * i).sum::<u64>();
         if let Some(index) = &view.index {
             at += index.stride * self.element(&index.view, row, loops, expert).value as u64;
         }
@@ -78,7 +81,8 @@ impl Machine<'_> {
                 Scalar::new(literal.data[at as usize], literal.dtype)
             }
             Source::Place => Scalar::new(at as f64, DType::I32),
-            Source::Position => Scalar::new((self.memory.past + row + at) as f64, DType::I32),
+            Source::Position => Scalar::new((self.memory.past + at) as f64, DType::I32),
+            Source::Count(extent) => Scalar::new(extent.of(self.tokens) as f64, DType::I32),
             Source::Local(_) => panic!("locals live in row programs"),
         }
     }
@@ -87,125 +91,6 @@ impl Machine<'_> {
         assert!(matches!(self.plan.param(id).layout, Layout::Plain { .. }));
         self.param(id, expert)[at as usize]
     }
-}
-
-/// One row of a row program with its scratch.
-struct Row<'a, 'p> {
-    machine: &'a mut Machine<'p>,
-    locals: Vec<Vec<Scalar>>,
-    row: u64,
-    /// Counted from the first of the step's group.
-    expert: u32,
-}
-
-impl<'a, 'p> Row<'a, 'p> {
-    fn new(machine: &'a mut Machine<'p>, program: &RowProgram, row: u64, expert: u32) -> Self {
-        let blank =
-            |local: &moec_plan::Local| vec![Scalar { value: f64::NAN, dtype: local.dtype }; local.elements as usize];
-        Row { machine, locals: program.locals.iter().map(blank).collect(), row, expert }
-    }
-
-    fn run(&mut self, program: &RowProgram) {
-        for op in &program.ops {
-            match op {
-                RowOp::Map { extents, expr, args, into } => {
-                    for loops in indices(extents) {
-                        let value = self.evaluate(expr, args, &loops);
-                        self.write(into, &loops, value.value);
-                    }
-                }
-                RowOp::Reduce { op, extents, over, expr, args, into } => {
-                    for loops in indices(extents) {
-                        let inner = indices(over).map(|more| {
-                            let all: Vec<u64> = loops.iter().chain(&more).copied().collect();
-                            self.evaluate(expr, args, &all).value
-                        });
-                        let value = reduce(*op, inner);
-                        self.write(into, &loops, value);
-                    }
-                }
-                RowOp::TopK { extents, len, k, arg, values, indices: chosen } => {
-                    for loops in indices(extents) {
-                        let with = |last: u64| loops.iter().copied().chain([last]).collect::<Vec<u64>>();
-                        let all: Vec<f64> = (0..*len).map(|at| self.read(arg, &with(at)).value).collect();
-                        let mut order: Vec<usize> = (0..all.len()).collect();
-                        // -0 and 0 are equal, so the total order must not part them.
-                        order.sort_by(|a, b| match (all[*a].is_nan(), all[*b].is_nan()) {
-                            (false, false) => all[*b].partial_cmp(&all[*a]).expect("no NaN").then(a.cmp(b)),
-                            (x, y) => x.cmp(&y).then(a.cmp(b)),
-                        });
-                        for (place, from) in order.iter().take(*k as usize).enumerate() {
-                            self.write(values, &with(place as u64), all[*from]);
-                            self.write(chosen, &with(place as u64), *from as f64);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn evaluate(&mut self, expr: &moec_types::Expr, args: &[View], loops: &[u64]) -> Scalar {
-        let args: Vec<Scalar> = args.iter().map(|view| self.read(view, loops)).collect();
-        evaluate(expr, &args)
-    }
-
-    fn place(&mut self, view: &View, loops: &[u64]) -> u64 {
-        assert_eq!(view.strides.len(), loops.len(), "a view has one stride for each loop");
-        let at = view.offset + view.strides.iter().zip(loops).map(|(stride, i)| stride * i).sum::<u64>();
-        let Some(index) = &view.index else { return at };
-        at + index.stride * self.read(&index.view, loops).value as u64
-    }
-
-    fn read(&mut self, view: &View, loops: &[u64]) -> Scalar {
-        let at = self.place(view, loops);
-        match view.source {
-            Source::Local(id) => self.locals[id.0 as usize][at as usize],
-            _ => {
-                let here = View { offset: at, strides: Vec::new(), index: None, ..view.clone() };
-                self.machine.element(&here, self.row, &[], self.expert)
-            }
-        }
-    }
-
-    fn write(&mut self, view: &View, loops: &[u64], value: f64) {
-        let at = self.place(view, loops);
-        match view.source {
-            Source::Local(id) => {
-                let cell = &mut self.locals[id.0 as usize][at as usize];
-                *cell = Scalar::new(value, cell.dtype);
-            }
-            Source::Row(id) => self.machine.store(id, self.row, at, value),
-            Source::Whole(id) => self.machine.store(id, 0, at, value),
-            Source::Param(_) | Source::Literal(_) | Source::Place | Source::Position => panic!("not a place to write"),
-        }
-    }
-}
-
-fn reduce(op: ReduceOp, mut values: impl Iterator<Item = f64>) -> f64 {
-    let nan_or = |a: f64, b: f64, pick: f64| if a.is_nan() || b.is_nan() { f64::NAN } else { pick };
-    match op {
-        ReduceOp::Sum => values.sum(),
-        ReduceOp::Prod => values.product(),
-        ReduceOp::Max => values.fold(f64::NEG_INFINITY, |a, b| nan_or(a, b, a.max(b))),
-        ReduceOp::Min => values.fold(f64::INFINITY, |a, b| nan_or(a, b, a.min(b))),
-        ReduceOp::Any => f64::from(u8::from(values.any(|value| value != 0.0))),
-        ReduceOp::All => f64::from(u8::from(values.all(|value| value != 0.0))),
-    }
-}
-
-/// All index vectors below the extents, the last fastest.
-fn indices(extents: &[u64]) -> impl Iterator<Item = Vec<u64>> + use<> {
-    let extents = extents.to_vec();
-    let total: u64 = extents.iter().product();
-    (0..total).map(move |flat| {
-        let mut rest = flat;
-        let mut loops = vec![0; extents.len()];
-        for at in (0..extents.len()).rev() {
-            loops[at] = rest % extents[at];
-            rest /= extents[at];
-        }
-        loops
-    })
 }
 
 /// One output row from row `from` of `a`; `weight` and the row that it goes to, seen as rows of n elements.

@@ -2,12 +2,12 @@
 
 use moec_diag::Span;
 use moec_ir::{Node as ModelNode, Op, ValueId, ops};
-use moec_plan::{Attention, BufferId, Rows, StepKind, View};
+use moec_plan::{Attention, BufferId, Extent, Rows, StepKind, View};
 use moec_types::{Axis, Expr, Size};
 
 use crate::{
     Unsupported,
-    access::{RowDim, elements},
+    access::{RowDim, elements, extents},
     context::{Lowering, Place},
     mask::{KEY_POSITION, QUERY_POSITION, key_bounds},
 };
@@ -83,7 +83,8 @@ impl Lowering<'_> {
             | Place::Gathered { .. }
             | Place::Param(_)
             | Place::Literal(_)
-            | Place::Iota(_) => None,
+            | Place::Iota(_)
+            | Place::Count(_) => None,
         }
     }
 
@@ -225,7 +226,7 @@ impl Lowering<'_> {
         let whole = |buffer, dims: &[RowDim]| crate::access::whole(moec_plan::Source::Row(buffer), dims);
         let source = crate::access::Access::view(moec_types::DType::F32, order.to_vec(), whole(from, order));
         let copy = moec_plan::RowOp::Map {
-            extents: dims.iter().map(|(_, size)| *size).collect(),
+            extents: extents(dims),
             expr: Expr::Arg(0),
             args: vec![source.over(dims)],
             into: whole(to, dims),
@@ -254,8 +255,7 @@ impl Lowering<'_> {
                     let access = self.access(*operand, node.at)?;
                     let heads = [groups, queries].map(|dims| {
                         let view = access.over(dims);
-                        let sizes: Vec<u64> = dims.iter().map(|(_, size)| *size).collect();
-                        crate::access::merged_stride(&view.strides, &sizes)
+                        crate::access::merged_stride(&view.strides, &extents(dims))
                     });
                     let ([Some(group), Some(query)], Some(view)) = (heads, access.memory()) else {
                         let reason = "an operand of the score lies across heads";
@@ -268,7 +268,10 @@ impl Lowering<'_> {
                     extras.push(View { strides: vec![group, query], ..view.clone() });
                     Expr::Arg(FIRST_EXTRA + extras.len() - 1)
                 }
-                Some(Place::Buffer(_) | Place::Gathered { .. } | Place::Iota(_) | Place::Past { .. }) | None => {
+                Some(
+                    Place::Buffer(_) | Place::Gathered { .. } | Place::Iota(_) | Place::Count(_) | Place::Past { .. },
+                )
+                | None => {
                     let reason = "the score reads a value computed for each position";
                     return Err(self.unsupported(
                         node,
@@ -284,6 +287,6 @@ impl Lowering<'_> {
 
 /// Equal but for axes of size 1.
 fn same_order(a: &[RowDim], b: &[RowDim]) -> bool {
-    let real = |dims: &[RowDim]| dims.iter().filter(|(_, size)| *size != 1).cloned().collect::<Vec<_>>();
+    let real = |dims: &[RowDim]| dims.iter().filter(|(_, size)| *size != Extent::Fixed(1)).cloned().collect::<Vec<_>>();
     real(a) == real(b)
 }

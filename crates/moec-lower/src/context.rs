@@ -7,10 +7,16 @@ use moec_ir::{
     Module, Node as ModelNode, Op, OpId, ParamId as ModelParam, RegionId, ValueId,
     ops::{self, Reach},
 };
-use moec_plan::{Buffer, BufferId, Home, Layers, Literal, LiteralId, Node, Plan, Rows, Step, StepKind};
+use moec_plan::{Buffer, BufferId, Extent, Home, Layers, Literal, LiteralId, Node, Plan, Rows, Share, Step, StepKind};
 use moec_types::{DType, Dim, Size};
 
-use crate::{Unsupported, access::RowDim, experts::MemberPlace, params::Packing, ports, workspace};
+use crate::{
+    Unsupported,
+    access::{RowDim, elements},
+    experts::MemberPlace,
+    params::Packing,
+    ports, workspace,
+};
 
 /// Where a value is to be found.
 #[derive(Clone, Debug)]
@@ -25,6 +31,7 @@ pub enum Place {
     Param(ModelParam),
     Literal(LiteralId),
     Iota(Dim),
+    Count(Extent),
     /// Kept by attention; found through the two caches.
     Past {
         keys: Option<BufferId>,
@@ -102,8 +109,7 @@ impl<'m> Lowering<'m> {
         let inputs = ports::inputs(&mut self)?;
         let outputs = ports::declare_outputs(&mut self)?;
         let body = module.region(module.body);
-        let last_look_across =
-            body.nodes.iter().rposition(|at| module.node(*at).op.reach() == Reach::Across).map_or(0, |at| at + 1);
+        let last_look_across = body.nodes.iter().rposition(|at| looks_across(module, *at)).map_or(0, |at| at + 1);
         for (at, node) in body.nodes.iter().enumerate() {
             if at >= last_look_across {
                 self.tokens = Rows::Outputs;
@@ -148,11 +154,12 @@ impl<'m> Lowering<'m> {
             Op::Iota(op) => {
                 self.places.insert(node.results[0], Place::Iota(op.dim.clone()));
             }
-            Op::Count(_) => {
-                return Err(self.unsupported(node, "it is known only when the model runs", "give the axis a size"));
-            }
-            Op::ScatterAdd(_) => {
-                return Err(self.unsupported(node, "it reads across positions", "give the axis a size"));
+            Op::Count(op) => {
+                if let Size::Past(axis) = &op.size {
+                    let reason = format!("it counts all positions of `{axis}` up to now");
+                    return Err(self.unsupported(node, reason, "count the positions of this pass"));
+                }
+                self.places.insert(node.results[0], Place::Count(self.extent(&op.size)));
             }
             Op::Past(op) => self.past(op, node)?,
             Op::Scan(_) => {
@@ -173,14 +180,15 @@ impl<'m> Lowering<'m> {
             Op::Each(_) => self.each(node)?,
             Op::Layers(op) => self.layers(op, node)?,
             Op::Rows(op) => self.rows(op, node)?,
+            Op::Rename(op) => self.rename(op, at)?,
             Op::Map(_)
             | Op::Reduce(_)
             | Op::Cumsum(_)
+            | Op::ScatterAdd(_)
             | Op::TopK(_)
             | Op::Gather(_)
             | Op::Split(_)
             | Op::Merge(_)
-            | Op::Rename(_)
             | Op::Slice(_)
             | Op::Concat(_) => self.single(at)?,
         }
@@ -218,6 +226,7 @@ impl<'m> Lowering<'m> {
         for (result, own) in results.iter().zip(carried) {
             if let Some(Place::Buffer(here)) = self.places.get(result).cloned()
                 && matches!(self.buffers[here.0 as usize].home, Home::Workspace { .. })
+                && self.is_only_name_of(here)
                 && !carried.contains(&here)
                 && !crossed
                 && workspace::write_in_place(&mut self.steps, here, *own)
@@ -240,6 +249,7 @@ impl<'m> Lowering<'m> {
         let alone = self.readers.get(&value).map_or(0, Vec::len) == 1 && !self.yielded.contains(&value);
         if let Some(Place::Buffer(buffer)) = self.places.get(&value)
             && alone
+            && self.is_only_name_of(*buffer)
             && matches!(self.buffers[buffer.0 as usize].home, Home::Workspace { .. })
         {
             return Ok(*buffer);
@@ -247,6 +257,11 @@ impl<'m> Lowering<'m> {
         let buffer = self.buffer_for(value, at)?;
         self.copy_into(value, buffer, at)?;
         Ok(buffer)
+    }
+
+    /// Whether no two values share a buffer, as one does with what it is renamed to.
+    fn is_only_name_of(&self, buffer: BufferId) -> bool {
+        self.places.values().filter(|place| matches!(place, Place::Buffer(other) if *other == buffer)).count() == 1
     }
 
     pub fn literal(&mut self, op: &ops::Literal) -> LiteralId {
@@ -278,8 +293,18 @@ impl<'m> Lowering<'m> {
             Size::Fixed(_) => None,
             Size::Input(_) => Some(self.tokens),
             Size::Past(_) => Some(Rows::Positions),
-            Size::Share { .. } => panic!("a share of the positions passed `shape`"),
+            Size::Share { times, per, up, .. } => Some(Rows::Share(Share { times: *times, per: *per, up: *up })),
             Size::Slots { choices, .. } => Some(Rows::Slots { choices: *choices }),
+        }
+    }
+
+    /// How long a loop along an axis is. Of `past`, only where nothing runs along it.
+    pub fn extent(&self, size: &Size) -> Extent {
+        match size {
+            Size::Fixed(size) => Extent::Fixed(*size),
+            Size::Input(_) | Size::Past(_) => Extent::Tokens,
+            Size::Slots { choices, .. } => Extent::Share(Share::multiple(*choices)),
+            Size::Share { times, per, up, .. } => Extent::Share(Share { times: *times, per: *per, up: *up }),
         }
     }
 
@@ -290,23 +315,15 @@ impl<'m> Lowering<'m> {
         let mut dims = Vec::new();
         for dim in &ty.dims {
             match dim.size.fixed() {
-                Some(size) => dims.push((dim.axis.clone(), size)),
-                None if matches!(dim.size, Size::Share { .. }) => {
-                    return Err(Unsupported {
-                        op: format!("a value of type {ty}"),
-                        reason: format!("`{}` is a share of the positions", dim.axis),
-                        way_round: format!("give `{}` a number of its own", dim.axis),
-                        at,
-                    });
-                }
+                Some(size) => dims.push((dim.axis.clone(), Extent::Fixed(size))),
                 None if rows.is_none() => rows = self.row_count(&dim.size),
                 None => {
                     return Err(Unsupported {
                         op: format!("a value of type {ty}"),
                         reason: "it has two symbolic axes".into(),
-                        way_round:
-                            "write attention as a softmax over the keys between two contractions, so that it fuses"
-                                .into(),
+                        way_round: "give one of them a fixed size, or, if this is attention, write it as a softmax over \
+                                    the keys between two contractions, so that it fuses"
+                            .into(),
                         at,
                     });
                 }
@@ -319,7 +336,7 @@ impl<'m> Lowering<'m> {
     fn rows_of_constants(&self) -> Rows {
         match &self.member {
             Some(member) => Rows::Slots { choices: self.routes[&member.route].choices },
-            None => Rows::One,
+            None => Rows::ONE,
         }
     }
 
@@ -327,7 +344,7 @@ impl<'m> Lowering<'m> {
     pub fn buffer_for(&mut self, value: ValueId, at: Span) -> Result<BufferId, Unsupported> {
         let (rows, dims) = self.shape(value, at)?;
         let name = self.module.name_of(value).map_or_else(|| format!("v{}", value.0), str::to_owned);
-        Ok(self.new_buffer(&name, self.module.tensor(value).dtype, rows, dims.iter().map(|(_, size)| size).product()))
+        Ok(self.new_buffer(&name, self.module.tensor(value).dtype, rows, elements(&dims)))
     }
 
     pub fn new_buffer(&mut self, name: &str, dtype: DType, rows: Rows, row: u64) -> BufferId {
@@ -353,6 +370,16 @@ impl<'m> Lowering<'m> {
         let [reader] = self.readers.get(&value)?[..] else { return None };
         (!self.yielded.contains(&value)).then(|| self.module.node(reader))
     }
+}
+
+/// Whether a node's results at one token depend on others.
+fn looks_across(module: &Module, at: OpId) -> bool {
+    let node = module.node(at);
+    let symbolic = |value: &ValueId, axis: &moec_types::Axis| {
+        module.ty(*value).tensor().and_then(|ty| ty.dim(axis)).is_some_and(|dim| dim.size.fixed().is_none())
+    };
+    let along = |axis: &moec_types::Axis| node.operands.iter().any(|value| symbolic(value, axis));
+    node.op.reach() == Reach::Across || node.op.along().iter().any(along)
 }
 
 /// NaN-proof equality: the same bits.

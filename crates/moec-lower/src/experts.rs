@@ -3,15 +3,16 @@
 use moec_diag::Span;
 use moec_ir::{Node as ModelNode, Op, OpId, ValueId, ops};
 use moec_plan::{
-    Bin, BufferId, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
+    Bin, BufferId, Extent, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
 };
 use moec_types::{Axis, BinaryOp, DType, Expr};
 
 use crate::{
     Unsupported,
-    access::{elements, whole},
+    access::{elements, extents, whole},
     context::{Lowering, Place, RoutePlace},
     gemm::Grouping,
+    program::RowAxis,
 };
 
 /// The bank member whose region is being lowered.
@@ -20,6 +21,8 @@ pub struct MemberPlace {
     pub route: ValueId,
     pub first: u32,
     pub count: u32,
+    /// What the rows of its region go along.
+    pub slots: RowAxis,
 }
 
 /// Rows of slots that a step over tokens reads.
@@ -50,7 +53,7 @@ fn there(arg: usize) -> Expr {
 }
 
 fn scalar(source: Source) -> View {
-    View { source, offset: 0, strides: Vec::new(), index: None }
+    View { source, offset: 0, strides: Vec::new(), row: 0, index: None }
 }
 
 impl Lowering<'_> {
@@ -58,7 +61,7 @@ impl Lowering<'_> {
         let module = self.module;
         let ty = module.ty(node.results[0]).route().expect("verified: a route").clone();
         let choices = ty.choices.size.fixed().expect("verified: a fixed number of choices");
-        let row = [(ty.choices.axis.clone(), choices)];
+        let row = [(ty.choices.axis.clone(), Extent::Fixed(choices))];
         let tokens = self.tokens;
         let mut in_rows = |value: ValueId, name: &str, dtype| -> Result<BufferId, Unsupported> {
             if let Some(Place::Buffer(buffer)) = self.places.get(&value)
@@ -74,7 +77,7 @@ impl Lowering<'_> {
         let indices = in_rows(node.operands[0], "indices", DType::I32)?;
         let weights = in_rows(node.operands[1], "weights", DType::F32)?;
         let slots = Rows::Slots { choices };
-        let offsets = self.new_buffer("offsets", DType::I32, Rows::One, op.experts + 1);
+        let offsets = self.new_buffer("offsets", DType::I32, Rows::ONE, op.experts + 1);
         let order = self.new_buffer("order", DType::I32, slots, 1);
         let combined = self.readers.get(&node.results[0]).into_iter().flatten();
         let combined = combined.clone().any(|at| matches!(module.node(*at).op, Op::Combine(_) | Op::Each(_)));
@@ -125,7 +128,7 @@ impl Lowering<'_> {
         };
         let from = View { index: Some(Box::new(index)), ..whole(Source::Whole(tokens), &dims) };
         let copy = RowOp::Map {
-            extents: dims.iter().map(|(_, size)| *size).collect(),
+            extents: extents(&dims),
             expr: Expr::Arg(0),
             args: vec![from],
             into: whole(Source::Row(buffer), &dims),
@@ -183,8 +186,11 @@ impl Lowering<'_> {
         }
         let outer = self.member.take();
         for member in &op.bank {
-            self.member = Some(MemberPlace { route, first: member.first, count: member.count });
             let region = module.region(member.region);
+            // Rows of slots have that axis first.
+            let axis = module.tensor(region.args[0]).dims[0].axis.clone();
+            let slots = RowAxis { axis, rows: Rows::Slots { choices: self.routes[&route].choices } };
+            self.member = Some(MemberPlace { route, first: member.first, count: member.count, slots });
             self.places.insert(region.args[0], place.clone());
             let last = self.final_gemm(member.region);
             for at in region.nodes.iter().copied().filter(|at| Some(*at) != last) {
@@ -237,7 +243,7 @@ impl Lowering<'_> {
                 (Expr::binary(BinaryOp::Mul, Expr::Arg(0), Expr::Arg(1)), vec![access.over(&dims), weight], into)
             }
         };
-        let extents = dims.iter().map(|(_, size)| *size).collect();
+        let extents = extents(&dims);
         let program = RowProgram { locals: Vec::new(), ops: vec![RowOp::Map { extents, expr, args, into }] };
         self.step(StepKind::Rows { rows, program, group: self.row_group(rows) }, node.at, "experts");
         Ok(())
@@ -252,7 +258,7 @@ impl Lowering<'_> {
     fn clear(&mut self, buffer: BufferId, node: &ModelNode) {
         let row = self.buffers[buffer.0 as usize].row;
         let into = View { strides: vec![1], ..scalar(Source::Row(buffer)) };
-        let zero = RowOp::Map { extents: vec![row], expr: Expr::F32(0.0), args: Vec::new(), into };
+        let zero = RowOp::Map { extents: vec![Extent::Fixed(row)], expr: Expr::F32(0.0), args: Vec::new(), into };
         let program = RowProgram { locals: Vec::new(), ops: vec![zero] };
         self.step(StepKind::Rows { rows: self.tokens, program, group: None }, node.at, "clear");
     }
@@ -265,8 +271,8 @@ impl Lowering<'_> {
         let weighed = Expr::binary(BinaryOp::Mul, Expr::Arg(0), Expr::Arg(1));
         let sum = RowOp::Reduce {
             op: ReduceOp::Sum,
-            extents: vec![width],
-            over: vec![place.choices],
+            extents: vec![Extent::Fixed(width)],
+            over: vec![Extent::Fixed(place.choices)],
             expr: Expr::select(there(2), weighed, Expr::F32(0.0)),
             args: vec![
                 by_slot.row(vec![1, 0], vec![0, 1]),
@@ -284,7 +290,7 @@ impl Lowering<'_> {
         let by_slot = self.by_slot(node)?;
         let BySlot { ref place, slot_of, width, out, .. } = by_slot;
         let take = RowOp::Map {
-            extents: vec![place.choices, width],
+            extents: vec![Extent::Fixed(place.choices), Extent::Fixed(width)],
             expr: Expr::select(there(1), Expr::Arg(0), Expr::F32(0.0)),
             args: vec![
                 by_slot.row(vec![0, 1], vec![1, 0]),
@@ -310,7 +316,7 @@ impl Lowering<'_> {
     fn from_slots(&mut self, by_slot: BySlot, op: RowOp, node: &ModelNode) {
         let choices = by_slot.place.choices;
         let clamp = RowOp::Map {
-            extents: vec![choices],
+            extents: vec![Extent::Fixed(choices)],
             expr: Expr::binary(BinaryOp::Max, Expr::Arg(0), Expr::I32(0)),
             args: vec![View { strides: vec![1], ..scalar(Source::Row(by_slot.slot_of)) }],
             into: View { strides: vec![1], ..scalar(CLAMPED) },

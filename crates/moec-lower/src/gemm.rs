@@ -2,12 +2,12 @@
 
 use moec_diag::Span;
 use moec_ir::{Node as ModelNode, OpId, ParamId as ModelParam, RegionId, ValueId, ops};
-use moec_plan::{BufferId, Gemm, Group, Rows, Source, StepKind, Store, View};
+use moec_plan::{BufferId, Extent, Gemm, Group, Rows, Source, StepKind, Store, View};
 use moec_types::{Axis, Expr};
 
 use crate::{
     Unsupported,
-    access::{Access, RowDim, elements, merged_stride, whole},
+    access::{Access, RowDim, elements, extents, merged_stride, whole},
     context::{Lowering, Place},
 };
 
@@ -57,7 +57,7 @@ impl Lowering<'_> {
             Some(Place::Buffer(buffer)) => (*buffer, false),
             Some(Place::Gathered { .. }) if shared => (self.laid_out(*x, rows, node.at)?, false),
             Some(Place::Gathered { tokens, .. }) => (*tokens, true),
-            Some(Place::Param(_) | Place::Literal(_) | Place::Iota(_) | Place::Past { .. }) | None => {
+            Some(Place::Param(_) | Place::Literal(_) | Place::Iota(_) | Place::Count(_) | Place::Past { .. }) | None => {
                 let reason = "its first operand is not computed for each position";
                 return Err(self.unsupported(node, reason, "contract a value of the model with a parameter"));
             }
@@ -112,7 +112,7 @@ impl Lowering<'_> {
     /// The dims of a row of a value.
     pub fn row_dims(&self, value: ValueId) -> Vec<RowDim> {
         let dims = &self.module.tensor(value).dims;
-        dims.iter().filter_map(|dim| Some((dim.axis.clone(), dim.size.fixed()?))).collect()
+        dims.iter().filter_map(|dim| Some((dim.axis.clone(), Extent::Fixed(dim.size.fixed()?)))).collect()
     }
 
     /// An operand of an epilogue: one stride along all columns. What lies otherwise is laid out first.
@@ -120,8 +120,7 @@ impl Lowering<'_> {
         let access = self.access(value, node.at)?;
         let flat = |access: &Access| {
             let view = access.over(columns);
-            let sizes: Vec<u64> = columns.iter().map(|(_, size)| *size).collect();
-            let stride = merged_stride(&view.strides, &sizes)?;
+            let stride = merged_stride(&view.strides, &extents(columns))?;
             (stride <= 1 && view.index.is_none()).then(|| View { strides: vec![stride], ..view })
         };
         if let Some(view) = flat(&access) {

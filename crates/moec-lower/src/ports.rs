@@ -7,6 +7,7 @@ use moec_types::Size;
 
 use crate::{
     Unsupported,
+    access::elements,
     context::{Lowering, Place},
 };
 
@@ -82,10 +83,11 @@ fn port(
         });
     }
     let dtype = lowering.module.tensor(value).dtype;
-    let row = dims.iter().map(|(_, size)| size).product();
+    let row = elements(&dims);
     lowering.buffers.push(Buffer { name: name.to_owned(), dtype, rows, row, home });
     let buffer = BufferId(lowering.buffers.len() as u32 - 1);
-    let axes = dims.into_iter().map(|(axis, size)| (axis.name().to_owned(), size)).collect();
+    let sizes = dims.into_iter().filter_map(|(axis, extent)| Some((axis.name().to_owned(), extent.fixed()?)));
+    let axes = sizes.collect();
     Ok(Port { name: name.to_owned(), buffer, axes, index_limit })
 }
 

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use moec_diag::Span;
 use moec_ir::{Module, Node as ModelNode, Op, OpId, ValueId, ops};
-use moec_plan::{BufferId, Home, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, View};
-use moec_types::{Axis, BinaryOp, DType, Expr, Size};
+use moec_plan::{
+    fixed_product,
+    BufferId, Extent, Home, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, View, Work,
+};
+use moec_types::{Axis, BinaryOp, DType, Dim, Expr, Size};
 
 use crate::{
     Unsupported,
-    access::{Access, Body, RowDim, advance, can_merge, contiguous, elements, map_strides, whole},
+    access::{Access, Body, RowDim, advance, can_merge, contiguous, elements, extents, map_strides, whole},
     context::{Lowering, Place},
 };
 
@@ -21,27 +24,45 @@ impl Lowering<'_> {
         let region = self.module.region(op.region);
         let args = region.args.iter().copied().zip(node.operands.iter().copied()).collect::<Vec<_>>();
         let yields = region.results.iter().copied().zip(node.results.iter().copied()).collect::<Vec<_>>();
-        self.program(&args, &region.nodes, &yields, node.at)
+        let row = node.results.iter().find_map(|value| self.row_axis(*value, &[]));
+        self.program(&args, &region.nodes, &yields, row, node.at)
     }
 
-    /// A row-wise op that no pass has put into a program.
+    /// An op that no pass has put into a program: a row-wise one, or one that works along what a pass counts. Then the rows
+    /// go along what else it counts, and if that is nothing, there is one row.
     pub fn single(&mut self, at: OpId) -> Result<(), Unsupported> {
         let node = self.module.node(at);
         let args = node.operands.iter().map(|value| (*value, *value)).collect::<Vec<_>>();
         let yields = node.results.iter().map(|value| (*value, *value)).collect::<Vec<_>>();
-        self.program(&args, &[at], &yields, node.at)
+        let along = made_along(&node.op);
+        let row = node.results.iter().find_map(|value| self.row_axis(*value, &along));
+        self.program(&args, &[at], &yields, row, node.at)
+    }
+
+    /// The axis of a value that rows go along, but for those of `not`: one that a pass counts.
+    fn row_axis(&self, value: ValueId, not: &[Axis]) -> Option<RowAxis> {
+        if let Some(member) = &self.member {
+            return Some(member.slots.clone());
+        }
+        let dims = &self.module.tensor(value).dims;
+        let dim = dims.iter().find(|dim| dim.size.fixed().is_none() && !not.contains(&dim.axis))?;
+        Some(RowAxis { axis: dim.axis.clone(), rows: self.row_count(&dim.size)? })
     }
 
     /// `args`: values as they are called inside, and the outer values that they stand for.
-    fn program(&mut self, args: &[Yield], nodes: &[OpId], yields: &[Yield], at: Span) -> Result<(), Unsupported> {
+    fn program(
+        &mut self,
+        args: &[Yield],
+        nodes: &[OpId],
+        yields: &[Yield],
+        row: Option<RowAxis>,
+        at: Span,
+    ) -> Result<(), Unsupported> {
         let module = self.module;
-        let mut rows = Rows::One;
+        let rows = row.as_ref().map_or(Rows::ONE, |row| row.rows);
         let mut targets = BTreeMap::new();
         for (inner, outer) in yields {
-            let (here, _) = self.shape(*outer, at)?;
-            if here != Rows::One {
-                rows = here;
-            }
+            self.shape(*outer, at)?;
             let buffer = self.result_buffer(*outer, at)?;
             self.places.insert(*outer, Place::Buffer(buffer));
             targets.entry(*inner).or_insert_with(Vec::new).push((buffer, *outer));
@@ -52,8 +73,7 @@ impl Lowering<'_> {
         {
             *uses.entry(*operand).or_insert(0) += 1;
         }
-        let mut programmer =
-            Programmer { lowering: self, locals: Vec::new(), ops: Vec::new(), values: BTreeMap::new(), uses, targets };
+        let mut programmer = Programmer { uses, targets, ..Programmer::new(self, row) };
         for (inner, outer) in args {
             let access = programmer.outer(*outer, at)?;
             programmer.values.insert(*inner, access);
@@ -62,10 +82,28 @@ impl Lowering<'_> {
             programmer.node(module.node(*node))?;
         }
         programmer.finish(yields);
+        if let Some(problem) = programmer.failed {
+            return Err(problem);
+        }
         let program = RowProgram { locals: programmer.locals, ops: programmer.ops };
         let label = label(module, nodes, yields);
         let group = self.row_group(rows);
         self.step(StepKind::Rows { rows, program, group }, at, label);
+        Ok(())
+    }
+
+    /// A new name for an axis moves nothing.
+    pub fn rename(&mut self, op: &ops::Rename, at: OpId) -> Result<(), Unsupported> {
+        let node = self.module.node(at);
+        let place = match self.places.get(&node.operands[0]) {
+            Some(Place::Buffer(buffer)) => Place::Buffer(*buffer),
+            Some(Place::Iota(dim)) => Place::Iota(Dim::new(op.to.clone(), dim.size.clone())),
+            Some(
+                Place::Gathered { .. } | Place::Param(_) | Place::Literal(_) | Place::Count(_) | Place::Past { .. },
+            )
+            | None => return self.single(at),
+        };
+        self.places.insert(node.results[0], place);
         Ok(())
     }
 
@@ -105,9 +143,8 @@ impl Lowering<'_> {
         target: View,
         at: Span,
     ) -> Result<(), Unsupported> {
-        let access = Programmer::new(self).outer(value, at)?;
-        let extents = dims.iter().map(|(_, size)| *size).collect();
-        let copy = RowOp::Map { extents, expr: Expr::Arg(0), args: vec![access.over(dims)], into: target };
+        let access = self.access(value, at)?;
+        let copy = RowOp::Map { extents: extents(dims), expr: Expr::Arg(0), args: vec![access.over(dims)], into: target };
         let program = RowProgram { locals: Vec::new(), ops: vec![copy] };
         let group = self.row_group(rows);
         self.step(StepKind::Rows { rows, program, group }, at, "copy");
@@ -130,8 +167,26 @@ impl Lowering<'_> {
 
     /// A value's elements as a row program (or a GEMM's epilogue) sees them.
     pub fn access(&mut self, value: ValueId, at: Span) -> Result<Access, Unsupported> {
-        Programmer::new(self).outer(value, at)
+        let row = self.row_axis(value, &[]);
+        Programmer::new(self, row).outer(value, at)
     }
+}
+
+/// The axes that an op works along or makes: no row of it goes along them.
+fn made_along(op: &Op) -> Vec<Axis> {
+    let made = match op {
+        Op::TopK(op) => Some(op.choices.axis.clone()),
+        Op::ScatterAdd(op) => Some(op.into.axis.clone()),
+        _ => None,
+    };
+    op.along().iter().cloned().chain(made).collect()
+}
+
+/// The axis that the rows of a program go along.
+#[derive(Clone, Debug)]
+pub struct RowAxis {
+    pub axis: Axis,
+    pub rows: Rows,
 }
 
 /// The parameters that a program reads; what it yields where it reads none.
@@ -157,11 +212,16 @@ struct Programmer<'a, 'm> {
     uses: BTreeMap<ValueId, usize>,
     /// Where yielded values go, and what they are called outside.
     targets: BTreeMap<ValueId, Vec<(BufferId, ValueId)>>,
+    row: Option<RowAxis>,
+    /// What made the program impossible.
+    failed: Option<Unsupported>,
 }
 
 impl<'a, 'm> Programmer<'a, 'm> {
-    fn new(lowering: &'a mut Lowering<'m>) -> Self {
+    fn new(lowering: &'a mut Lowering<'m>, row: Option<RowAxis>) -> Self {
         Programmer {
+            row,
+            failed: None,
             lowering,
             locals: Vec::new(),
             ops: Vec::new(),
@@ -174,7 +234,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
     /// A value from outside the program.
     fn outer(&mut self, value: ValueId, at: Span) -> Result<Access, Unsupported> {
         let ty = self.lowering.module.tensor(value).clone();
-        let dims: Vec<RowDim> = ty.dims.iter().filter_map(|dim| Some((dim.axis.clone(), dim.size.fixed()?))).collect();
+        let dims = self.dims(value);
         let refuse = |reason: &str| Unsupported {
             op: format!("a value of type {ty}"),
             reason: reason.to_owned(),
@@ -182,11 +242,16 @@ impl<'a, 'm> Programmer<'a, 'm> {
             at,
         };
         let view = match self.lowering.places.get(&value).cloned() {
-            Some(Place::Buffer(buffer)) => whole(Source::Row(buffer), &dims),
+            Some(Place::Buffer(buffer)) => self.in_buffer(buffer, value),
             Some(Place::Gathered { tokens, route }) => {
                 let token_of = self.lowering.token_of(route, at);
-                let index =
-                    View { source: Source::Row(token_of), offset: 0, strides: vec![0; dims.len()], index: None };
+                let index = View {
+                    source: Source::Row(token_of),
+                    offset: 0,
+                    strides: vec![0; dims.len()],
+                    row: 0,
+                    index: None,
+                };
                 let index = Indirect { view: index, stride: elements(&dims) };
                 View { index: Some(Box::new(index)), ..whole(Source::Whole(tokens), &dims) }
             }
@@ -195,17 +260,20 @@ impl<'a, 'm> Programmer<'a, 'm> {
                 whole(Source::Param(packed), &dims)
             }
             Some(Place::Literal(literal)) => whole(Source::Literal(literal), &dims),
-            Some(Place::Iota(dim)) => match dim.size {
-                Size::Fixed(_) => whole(Source::Place, &dims),
-                Size::Input(_) => View { source: Source::Position, offset: 0, strides: Vec::new(), index: None },
-                // Only its axis counts: it says in which order others lie.
-                Size::Past(_) | Size::Slots { .. } | Size::Share { .. } if !self.lowering.is_computed_with(value) => {
-                    View { source: Source::Place, offset: 0, strides: Vec::new(), index: None }
-                }
-                Size::Past(_) | Size::Slots { .. } | Size::Share { .. } => {
-                    return Err(refuse("its positions are not those of a row"));
-                }
-            },
+            Some(Place::Iota(dim)) => {
+                let row = u64::from(dims.is_empty());
+                let strides = vec![1; dims.len()];
+                let source = match dim.size {
+                    Size::Fixed(_) => Source::Place,
+                    Size::Input(_) => Source::Position,
+                    Size::Share { .. } => Source::Place,
+                    // Only its axis counts: it says in which order others lie.
+                    Size::Past(_) | Size::Slots { .. } if !self.lowering.is_computed_with(value) => Source::Place,
+                    Size::Past(_) | Size::Slots { .. } => return Err(refuse("its positions are not those of a row")),
+                };
+                View { source, offset: 0, strides, row, index: None }
+            }
+            Some(Place::Count(extent)) => whole(Source::Count(extent), &[]),
             Some(Place::Past { .. }) => return Err(refuse("it holds every earlier position")),
             None => panic!("lowering met a value that nothing placed: {ty}"),
         };
@@ -214,16 +282,17 @@ impl<'a, 'm> Programmer<'a, 'm> {
 
     fn node(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
         match &node.op {
-            Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_) => {
+            Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => {
                 self.lowering.node_leaf(node);
                 let access = self.outer(node.results[0], node.at)?;
                 self.values.insert(node.results[0], access);
             }
             Op::Map(op) => self.map(op, node),
-            Op::Reduce(op) => self.reduce(op, node)?,
-            Op::Contract(op) => self.contract(op, node)?,
-            Op::Cumsum(op) => self.cumsum(op, node)?,
-            Op::TopK(op) => self.top_k(op, node)?,
+            Op::Reduce(op) => self.reduce(op, node),
+            Op::Contract(op) => self.contract(op, node),
+            Op::Cumsum(op) => self.cumsum(op, node),
+            Op::ScatterAdd(op) => self.scatter_add(op, node),
+            Op::TopK(op) => self.top_k(op, node),
             Op::Gather(op) => self.gather(op, node),
             Op::Split(op) => self.split(op, node),
             Op::Merge(op) => self.merge(op, node),
@@ -234,12 +303,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             }
             Op::Slice(op) => self.slice(op, node),
             Op::Concat(op) => self.concat(op, node),
-            Op::Count(_) => {
-                let reason = "it is known only when the model runs";
-                return Err(self.lowering.unsupported(node, reason, "give the axis a size"));
-            }
             Op::Linear(_)
-            | Op::ScatterAdd(_)
             | Op::Past(_)
             | Op::Scan(_)
             | Op::Attention(_)
@@ -254,10 +318,19 @@ impl<'a, 'm> Programmer<'a, 'm> {
         Ok(())
     }
 
-    /// The dims of a value's row, in the order of its type.
+    /// The dims of a value but for that of the rows, in the order of its type.
     fn dims(&self, value: ValueId) -> Vec<RowDim> {
-        let dims = &self.lowering.module.tensor(value).dims;
-        dims.iter().filter_map(|dim| Some((dim.axis.clone(), dim.size.fixed()?))).collect()
+        let of_rows = |axis: &Axis| self.row.as_ref().is_some_and(|row| row.axis == *axis);
+        let dims = self.lowering.module.tensor(value).dims.iter().filter(|dim| !of_rows(&dim.axis));
+        dims.map(|dim| (dim.axis.clone(), self.lowering.extent(&dim.size))).collect()
+    }
+
+    /// A value's buffer as the program sees it, in the order of its dims: its own row; or all of it, where loops go along
+    /// what the pass counts.
+    fn in_buffer(&self, buffer: BufferId, value: ValueId) -> View {
+        let dims = self.dims(value);
+        let loops_along_rows = dims.iter().any(|(_, extent)| extent.fixed().is_none());
+        whole(if loops_along_rows { Source::Whole(buffer) } else { Source::Row(buffer) }, &dims)
     }
 
     fn dtype(&self, value: ValueId) -> DType {
@@ -275,7 +348,13 @@ impl<'a, 'm> Programmer<'a, 'm> {
         access
     }
 
+    /// Scratch: the row's own where its size is known, else a buffer.
     fn local(&mut self, dtype: DType, dims: &[RowDim]) -> View {
+        if let Some(rows) = dims.iter().find_map(|(_, extent)| rows_along(*extent)) {
+            self.needs_one_row("scratch that grows with the input, for each token");
+            let buffer = self.lowering.new_buffer("scratch", dtype, rows, elements(dims));
+            return whole(Source::Whole(buffer), dims);
+        }
         self.locals.push(Local { dtype, elements: elements(dims).max(1) });
         whole(Source::Local(LocalId(self.locals.len() as u32 - 1)), dims)
     }
@@ -286,7 +365,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
         let direct = self.targets.get(&value).and_then(|targets| targets.first()).map(|(buffer, _)| *buffer);
         match direct {
             Some(buffer) if !matches!(self.lowering.buffers[buffer.0 as usize].home, Home::Cache { .. }) => {
-                whole(Source::Row(buffer), &dims)
+                self.in_buffer(buffer, value)
             }
             Some(_) | None => self.local(dtype, &dims),
         }
@@ -299,8 +378,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             Body::View(_) => (Expr::Arg(0), vec![access.over(&access.dims)]),
             Body::Lazy { expr, args } => (expr.clone(), args.iter().map(|arg| arg.over(&access.dims)).collect()),
         };
-        let extents = access.dims.iter().map(|(_, size)| *size).collect();
-        self.ops.push(RowOp::Map { extents, expr, args, into: into.clone() });
+        self.ops.push(RowOp::Map { extents: extents(&access.dims), expr, args, into: into.clone() });
         Access::view(access.dtype, access.dims.clone(), into)
     }
 
@@ -323,7 +401,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
         let mut exprs = Vec::new();
         for operand in operands {
             let access = self.values[operand].clone();
-            let inline = matches!(access.body, Body::Lazy { .. }) && elements(&access.dims) == elements(dims);
+            let inline = matches!(access.body, Body::Lazy { .. }) && same_turns(&access.dims, dims);
             let access = if inline { access } else { self.read(*operand) };
             let base = views.len();
             match access.body {
@@ -348,15 +426,10 @@ impl<'a, 'm> Programmer<'a, 'm> {
         self.define(result, Access { dtype: self.dtype(result), dims, body: Body::Lazy { expr, args } });
     }
 
-    fn reduce(&mut self, op: &ops::Reduce, node: &ModelNode) -> Result<(), Unsupported> {
+    fn reduce(&mut self, op: &ops::Reduce, node: &ModelNode) {
         let (arg, result) = (node.operands[0], node.results[0]);
         let all = self.dims(arg);
-        if op.over.iter().any(|axis| !all.iter().any(|(name, _)| name == axis)) {
-            let reason = "it reads across positions";
-            return Err(self.lowering.unsupported(node, reason, "reduce over axes of one position only"));
-        }
         let (kept, over): (Vec<RowDim>, Vec<RowDim>) = all.into_iter().partition(|(axis, _)| !op.over.contains(axis));
-        let count = elements(&over);
         let (reduce, mean) = match op.op {
             ops::ReduceOp::Sum => (ReduceOp::Sum, false),
             ops::ReduceOp::Mean => (ReduceOp::Sum, true),
@@ -372,81 +445,95 @@ impl<'a, 'm> Programmer<'a, 'm> {
         self.reduction(reduce, &kept, &over, exprs[0].clone(), &args, into.clone());
         let sum = Access::view(self.dtype(result), kept.clone(), into);
         if mean {
-            let expr = Expr::binary(BinaryOp::Div, Expr::Arg(0), Expr::F32(count as f32));
-            self.define(result, Access { dtype: DType::F32, dims: kept, body: Body::Lazy { expr, args: vec![sum] } });
+            // What is fixed is a number now; what the pass counts, when it runs.
+            let counted = over.iter().filter(|(_, extent)| extent.fixed().is_none());
+            let mut args = vec![sum];
+            let mut count = Expr::F32(elements(&over) as f32);
+            for (_, extent) in counted {
+                let number = Expr::cast(DType::F32, Expr::Arg(args.len()));
+                count = Expr::binary(BinaryOp::Mul, number, count);
+                args.push(Access::view(DType::I32, Vec::new(), whole(Source::Count(*extent), &[])));
+            }
+            let expr = Expr::binary(BinaryOp::Div, Expr::Arg(0), count);
+            self.define(result, Access { dtype: DType::F32, dims: kept, body: Body::Lazy { expr, args } });
         } else {
             self.values.insert(result, sum);
         }
-        Ok(())
     }
 
     fn reduction(&mut self, op: ReduceOp, kept: &[RowDim], over: &[RowDim], expr: Expr, args: &[Access], into: View) {
         let loops: Vec<RowDim> = kept.iter().chain(over).cloned().collect();
-        let sizes = |dims: &[RowDim]| dims.iter().map(|(_, size)| *size).collect();
         let args = args.iter().map(|arg| arg.over(&loops)).collect();
-        self.ops.push(RowOp::Reduce { op, extents: sizes(kept), over: sizes(over), expr, args, into });
+        self.ops.push(RowOp::Reduce { op, extents: extents(kept), over: extents(over), expr, args, into });
     }
 
-    fn contract(&mut self, op: &ops::Contract, node: &ModelNode) -> Result<(), Unsupported> {
+    fn contract(&mut self, op: &ops::Contract, node: &ModelNode) {
         let result = node.results[0];
         let left = self.read(node.operands[0]);
         let right = self.read(node.operands[1]);
         let kept = self.dims(result);
-        let over: Option<Vec<RowDim>> =
-            op.over.iter().map(|axis| left.position(axis).map(|at| left.dims[at].clone())).collect();
-        let Some(over) = over else {
-            let reason = "it sums over positions";
-            return Err(self.lowering.unsupported(node, reason, "sum over axes of one position only"));
-        };
+        let dim = |axis| left.dims[left.position(axis).expect("no row goes along what is summed over")].clone();
+        let over: Vec<RowDim> = op.over.iter().map(dim).collect();
         let into = self.place(result);
         let product = Expr::binary(BinaryOp::Mul, Expr::Arg(0), Expr::Arg(1));
         self.reduction(ReduceOp::Sum, &kept, &over, product, &[left, right], into.clone());
         self.values.insert(result, Access::view(DType::F32, kept, into));
-        Ok(())
     }
 
-    /// At each position, a sum over the positions before it.
-    fn cumsum(&mut self, op: &ops::Cumsum, node: &ModelNode) -> Result<(), Unsupported> {
-        let result = node.results[0];
-        let arg = self.read(node.operands[0]);
-        let kept = self.dims(result);
-        let Some(at) = arg.position(&op.over) else {
-            let reason = "it adds up over positions";
-            return Err(self.lowering.unsupported(node, reason, "add up along an axis of one position"));
-        };
-        // No axis of the program has a name like this.
-        let earlier = (Axis::new(&format!("{}'", op.over)), arg.dims[at].1);
-        let mut before = arg.clone();
-        before.dims[at] = earlier.clone();
-        let positions = |dim: &RowDim| {
-            let dims = vec![dim.clone()];
-            let view = whole(Source::Place, &dims);
-            Access::view(DType::I32, dims, view)
-        };
-        let (here, there) = (positions(&arg.dims[at]), positions(&earlier));
-        let zero = if arg.dtype == DType::I32 { Expr::I32(0) } else { Expr::F32(0.0) };
-        let counts = Expr::binary(BinaryOp::Le, Expr::Arg(2), Expr::Arg(1));
-        let expr = Expr::select(counts, Expr::Arg(0), zero);
-        let into = self.place(result);
-        self.reduction(ReduceOp::Sum, &kept, &[earlier], expr, &[before, here, there], into.clone());
-        self.values.insert(result, Access::view(self.dtype(result), kept, into));
-        Ok(())
+    fn cumsum(&mut self, op: &ops::Cumsum, node: &ModelNode) {
+        let (arg, result) = (node.operands[0], node.results[0]);
+        let (along, kept): (Vec<RowDim>, Vec<RowDim>) =
+            self.dims(arg).into_iter().partition(|(axis, _)| *axis == op.over);
+        let loops: Vec<RowDim> = kept.iter().chain(&along).cloned().collect();
+        let (exprs, args) = self.operands(&[arg], &loops);
+        let dims = self.dims(result);
+        let place = self.place(result);
+        let into = Access::view(self.dtype(result), dims, place);
+        self.ops.push(RowOp::Cumsum {
+            extents: extents(&kept),
+            along: along[0].1,
+            expr: exprs[0].clone(),
+            args: args.iter().map(|arg| arg.over(&loops)).collect(),
+            into: into.over(&loops),
+        });
+        self.values.insert(result, into);
     }
 
-    fn top_k(&mut self, op: &ops::TopK, node: &ModelNode) -> Result<(), Unsupported> {
-        let arg = self.read(node.operands[0]);
-        let Some(at) = arg.position(&op.over) else {
-            let reason = "it chooses among positions";
-            return Err(self.lowering.unsupported(node, reason, "choose along an axis of one position"));
+    fn scatter_add(&mut self, op: &ops::ScatterAdd, node: &ModelNode) {
+        let ([arg, index], result) = (node.operands[..], node.results[0]) else {
+            panic!("verified: a sum by index has two operands")
         };
+        let index = self.read(index);
+        let all = self.dims(arg);
+        let kept: Vec<RowDim> = all.iter().filter(|(axis, _)| !op.axes.contains(axis)).cloned().collect();
+        let dim = |axis| all.iter().find(|dim| dim.0 == *axis).expect("no row goes along what is added up").clone();
+        let over: Vec<RowDim> = op.axes.iter().map(dim).collect();
+        let loops: Vec<RowDim> = kept.iter().chain(&over).cloned().collect();
+        let (exprs, args) = self.operands(&[arg], &loops);
+        let to = (op.into.axis.clone(), self.lowering.extent(&op.into.size));
+        let (dims, place) = (self.dims(result), self.place(result));
+        let into = Access::view(self.dtype(result), dims, place);
+        let places: Vec<RowDim> = kept.iter().chain([&to]).cloned().collect();
+        self.ops.push(RowOp::ScatterAdd {
+            extents: extents(&kept),
+            over: extents(&over),
+            count: to.1,
+            index: index.over(&loops),
+            expr: exprs[0].clone(),
+            args: args.iter().map(|arg| arg.over(&loops)).collect(),
+            into: into.over(&places),
+        });
+        self.values.insert(result, into);
+    }
+
+    fn top_k(&mut self, op: &ops::TopK, node: &ModelNode) {
+        let arg = self.read(node.operands[0]);
+        let at = arg.position(&op.over).expect("no row goes along what is chosen from");
         let chosen = (op.over.clone(), arg.dims[at].1);
         let kept: Vec<RowDim> = arg.dims.iter().filter(|(axis, _)| *axis != op.over).cloned().collect();
         let with = |last: &RowDim| kept.iter().chain([last]).cloned().collect::<Vec<_>>();
-        let Some(k) = op.choices.size.fixed() else {
-            let reason = "how many it chooses is known only when the model runs";
-            return Err(self.lowering.unsupported(node, reason, "choose a number of them"));
-        };
-        let k = (op.choices.axis.clone(), k);
+        let k = (op.choices.axis.clone(), self.lowering.extent(&op.choices.size));
+        let work = self.room_to_sort(&kept, chosen.1, k.1);
         let places: Vec<Access> = node
             .results
             .iter()
@@ -456,9 +543,10 @@ impl<'a, 'm> Programmer<'a, 'm> {
             })
             .collect();
         self.ops.push(RowOp::TopK {
-            extents: kept.iter().map(|(_, size)| *size).collect(),
+            extents: extents(&kept),
             len: chosen.1,
             k: k.1,
+            work,
             arg: arg.over(&with(&chosen)),
             values: places[0].over(&with(&k)),
             indices: places[1].over(&with(&k)),
@@ -466,7 +554,35 @@ impl<'a, 'm> Programmer<'a, 'm> {
         for (result, place) in node.results.iter().zip(places) {
             self.values.insert(*result, place);
         }
-        Ok(())
+    }
+
+    /// Room for a top-k that sorts everything, where that is faster than to look for the largest again and again, or where
+    /// the number of elements is known only when it runs.
+    fn room_to_sort(&mut self, kept: &[RowDim], len: Extent, k: Extent) -> Option<Work> {
+        if let (Some(len), Some(k)) = (len.fixed(), k.fixed()) {
+            // A look takes a sixteenth of a step for each element, a sort ten, and its counters some thousand once.
+            let faster = k * len > 16 * (10 * len + 2000);
+            return faster.then(|| {
+                let dims = [(Axis::new("sorted"), Extent::Fixed(len * Work::ELEMENTS))];
+                self.local(DType::I32, &dims);
+                Work::Local(LocalId(self.locals.len() as u32 - 1))
+            });
+        }
+        self.needs_one_row("a choice among tokens, for each token");
+        let rows = rows_along(len).unwrap_or(Rows::ONE);
+        Some(Work::Buffer(self.lowering.new_buffer("sorted", DType::I32, rows, elements(kept) * Work::ELEMENTS)))
+    }
+
+    /// What works along what a pass counts has room for one row only.
+    fn needs_one_row(&mut self, what: &str) {
+        if self.row.is_some() && self.failed.is_none() {
+            self.failed = Some(Unsupported {
+                op: what.to_owned(),
+                reason: "it would grow with the square of the input".to_owned(),
+                way_round: "give one of the two axes a fixed size".to_owned(),
+                at: Span::NONE,
+            });
+        }
     }
 
     /// A gather is a view: nothing moves until something reads it.
@@ -497,7 +613,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
         let new: Vec<RowDim> = op
             .into
             .iter()
-            .map(|dim| (dim.axis.clone(), dim.size.fixed().expect("verified: split into fixed sizes")))
+            .map(|dim| (dim.axis.clone(), self.lowering.extent(&dim.size)))
             .collect();
         let inner = contiguous(&new);
         let strides = |old: &[u64]| {
@@ -514,7 +630,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
         let find = |access: &Access| -> Vec<usize> {
             op.axes.iter().map(|axis| access.position(axis).expect("verified: the axes are there")).collect()
         };
-        let sizes: Vec<u64> = find(&access).iter().map(|at| access.dims[*at].1).collect();
+        let sizes: Vec<Extent> = find(&access).iter().map(|at| access.dims[*at].1).collect();
         if !can_merge(access.memory().expect("just read"), &find(&access), &sizes) {
             // Lay it out with the merged axes side by side.
             let merged = op.axes.iter().map(|axis| access.dims[access.position(axis).expect("verified")].clone());
@@ -526,13 +642,13 @@ impl<'a, 'm> Programmer<'a, 'm> {
         let places = find(&access);
         let first = *places.iter().min().expect("verified: there are axes");
         let kept: Vec<usize> = (0..access.dims.len()).filter(|at| *at == first || !places.contains(at)).collect();
-        let last_real = places.iter().rev().zip(sizes.iter().rev()).find(|(_, size)| **size != 1).map(|(at, _)| *at);
+        let last_real = places.iter().rev().zip(sizes.iter().rev()).find(|(_, size)| **size != Extent::Fixed(1)).map(|(at, _)| *at);
         let strides = |old: &[u64]| {
             let merged = last_real.map_or(0, |at| old[at]);
             kept.iter().map(|at| if *at == first { merged } else { old[*at] }).collect()
         };
         let view = map_strides(access.memory().expect("just read"), &strides);
-        let total = sizes.iter().product();
+        let total = Extent::Fixed(fixed_product(&sizes).expect("verified: only what has a fixed size is merged"));
         let dims = kept
             .iter()
             .map(|at| if *at == first { (op.into.clone(), total) } else { access.dims[*at].clone() })
@@ -550,7 +666,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             view =
                 map_strides(&view, &|old| old.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, s)| *s).collect());
         } else {
-            dims[at].1 = op.len;
+            dims[at].1 = Extent::Fixed(op.len);
         }
         self.alias(node.results[0], Access::view(access.dtype, dims, view));
     }
@@ -564,7 +680,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
         for operand in &node.operands {
             let access = self.values[operand].clone();
             let at = access.position(&op.over).expect("verified: the axis is there");
-            let len = access.dims[at].1;
+            let len = access.dims[at].1.fixed().expect("verified: only what has a fixed size is laid end to end");
             let part = advance(whole.memory().expect("a view"), along, start);
             let part = Access::view(access.dtype, whole.dims.clone(), part).over(&access.dims);
             self.materialise(&access, Some(part));
@@ -580,7 +696,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             let dims = yields.iter().find(|(value, _)| *value == inner).map(|(_, outer)| self.dims(*outer));
             let dims = dims.expect("targets are yields");
             for (buffer, outer) in targets {
-                let target = self.lowering.row_of(buffer, outer, &dims);
+                let target = self.target(buffer, outer, &dims);
                 let access = Access::view(access.dtype, dims.clone(), access.over(&dims));
                 if access.memory() != Some(&target) {
                     self.materialise(&access, Some(target));
@@ -588,21 +704,39 @@ impl<'a, 'm> Programmer<'a, 'm> {
             }
         }
     }
+
+    /// The view through which a value is written to its buffer: caches may order a row's dims differently.
+    fn target(&self, buffer: BufferId, value: ValueId, dims: &[RowDim]) -> View {
+        match self.lowering.cache_order(value) {
+            Some(order) => Access::view(DType::F32, order.clone(), whole(Source::Row(buffer), &order)).over(dims),
+            None => self.in_buffer(buffer, value),
+        }
+    }
+}
+
+/// The rows of a buffer with one for each turn of a loop that the pass counts.
+fn rows_along(extent: Extent) -> Option<Rows> {
+    match extent {
+        Extent::Fixed(_) => None,
+        Extent::Tokens => Some(Rows::Tokens),
+        Extent::Share(share) => Some(Rows::Share(share)),
+    }
+}
+
+/// Whether two sets of loops have as many turns.
+fn same_turns(a: &[RowDim], b: &[RowDim]) -> bool {
+    let counted = |dims: &[RowDim]| dims.iter().filter(|(_, extent)| extent.fixed().is_none()).count();
+    elements(a) == elements(b) && counted(a) == counted(b)
 }
 
 impl Lowering<'_> {
-    /// The view through which a value is written to its buffer: caches may order a row's dims differently.
-    fn row_of(&self, buffer: BufferId, value: ValueId, dims: &[RowDim]) -> View {
-        let order = self.cache_order(value).unwrap_or_else(|| dims.to_vec());
-        Access::view(DType::F32, order.clone(), whole(Source::Row(buffer), &order)).over(dims)
-    }
-
     /// Places parameters, literals and positions that stand within a row program.
     fn node_leaf(&mut self, node: &ModelNode) {
         let place = match &node.op {
             Op::ParamRef(op) => Place::Param(op.param),
             Op::Literal(op) => Place::Literal(self.literal(op)),
             Op::Iota(op) => Place::Iota(op.dim.clone()),
+            Op::Count(op) => Place::Count(self.extent(&op.size)),
             _ => panic!("`{}` is not a leaf", node.op.mnemonic()),
         };
         self.places.insert(node.results[0], place);

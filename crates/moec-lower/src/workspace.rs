@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moec_plan::{BufferId, Gemm, Home, Layers, Node, Plan, RowOp, Rows, Source, Step, StepKind, Store, View};
+use moec_plan::{BufferId, Gemm, Home, Layers, Node, Plan, RowOp, Rows, Source, Step, StepKind, Store, View, Work};
 
 /// One use of a buffer by a step.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ struct Share {
 }
 
 impl Share {
-    const ONE: Share = Share { rows: Rows::One, group: None };
+    const ONE: Share = Share { rows: Rows::ONE, group: None };
 }
 
 /// Everything that a step reads and writes, in order.
@@ -36,9 +36,11 @@ fn touches(kind: &StepKind) -> Vec<Touch> {
             let group = group.as_ref().map(|group| (group.offsets, group.first, group.count));
             let share = Share { rows: *rows, group };
             for op in &program.ops {
-                let (reads, writes) = views(op);
-                reads.into_iter().for_each(|view| touch_view(view, false, share, &mut found));
-                writes.into_iter().for_each(|view| touch_view(view, true, share, &mut found));
+                op.reads().into_iter().for_each(|view| touch_view(view, false, share, &mut found));
+                op.writes().into_iter().for_each(|view| touch_view(view, true, share, &mut found));
+                if let RowOp::TopK { work: Some(Work::Buffer(buffer)), .. } = op {
+                    found.push(Touch { buffer: *buffer, write: true, own_row: None });
+                }
             }
         }
         StepKind::Gemm(gemm) => touch_gemm(gemm, &mut found),
@@ -77,18 +79,15 @@ fn touch_view(view: &View, write: bool, share: Share, found: &mut Vec<Touch>) {
     match view.source {
         Source::Row(buffer) => found.push(Touch { buffer, write, own_row: Some(share) }),
         Source::Whole(buffer) => found.push(Touch { buffer, write, own_row: None }),
-        Source::Local(_) | Source::Param(_) | Source::Literal(_) | Source::Place | Source::Position => {}
+        Source::Local(_)
+        | Source::Param(_)
+        | Source::Literal(_)
+        | Source::Place
+        | Source::Position
+        | Source::Count(_) => {}
     }
     if let Some(index) = &view.index {
         touch_view(&index.view, false, share, found);
-    }
-}
-
-/// What an op reads, and what it writes.
-fn views(op: &RowOp) -> (Vec<&View>, Vec<&View>) {
-    match op {
-        RowOp::Map { args, into, .. } | RowOp::Reduce { args, into, .. } => (args.iter().collect(), vec![into]),
-        RowOp::TopK { arg, values, indices, .. } => (vec![arg], vec![values, indices]),
     }
 }
 
@@ -124,12 +123,12 @@ fn safe_in_place(kind: &StepKind, from: BufferId, to: BufferId) -> bool {
     match kind {
         StepKind::Rows { program, .. } => {
             let row = |view: &View, buffer| view.source == Source::Row(buffer);
-            let Some(first) = program.ops.iter().position(|op| views(op).1.iter().any(|view| row(view, from))) else {
+            let Some(first) = program.ops.iter().position(|op| op.writes().iter().any(|view| row(view, from))) else {
                 return false;
             };
             let reads = |op: &RowOp| {
                 let mut found = Vec::new();
-                views(op).0.into_iter().for_each(|view| touch_view(view, false, Share::ONE, &mut found));
+                op.reads().into_iter().for_each(|view| touch_view(view, false, Share::ONE, &mut found));
                 found.iter().any(|touch| touch.buffer == to)
             };
             let elementwise = match &program.ops[first] {
@@ -138,12 +137,15 @@ fn safe_in_place(kind: &StepKind, from: BufferId, to: BufferId) -> bool {
                         && view.index.is_none()
                         && view.strides == into.strides
                         && view.offset == into.offset
+                        && view.row == into.row
                 }),
-                op @ (RowOp::Reduce { .. } | RowOp::TopK { .. }) => !reads(op),
+                op @ (RowOp::Reduce { .. }
+                | RowOp::Cumsum { .. }
+                | RowOp::ScatterAdd { .. }
+                | RowOp::TopK { .. }) => !reads(op),
             };
             let whole = program.ops[..=first].iter().any(|op| {
-                let (reads, writes) = views(op);
-                reads.iter().chain(&writes).any(|view| view.source == Source::Whole(to))
+                op.reads().iter().chain(&op.writes()).any(|view| view.source == Source::Whole(to))
             });
             elementwise && !whole && !program.ops[first + 1..].iter().any(reads)
         }
@@ -177,13 +179,9 @@ fn rename(node: &mut Node, from: BufferId, to: BufferId) {
                     swap(&mut group.offsets);
                 }
                 for op in &mut program.ops {
-                    match op {
-                        RowOp::Map { args, into, .. } | RowOp::Reduce { args, into, .. } => {
-                            args.iter_mut().chain([into]).for_each(|view| rename_view(view, from, to));
-                        }
-                        RowOp::TopK { arg, values, indices, .. } => {
-                            [arg, values, indices].into_iter().for_each(|view| rename_view(view, from, to));
-                        }
+                    op.views_mut().into_iter().for_each(|view| rename_view(view, from, to));
+                    if let RowOp::TopK { work: Some(Work::Buffer(buffer)), .. } = op {
+                        swap(buffer);
                     }
                 }
             }
@@ -221,7 +219,8 @@ fn rename_view(view: &mut View, from: BufferId, to: BufferId) {
         | Source::Param(_)
         | Source::Literal(_)
         | Source::Place
-        | Source::Position => {}
+        | Source::Position
+        | Source::Count(_) => {}
     }
     if let Some(index) = &mut view.index {
         rename_view(&mut index.view, from, to);
@@ -283,6 +282,7 @@ fn place(plan: &mut Plan) {
         lives.into_iter().filter(|(buffer, _)| matches!(plan.buffer(*buffer).home, Home::Workspace { .. })).collect();
     order.sort_by_key(|(buffer, life)| (life.0, *buffer));
     let mut fixed_end = 0;
+    let mut scaled_ends: Vec<(u64, u64)> = Vec::new();
     for scaled in [false, true] {
         let mut placed: Vec<(Life, u64, u64)> = Vec::new();
         for (buffer, life) in &order {
@@ -302,12 +302,26 @@ fn place(plan: &mut Plan) {
             let free = others.iter().all(|(from, to)| start + size <= *from || *to <= start);
             let start = if free { start } else { others.iter().map(|(_, end)| *end).max().unwrap_or(0) };
             placed.push((*life, start, start + size));
-            fixed_end = if scaled { fixed_end } else { fixed_end.max(start + size) };
+            if scaled {
+                scaled_ends.push((start + size, fixed));
+            } else {
+                fixed_end = fixed_end.max(start + size);
+            }
             plan.buffers[buffer.0 as usize].home = if scaled {
                 Home::Workspace { per_token: start, fixed: fixed_end }
             } else {
                 Home::Workspace { per_token: 0, fixed: start }
             };
+        }
+    }
+    // What scales may need some bytes more, whatever the pass: all that lies behind it moves on by so many.
+    for (buffer, _) in &order {
+        let found = &mut plan.buffers[buffer.0 as usize];
+        let scales = found.bytes().0 > 0;
+        if let Home::Workspace { per_token, fixed } = &mut found.home
+            && scales
+        {
+            *fixed += scaled_ends.iter().filter(|(end, _)| end <= per_token).map(|(_, more)| more).sum::<u64>();
         }
     }
 }

@@ -147,10 +147,7 @@ fn rows_shared_out_differently_meet_at_barriers() {
 fn rows_of(step: &Step, written: bool) -> Vec<Source> {
     let StepKind::Rows { program, .. } = &step.kind else { return Vec::new() };
     let views = |op: &RowOp| -> (Vec<View>, Vec<View>) {
-        match op {
-            RowOp::Map { args, into, .. } | RowOp::Reduce { args, into, .. } => (args.clone(), vec![into.clone()]),
-            RowOp::TopK { arg, values, indices, .. } => (vec![arg.clone()], vec![values.clone(), indices.clone()]),
-        }
+        (op.reads().into_iter().cloned().collect(), op.writes().into_iter().cloned().collect())
     };
     let used = program.ops.iter().flat_map(|op| {
         let (reads, writes) = views(op);

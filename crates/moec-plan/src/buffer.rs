@@ -2,14 +2,16 @@
 
 use moec_types::DType;
 
+use crate::Share;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufferId(pub u32);
 
 /// How many rows something has, or which rows a step works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rows {
-    /// One row, whatever the pass.
-    One,
+    /// So many rows, whatever the pass.
+    Fixed(u64),
     /// The new positions.
     Tokens,
     /// The new positions whose outputs are asked for: `first_output .. tokens`. Buffers with so many rows are allocated and
@@ -17,8 +19,15 @@ pub enum Rows {
     Outputs,
     /// One row for each new position and choice, in the order that a bin made.
     Slots { choices: u64 },
+    /// As many rows as this share of the new positions.
+    Share(Share),
     /// All positions up to now.
     Positions,
+}
+
+impl Rows {
+    /// The only row of what is the same for all positions.
+    pub const ONE: Rows = Rows::Fixed(1);
 }
 
 /// A matrix: rows that a pass counts, each of a fixed number of elements.
@@ -64,9 +73,13 @@ impl Buffer {
     pub fn bytes(&self) -> (u64, u64) {
         let round = |bytes: u64| bytes.next_multiple_of(64);
         match self.rows {
-            Rows::One => (0, round(self.row_bytes())),
+            Rows::Fixed(rows) => (0, round(self.row_bytes() * rows)),
             Rows::Tokens | Rows::Outputs => (round(self.row_bytes()), 0),
             Rows::Slots { choices } => (round(self.row_bytes() * choices), 0),
+            // Rounding up is at most one more row.
+            Rows::Share(share) => {
+                (round((self.row_bytes() * share.times).div_ceil(share.per)), round(self.row_bytes()))
+            }
             Rows::Positions => (0, 0),
         }
     }

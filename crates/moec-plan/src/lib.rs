@@ -4,6 +4,7 @@
 //! number or a number times one of the row counts below, so code made from it depends neither on layer nor expert counts.
 
 mod buffer;
+mod extent;
 mod param;
 mod parse;
 mod print;
@@ -12,9 +13,10 @@ mod step;
 mod verify;
 
 pub use buffer::{Buffer, BufferId, Home, Port, Rows};
+pub use extent::{Extent, Share, fixed_product};
 pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
 pub use parse::parse;
-pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View};
+pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View, Work};
 pub use step::{Attention, Bin, Gemm, Group, Layers, Node, RowGroup, Step, StepKind, Store};
 pub use verify::{VerifyError, verify};
 

@@ -4,9 +4,9 @@ use moec_diag::Span;
 use moec_types::{DType, ParseError, Reader};
 
 use crate::{
-    Attention, Bin, Buffer, BufferId, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId, Local, LocalId,
-    Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, Step,
-    StepKind, Store, View,
+    Attention, Bin, Buffer, BufferId, Extent, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId, Local, LocalId,
+    Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Share, Source,
+    Step, StepKind, Store, View, Work,
 };
 
 type Parsed<T> = Result<T, ParseError>;
@@ -66,7 +66,46 @@ fn ports(text: &mut Reader, word: &str) -> Parsed<Vec<Port>> {
     Ok(ports)
 }
 
+/// `(times, per, up)` behind the word `share`.
+fn share(text: &mut Reader) -> Parsed<Share> {
+    text.expect("(")?;
+    let times = text.integer()?;
+    text.expect(",")?;
+    let per = text.integer()?;
+    text.expect(",")?;
+    let up = text.one_of("`up` or `down`", |word| match word {
+        "up" => Some(true),
+        "down" => Some(false),
+        _ => None,
+    })?;
+    text.expect(")")?;
+    Ok(Share { times, per, up })
+}
+
+fn extent(text: &mut Reader) -> Parsed<Extent> {
+    if text.eats_word("tokens") {
+        return Ok(Extent::Tokens);
+    }
+    if text.eats_word("share") {
+        return Ok(Extent::Share(share(text)?));
+    }
+    Ok(Extent::Fixed(text.integer()?))
+}
+
+fn extents(text: &mut Reader) -> Parsed<Vec<Extent>> {
+    text.list("[", "]", extent)
+}
+
 fn rows(text: &mut Reader) -> Parsed<Rows> {
+    if text.eats_word("fixed") {
+        text.expect("(")?;
+        let rows = text.integer()?;
+        text.expect(")")?;
+        return Ok(Rows::Fixed(rows));
+    }
+    if text.eats_word("share") {
+        return Ok(Rows::Share(share(text)?));
+    }
     if text.eats_word("slots") {
         text.expect("(")?;
         let choices = text.integer()?;
@@ -74,7 +113,6 @@ fn rows(text: &mut Reader) -> Parsed<Rows> {
         return Ok(Rows::Slots { choices });
     }
     text.one_of("a row count", |word| match word {
-        "one" => Some(Rows::One),
         "tokens" => Some(Rows::Tokens),
         "outputs" => Some(Rows::Outputs),
         "positions" => Some(Rows::Positions),
@@ -182,10 +220,12 @@ fn view(text: &mut Reader) -> Parsed<View> {
         "literal" => Source::Literal(LiteralId(text.integer()?)),
         "place" => Source::Place,
         "position" => Source::Position,
+        "count" => Source::Count(extent(text)?),
         _ => return Err(text.error_at(at, format!("no source `{word}`"))),
     };
     let offset = if text.eats("+") { text.integer()? } else { 0 };
     let strides = integers(text)?;
+    let row = if text.eats_word("each") { text.integer()? } else { 0 };
     let index = if text.eats_word("by") {
         let stride = text.integer()?;
         text.expect("*")?;
@@ -196,7 +236,7 @@ fn view(text: &mut Reader) -> Parsed<View> {
     } else {
         None
     };
-    Ok(View { source, offset, strides, index })
+    Ok(View { source, offset, strides, row, index })
 }
 
 fn views(text: &mut Reader) -> Parsed<Vec<View>> {
@@ -218,28 +258,61 @@ fn program(text: &mut Reader) -> Parsed<RowProgram> {
 
 fn row_op(text: &mut Reader) -> Parsed<RowOp> {
     if text.eats_word("map") {
-        let (extents, expr, args) = (integers(text)?, text.expr()?, views(text)?);
+        let (extents, expr, args) = (extents(text)?, text.expr()?, views(text)?);
         text.expect("->")?;
         return Ok(RowOp::Map { extents, expr, args, into: view(text)? });
     }
     if text.eats_word("top_k") {
-        let (extents, k) = (integers(text)?, text.integer()?);
+        let (extents, k) = (extents(text)?, extent(text)?);
         text.expect_word("of")?;
-        let len = text.integer()?;
+        let len = extent(text)?;
         text.expect("(")?;
         let arg = view(text)?;
         text.expect(")")?;
         text.expect("->")?;
         let values = view(text)?;
         text.expect(",")?;
-        return Ok(RowOp::TopK { extents, len, k, arg, values, indices: view(text)? });
+        let indices = view(text)?;
+        let work = if !text.eats_word("in") {
+            None
+        } else if text.eats_word("local") {
+            Some(Work::Local(LocalId(text.integer()?)))
+        } else {
+            Some(Work::Buffer(buffer_id(text)?))
+        };
+        return Ok(RowOp::TopK { extents, len, k, arg, values, indices, work });
+    }
+    if text.eats_word("cumsum") {
+        let extents = extents(text)?;
+        text.expect_word("along")?;
+        let (along, expr, args) = (extent(text)?, text.expr()?, views(text)?);
+        text.expect("->")?;
+        return Ok(RowOp::Cumsum { extents, along, expr, args, into: view(text)? });
+    }
+    if text.eats_word("scatter_add") {
+        return scatter_add(text);
     }
     let op = text.one_of("a row op", |word| ReduceOp::ALL.into_iter().find(|op| op.name() == word))?;
-    let extents = integers(text)?;
+    let kept = extents(text)?;
     text.expect_word("over")?;
-    let (over, expr, args) = (integers(text)?, text.expr()?, views(text)?);
+    let (over, expr, args) = (extents(text)?, text.expr()?, views(text)?);
     text.expect("->")?;
-    Ok(RowOp::Reduce { op, extents, over, expr, args, into: view(text)? })
+    Ok(RowOp::Reduce { op, extents: kept, over, expr, args, into: view(text)? })
+}
+
+fn scatter_add(text: &mut Reader) -> Parsed<RowOp> {
+    let kept = extents(text)?;
+    text.expect_word("over")?;
+    let over = extents(text)?;
+    text.expect_word("to")?;
+    let count = extent(text)?;
+    text.expect_word("by")?;
+    text.expect("(")?;
+    let index = view(text)?;
+    text.expect(")")?;
+    let (expr, args) = (text.expr()?, views(text)?);
+    text.expect("->")?;
+    Ok(RowOp::ScatterAdd { extents: kept, over, count, index, expr, args, into: view(text)? })
 }
 
 fn row_group(text: &mut Reader) -> Parsed<Option<RowGroup>> {

@@ -17,7 +17,7 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::{
     Attention, Bin, Buffer, Gemm, Home, Layout, Node, PackedParam, Plan, Port, ReduceOp, RowOp, RowProgram, Rows,
-    Source, Step, StepKind, Store, View,
+    Source, Step, StepKind, Store, View, Work,
 };
 
 /// A list as `[a, b]`.
@@ -69,10 +69,11 @@ impl ReduceOp {
 impl Display for Rows {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Rows::One => f.write_str("one"),
+            Rows::Fixed(rows) => write!(f, "fixed({rows})"),
             Rows::Tokens => f.write_str("tokens"),
             Rows::Outputs => f.write_str("outputs"),
             Rows::Slots { choices } => write!(f, "slots({choices})"),
+            Rows::Share(share) => share.fmt(f),
             Rows::Positions => f.write_str("positions"),
         }
     }
@@ -88,11 +89,15 @@ impl Display for View {
             Source::Literal(id) => write!(f, "literal {}", id.0)?,
             Source::Place => f.write_str("place")?,
             Source::Position => f.write_str("position")?,
+            Source::Count(extent) => write!(f, "count {extent}")?,
         }
         if self.offset != 0 {
             write!(f, " + {}", self.offset)?;
         }
         write!(f, " {}", List(&self.strides))?;
+        if self.row != 0 {
+            write!(f, " each {}", self.row)?;
+        }
         match &self.index {
             Some(index) => write!(f, " by {} * ({})", index.stride, index.view),
             None => Ok(()),
@@ -214,8 +219,20 @@ fn write_program(f: &mut Formatter<'_>, program: &RowProgram, indent: &str) -> f
                 let (extents, over) = (List(extents), List(over));
                 writeln!(f, "{indent}  {} {extents} over {over} {expr} {} -> {into}", op.name(), Views(args))?;
             }
-            RowOp::TopK { extents, len, k, arg, values, indices } => {
-                writeln!(f, "{indent}  top_k {} {k} of {len} ({arg}) -> {values}, {indices}", List(extents))?;
+            RowOp::Cumsum { extents, along, expr, args, into } => {
+                writeln!(f, "{indent}  cumsum {} along {along} {expr} {} -> {into}", List(extents), Views(args))?;
+            }
+            RowOp::ScatterAdd { extents, over, count, index, expr, args, into } => {
+                write!(f, "{indent}  scatter_add {} over {} to {count} ", List(extents), List(over))?;
+                writeln!(f, "by ({index}) {expr} {} -> {into}", Views(args))?;
+            }
+            RowOp::TopK { extents, len, k, arg, values, indices, work } => {
+                write!(f, "{indent}  top_k {} {k} of {len} ({arg}) -> {values}, {indices}", List(extents))?;
+                match work {
+                    None => writeln!(f)?,
+                    Some(Work::Local(id)) => writeln!(f, " in local {}", id.0)?,
+                    Some(Work::Buffer(id)) => writeln!(f, " in %{}", id.0)?,
+                }
             }
         }
     }

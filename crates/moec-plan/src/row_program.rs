@@ -4,7 +4,7 @@
 
 use moec_types::{DType, Expr};
 
-use crate::{BufferId, LiteralId, ParamId};
+use crate::{BufferId, Extent, LiteralId, ParamId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LocalId(pub u32);
@@ -39,21 +39,85 @@ pub enum ReduceOp {
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowOp {
     /// `into[i] = expr(args[i])`.
-    Map { extents: Vec<u64>, expr: Expr, args: Vec<View>, into: View },
+    Map { extents: Vec<Extent>, expr: Expr, args: Vec<View>, into: View },
     /// `into[i] = op over j of expr(args[i, j])`; the views of `args` have strides for `extents` then `over`, `into` for
     /// `extents`.
-    Reduce { op: ReduceOp, extents: Vec<u64>, over: Vec<u64>, expr: Expr, args: Vec<View>, into: View },
+    Reduce { op: ReduceOp, extents: Vec<Extent>, over: Vec<Extent>, expr: Expr, args: Vec<View>, into: View },
+    /// `into[i, j] = sum over j' <= j of expr(args[i, j'])`, from the first on; f32 or i32. All views have strides for
+    /// `extents` then `along`.
+    Cumsum { extents: Vec<Extent>, along: Extent, expr: Expr, args: Vec<View>, into: View },
+    /// `into[i, n] = sum over j, where index[i, j] is n, of expr(args[i, j])`, in order of j; for every n below `count`. An
+    /// index outside of `0 .. count` adds nothing. `index` (i32) and `args` have strides for `extents` then `over`, `into`
+    /// for `extents` then n.
+    ScatterAdd {
+        extents: Vec<Extent>,
+        over: Vec<Extent>,
+        count: Extent,
+        index: View,
+        expr: Expr,
+        args: Vec<View>,
+        into: View,
+    },
     /// The `k` largest of `len` f32, largest first, ties to the lower index, NaN last (below -inf). `arg` has strides for
     /// `extents` then the `len` elements; `values` (f32) and `indices` (i32) for `extents` then the `k` chosen.
-    TopK { extents: Vec<u64>, len: u64, k: u64, arg: View, values: View, indices: View },
+    TopK { extents: Vec<Extent>, len: Extent, k: Extent, arg: View, values: View, indices: View, work: Option<Work> },
 }
 
-/// Elements at `offset + sum of strides[i] * index[i]`, plus, when `index` is there, `stride * (that i32 element)`.
+/// Room in which a top-k sorts all its elements: [`Work::ELEMENTS`] i32 for each of them. Without it, it looks for the
+/// largest `k` times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// For the elements of one top-k at a time.
+    Local(LocalId),
+    /// For those of all rows and all `extents`.
+    Buffer(BufferId),
+}
+
+impl Work {
+    /// i32 for each element that is sorted.
+    pub const ELEMENTS: u64 = 4;
+}
+
+impl RowOp {
+    /// Everything that it reads, but for what it is writing.
+    pub fn reads(&self) -> Vec<&View> {
+        match self {
+            RowOp::Map { args, .. } | RowOp::Reduce { args, .. } | RowOp::Cumsum { args, .. } => args.iter().collect(),
+            RowOp::ScatterAdd { index, args, .. } => args.iter().chain([index]).collect(),
+            RowOp::TopK { arg, .. } => vec![arg],
+        }
+    }
+
+    pub fn writes(&self) -> Vec<&View> {
+        match self {
+            RowOp::Map { into, .. }
+            | RowOp::Reduce { into, .. }
+            | RowOp::Cumsum { into, .. }
+            | RowOp::ScatterAdd { into, .. } => vec![into],
+            RowOp::TopK { values, indices, .. } => vec![values, indices],
+        }
+    }
+
+    pub fn views_mut(&mut self) -> Vec<&mut View> {
+        match self {
+            RowOp::Map { args, into, .. } | RowOp::Reduce { args, into, .. } | RowOp::Cumsum { args, into, .. } => {
+                args.iter_mut().chain([into]).collect()
+            }
+            RowOp::ScatterAdd { index, args, into, .. } => args.iter_mut().chain([index, into]).collect(),
+            RowOp::TopK { arg, values, indices, .. } => vec![arg, values, indices],
+        }
+    }
+}
+
+/// Elements at `offset + row * (number of the step's row) + sum of strides[i] * index[i]`, plus, when `index` is there,
+/// `stride * (that i32 element)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     pub source: Source,
     pub offset: u64,
     pub strides: Vec<u64>,
+    /// Elements from what one row of the step sees to what the next does, where the source does not move with the row.
+    pub row: u64,
     pub index: Option<Box<Indirect>>,
 }
 
@@ -68,7 +132,7 @@ pub struct Indirect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     Local(LocalId),
-    /// This row of a buffer: element 0 is the row's first. (With `Rows::One`, the only row.)
+    /// This row of a buffer: element 0 is the row's first. (With one row, the only row.)
     Row(BufferId),
     /// The whole buffer: element 0 is row 0's first (of a cache, the first position's of the sequence).
     Whole(BufferId),
@@ -77,6 +141,8 @@ pub enum Source {
     Literal(LiteralId),
     /// The computed place itself, as an i32.
     Place,
-    /// The row's position in the sequence plus the computed place, as an i32. (`Tokens` and `Outputs` rows only.)
+    /// The position in the sequence of the first new token plus the computed place, as an i32.
     Position,
+    /// How many there are of this extent, as an i32.
+    Count(Extent),
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use moec_types::{DType, Expr};
 
 use crate::{
-    Attention, Bin, BufferId, Gemm, Home, Layout, Node, PANEL, ParamId, Plan, RowGroup, RowOp, RowProgram, Rows,
-    Source, Step, StepKind, Store, View,
+    Attention, Bin, BufferId, Extent, Gemm, Home, Layout, Node, PANEL, ParamId, Plan, RowGroup, RowOp, RowProgram,
+    Rows, Share, Source, Step, StepKind, Store, View, Work,
 };
 
 /// Where a plan is unsound: a bug of lowering, or of who wrote the text.
@@ -133,18 +133,49 @@ fn row_op(plan: &Plan, rows: Rows, program: &RowProgram, op: &RowOp) -> Check {
             looks.expression(expr, args)
         }
         RowOp::Reduce { op: _, extents, over, expr, args, into } => {
-            let loops: Vec<u64> = extents.iter().chain(over).copied().collect();
+            let loops = [&extents[..], over].concat();
             args.iter().try_for_each(|view| looks.view(view, &loops))?;
             looks.written(into, extents)?;
             looks.expression(expr, args)
         }
-        RowOp::TopK { extents, len, k, arg, values, indices } => {
-            ensure(k <= len, || format!("the {k} largest of {len}"))?;
-            let with = |last: u64| extents.iter().copied().chain([last]).collect::<Vec<_>>();
+        RowOp::Cumsum { extents, along, expr, args, into } => {
+            let loops = [&extents[..], &[*along]].concat();
+            args.iter().try_for_each(|view| looks.view(view, &loops))?;
+            looks.written(into, &loops)?;
+            looks.expression(expr, args)
+        }
+        RowOp::ScatterAdd { extents, over, count, index, expr, args, into } => {
+            let loops = [&extents[..], over].concat();
+            args.iter().chain([index]).try_for_each(|view| looks.view(view, &loops))?;
+            ensure(looks.dtype(index.source)? == DType::I32, || format!("`{index}` is no index"))?;
+            ensure(into.index.is_none(), || format!("`{into}` is indexed twice"))?;
+            looks.written(into, &[&extents[..], &[*count]].concat())?;
+            looks.expression(expr, args)
+        }
+        RowOp::TopK { extents, len, k, arg, values, indices, work } => {
+            if let (Some(k), Some(len)) = (k.fixed(), len.fixed()) {
+                ensure(k <= len, || format!("the {k} largest of {len}"))?;
+            }
+            let with = |last: Extent| [&extents[..], &[last]].concat();
             looks.view(arg, &with(*len))?;
             looks.written(values, &with(*k))?;
-            looks.written(indices, &with(*k))
+            looks.written(indices, &with(*k))?;
+            match work {
+                None => ensure(len.fixed().is_some() && k.fixed().is_some(), || "nowhere to sort tokens".into()),
+                Some(work) => looks.room(*work, extents, *len),
+            }
         }
+    }
+}
+
+/// The loop that goes through all rows of a buffer.
+fn counted(rows: Rows) -> Option<Extent> {
+    match rows {
+        Rows::Fixed(rows) => Some(Extent::Fixed(rows)),
+        Rows::Tokens | Rows::Outputs => Some(Extent::Tokens),
+        Rows::Slots { choices } => Some(Extent::Share(Share::multiple(choices))),
+        Rows::Share(share) => Some(Extent::Share(share)),
+        Rows::Positions => None,
     }
 }
 
@@ -156,24 +187,62 @@ struct Looks<'p> {
 }
 
 impl Looks<'_> {
-    fn written(&self, view: &View, loops: &[u64]) -> Check {
+    fn written(&self, view: &View, loops: &[Extent]) -> Check {
         let writable = matches!(view.source, Source::Local(_) | Source::Row(_) | Source::Whole(_));
         ensure(writable, || format!("`{view}` cannot be written"))?;
         self.view(view, loops)
     }
 
-    fn view(&self, view: &View, loops: &[u64]) -> Check {
+    /// Whether a sort of `len` elements has its room.
+    fn room(&self, work: Work, extents: &[Extent], len: Extent) -> Check {
+        let enough = match work {
+            Work::Local(id) => {
+                let source = Source::Local(id);
+                let elements = self.elements(source)?;
+                self.dtype(source)? == DType::I32
+                    && len.fixed().is_some_and(|len| elements.is_some_and(|elements| elements >= len * Work::ELEMENTS))
+            }
+            Work::Buffer(id) => {
+                let found = buffer(self.plan, id)?;
+                let rows = match self.rows {
+                    Rows::Fixed(rows) => Some(rows),
+                    Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => None,
+                };
+                let each = rows.and_then(|rows| Some(rows * crate::fixed_product(extents)? * Work::ELEMENTS));
+                found.dtype == DType::I32
+                    && counted(found.rows) == Some(len)
+                    && each.is_some_and(|each| found.row >= each)
+            }
+        };
+        ensure(enough, || format!("too little room to sort {len}"))
+    }
+
+    fn view(&self, view: &View, loops: &[Extent]) -> Check {
         ensure(view.strides.len() == loops.len(), || format!("`{view}` has not one stride for each of {loops:?}"))?;
-        let furthest =
-            view.strides.iter().zip(loops).map(|(stride, size)| stride * size.saturating_sub(1)).sum::<u64>();
+        let moving = view.strides.iter().copied().zip(loops.iter().copied()).filter(|(stride, _)| *stride != 0);
+        let within: Option<u64> =
+            moving.map(|(stride, size)| Some(stride * size.fixed()?.saturating_sub(1))).sum();
+        let by_row = match self.rows {
+            Rows::Fixed(rows) => Some(view.row * rows.saturating_sub(1)),
+            Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => {
+                (view.row == 0).then_some(0)
+            }
+        };
+        let furthest = within.and_then(|within| Some(within + by_row?));
         let elements = self.elements(view.source)?;
         if let Some(index) = &view.index {
             ensure(self.dtype(index.view.source)? == DType::I32, || format!("`{view}`: the index is not i32"))?;
             ensure(index.view.index.is_none(), || format!("`{view}`: an index within an index"))?;
             self.view(&index.view, loops)?;
         }
-        let inside = elements.is_none_or(|elements| view.offset + furthest < elements);
-        ensure(inside || loops.contains(&0), || format!("`{view}` over {loops:?} looks past {elements:?} elements"))
+        let inside = match (elements, furthest) {
+            (Some(elements), Some(furthest)) => view.offset + furthest < elements,
+            // As far as the tokens go, which no fixed number of elements does.
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        let none = loops.contains(&Extent::Fixed(0)) || self.rows == Rows::Fixed(0);
+        ensure(inside || none, || format!("`{view}` over {loops:?} looks past {elements:?} elements"))
     }
 
     /// How many elements a source shows; `None` where any place will do or the rows are counted at run time.
@@ -185,7 +254,7 @@ impl Looks<'_> {
             }
             Source::Row(id) => {
                 let found = buffer(self.plan, id)?;
-                let fits = found.rows == Rows::One
+                let fits = found.rows == Rows::ONE
                     || found.rows == Rows::Positions
                     || found.rows == self.rows
                     || (found.rows == Rows::Tokens && self.rows == Rows::Outputs)
@@ -195,7 +264,10 @@ impl Looks<'_> {
             }
             Source::Whole(id) => {
                 let found = buffer(self.plan, id)?;
-                (found.rows == Rows::One).then_some(found.row)
+                match found.rows {
+                    Rows::Fixed(rows) => Some(rows * found.row),
+                    Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => None,
+                }
             }
             Source::Param(id) => match param(self.plan, id)?.layout {
                 Layout::Plain { elements } => Some(elements),
@@ -205,11 +277,8 @@ impl Looks<'_> {
                 let literal = self.plan.literals.get(id.0 as usize).ok_or_else(|| format!("no literal {}", id.0))?;
                 Some(literal.data.len() as u64)
             }
-            Source::Place => None,
-            Source::Position => {
-                ensure(matches!(self.rows, Rows::Tokens | Rows::Outputs), || "only tokens have positions".into())?;
-                None
-            }
+            Source::Place | Source::Position => None,
+            Source::Count(_) => Some(1),
         })
     }
 
@@ -224,7 +293,7 @@ impl Looks<'_> {
             Source::Literal(id) => {
                 self.plan.literals.get(id.0 as usize).ok_or_else(|| format!("no literal {}", id.0))?.dtype
             }
-            Source::Place | Source::Position => DType::I32,
+            Source::Place | Source::Position | Source::Count(_) => DType::I32,
         })
     }
 
@@ -245,7 +314,7 @@ fn gemm(plan: &Plan, gemm: &Gemm) -> Check {
     let (a, out) = (buffer(plan, gemm.a)?, buffer(plan, gemm.out)?);
     ensure(a.row == k, || format!("rows of {} elements meet weights of {k}", a.row))?;
     let looks = Looks { plan, rows: gemm.rows, program: None };
-    gemm.extras.iter().try_for_each(|view| looks.view(view, &[n]))?;
+    gemm.extras.iter().try_for_each(|view| looks.view(view, &[Extent::Fixed(n)]))?;
     let extras = gemm.extras.iter().map(|view| looks.dtype(view.source)).collect::<Result<Vec<_>, _>>()?;
     let types: Vec<DType> = (0..branches).map(|_| DType::F32).chain(extras).collect();
     typed(&gemm.epilogue, &types)?;
@@ -292,7 +361,8 @@ fn attention(plan: &Plan, step: &Attention) -> Check {
         matches!(k.home, Home::Cache { panels: true, .. }) && matches!(v.home, Home::Cache { panels: false, .. });
     ensure(homes, || "keys must be a cache in panels, values one in rows".into())?;
     let looks = Looks { plan, rows: step.rows, program: None };
-    step.extras.iter().try_for_each(|view| looks.view(view, &[step.groups, step.queries]))?;
+    let heads_of = [step.groups, step.queries].map(Extent::Fixed);
+    step.extras.iter().try_for_each(|view| looks.view(view, &heads_of))?;
     let extras = step.extras.iter().map(|view| looks.dtype(view.source)).collect::<Result<Vec<_>, _>>()?;
     let types: Vec<DType> = [DType::F32, DType::I32, DType::I32].into_iter().chain(extras).collect();
     typed(&step.score, &types)

@@ -1,12 +1,13 @@
 //! Reductions: sums and extremes over loops, with lanes along either what is kept or what is reduced over.
 
-use moec_plan::{ReduceOp, View};
+use moec_plan::{Extent, ReduceOp, View};
 use moec_types::{BinaryOp, DType, Expr};
 
 use super::{along_lanes, lanes_along, loops, nest, simplify};
 use crate::{
     builder::{Builder, Elem, Ty, Val},
     expr,
+    frame::Frame,
     view::{Lanes, Row, is_indirect},
 };
 
@@ -14,7 +15,7 @@ use crate::{
 pub struct Reduction<'a> {
     row: &'a Row<'a>,
     op: ReduceOp,
-    extents: Vec<u64>,
+    extents: Vec<Extent>,
     /// Loops before it are kept, from it on reduced over.
     kept: usize,
     expr: &'a Expr,
@@ -29,13 +30,13 @@ impl<'a> Reduction<'a> {
     pub fn new(
         row: &'a Row<'a>,
         op: ReduceOp,
-        extents: &[u64],
-        over: &[u64],
+        extents: &[Extent],
+        over: &[Extent],
         expr: &'a Expr,
         args: &[View],
         into: &View,
     ) -> Self {
-        let all: Vec<u64> = extents.iter().chain(over).copied().collect();
+        let all: Vec<Extent> = extents.iter().chain(over).copied().collect();
         let mut views: Vec<View> = vec![padded(into, all.len())];
         views.extend(args.iter().cloned());
         let (extents, kept, mut views) = simplify(&all, extents.len(), &views);
@@ -44,7 +45,7 @@ impl<'a> Reduction<'a> {
     }
 
     pub fn emit(&self, b: &Builder) {
-        if self.extents[..self.kept].contains(&0) {
+        if self.extents[..self.kept].contains(&Extent::Fixed(0)) {
             return;
         }
         let (all, kept) = (self.extents.len(), self.kept);
@@ -57,7 +58,7 @@ impl<'a> Reduction<'a> {
         let views: Vec<View> = std::iter::once(&self.into).chain(&self.args).cloned().collect();
         let lanes = if indirect { None } else { lanes_along(self.row, &self.extents, 0..kept, &views) };
         let outer = loops(&self.extents, 0..kept, lanes.map(|(along, _)| along));
-        nest(b, &outer, &mut ivs, &mut |b, ivs| match lanes {
+        nest(b, self.row.frame, &outer, &mut ivs, &mut |b, ivs| match lanes {
             None => self.one(b, ivs, None),
             Some(lanes) => {
                 along_lanes(b, self.extents[lanes.0], lanes, ivs, &mut |b, ivs, lanes| self.one(b, ivs, lanes));
@@ -71,7 +72,7 @@ impl<'a> Reduction<'a> {
         let over = loops(&self.extents, self.kept..self.extents.len(), None);
         let mut ivs = ivs.to_vec();
         let start = self.identity(b, count);
-        let result = fold(b, &over, &mut ivs, &[start], &mut |b, ivs, sums| vec![self.take(b, sums[0], ivs, lanes)]);
+        let result = fold(b, self.row.frame, &over, &mut ivs, &[start], &mut |b, ivs, sums| vec![self.take(b, sums[0], ivs, lanes)]);
         self.row.store(b, &self.into, &ivs, lanes, result[0]);
     }
 
@@ -82,13 +83,14 @@ impl<'a> Reduction<'a> {
         // The last kept loop goes in blocks.
         let inner = self.kept.checked_sub(1);
         let outer = loops(&self.extents, 0..inner.unwrap_or(0), None);
-        nest(b, &outer, &mut ivs, &mut |b, ivs| {
+        nest(b, self.row.frame, &outer, &mut ivs, &mut |b, ivs| {
             let Some(inner) = inner else { return self.block(b, along, count, 1, ivs) };
-            let extent = self.extents[inner];
-            let full = extent - extent % SIDE_BY_SIDE;
-            for (from, to, step) in [(0, full, SIDE_BY_SIDE), (full, extent, 1)] {
-                if from < to {
-                    b.range(b.i64(from as i64), b.i64(to as i64), b.i64(step as i64), |b, iv| {
+            let extent = self.row.frame.extent(b, self.extents[inner]);
+            let full = b.sub(extent, b.rem(extent, b.i64(SIDE_BY_SIDE as i64)));
+            let most = self.extents[inner].fixed().unwrap_or(u64::MAX);
+            for (from, to, step) in [(b.i64(0), full, SIDE_BY_SIDE), (full, extent, 1)] {
+                if step <= most && (step > 1 || most % SIDE_BY_SIDE != 0) {
+                    b.range(from, to, b.i64(step as i64), |b, iv| {
                         ivs[inner] = iv;
                         self.block(b, along, count, step, ivs);
                     });
@@ -99,7 +101,7 @@ impl<'a> Reduction<'a> {
 
     /// `rows` successive kept rows.
     fn block(&self, b: &Builder, along: usize, lanes: u32, rows: u64, ivs: &[Val]) {
-        let extent = self.extents[along];
+        let extent = self.extents[along].fixed().expect("lanes run along fixed loops");
         let (wide, rest) = (u64::from(lanes), extent % u64::from(lanes));
         let side = if rows == 1 && extent >= wide * SIDE_BY_SIDE { SIDE_BY_SIDE } else { 1 };
         let over = loops(&self.extents, self.kept..self.extents.len(), Some(along));
@@ -117,7 +119,7 @@ impl<'a> Reduction<'a> {
             start.extend(vec![self.identity(b, 0); rows as usize]);
         }
         let mut ivs = ivs.to_vec();
-        let sums = fold(b, &over, &mut ivs, &start, &mut |b, ivs, sums| {
+        let sums = fold(b, self.row.frame, &over, &mut ivs, &start, &mut |b, ivs, sums| {
             let mut sums = sums.to_vec();
             let mut done = 0;
             for step in [wide * side, wide] {
@@ -215,13 +217,20 @@ fn combine(b: &Builder, op: ReduceOp, x: Val, y: Val) -> Val {
 type FoldBody<'f> = dyn FnMut(&Builder, &mut Vec<Val>, &[Val]) -> Vec<Val> + 'f;
 
 /// Nested loops that carry values.
-fn fold(b: &Builder, loops: &[(usize, u64)], ivs: &mut Vec<Val>, start: &[Val], body: &mut FoldBody) -> Vec<Val> {
+fn fold(
+    b: &Builder,
+    frame: &Frame,
+    loops: &[(usize, Extent)],
+    ivs: &mut Vec<Val>,
+    start: &[Val],
+    body: &mut FoldBody,
+) -> Vec<Val> {
     let Some(((at, extent), rest)) = loops.split_first() else { return body(b, ivs, start) };
     let outside = ivs[*at];
-    let range = [0, *extent as i64, 1].map(|value| b.i64(value));
+    let range = [b.i64(0), frame.extent(b, *extent), b.i64(1)];
     let sums = b.for_loop(range, start, |b, iv, sums| {
         ivs[*at] = iv;
-        fold(b, rest, ivs, sums, body)
+        fold(b, frame, rest, ivs, sums, body)
     });
     ivs[*at] = outside;
     sums

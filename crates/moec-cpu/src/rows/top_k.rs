@@ -1,6 +1,6 @@
 //! Top-k: as many passes over sortable keys as there are elements to choose.
 
-use moec_plan::View;
+use moec_plan::{Extent, View};
 
 use super::{along_lanes, loops, nest};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 pub fn top_k(
     b: &Builder,
     row: &Row,
-    extents: &[u64],
+    extents: &[Extent],
     [len, k]: [u64; 2],
     [arg, values, indices]: [&View; 3],
     keys: Val,
@@ -33,7 +33,7 @@ pub fn top_k(
             b.store(b.int(ty, TAKEN), b.offset_by(keys, 4 * (padded_len - u64::from(width)) as i64));
         }
         if contiguous {
-            along_lanes(b, len, (along, width), ivs, &mut |b, ivs, lanes| fill(b, ivs, lanes));
+            along_lanes(b, Extent::Fixed(len), (along, width), ivs, &mut |b, ivs, lanes| fill(b, ivs, lanes));
         } else {
             b.repeat(b.i64(len as i64), |b, iv| {
                 ivs[along] = iv;
@@ -59,7 +59,7 @@ pub fn top_k(
         });
     };
     let outer = loops(extents, 0..along, None);
-    nest(b, &outer, &mut ivs, &mut |b, ivs| one(b, ivs));
+    nest(b, row.frame, &outer, &mut ivs, &mut |b, ivs| one(b, ivs));
 }
 
 /// The index of the largest key; of equal ones, the least index.
@@ -78,7 +78,7 @@ fn first_of_largest(b: &Builder, mut keys: Val, mut at: Val) -> Val {
 }
 
 /// An i32 that compares as the float does: -0 equals 0, and NaN is one above the least.
-fn sort_key(b: &Builder, x: Val) -> Val {
+pub fn sort_key(b: &Builder, x: Val) -> Val {
     let positive_zero = b.add(x, b.float(x.ty, 0.0));
     let bits = b.bits(positive_zero, Elem::I32);
     let flip = b.and(b.shr(bits, 31), b.int(bits.ty, 0x7fff_ffff));

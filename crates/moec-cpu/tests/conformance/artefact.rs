@@ -9,7 +9,7 @@ use moec_plan::{Gemm, Indirect, Layout, RowOp, Rows, Source, StepKind, View};
 use moec_types::DType;
 
 use crate::{
-    build::{Building, arg, mul, row, rows, silu, view},
+    build::{Building, arg, fixed, mul, row, rows, silu, view},
     host::levels,
 };
 
@@ -53,7 +53,7 @@ fn model() -> Building {
         index: Some(Box::new(Indirect { view: row(ids, &[0]), stride: WIDTH })),
         ..view(Source::Param(table), 0, &[1])
     };
-    let embed = RowOp::Map { extents: vec![WIDTH], expr: arg(0), args: vec![looked_up], into: row(embedded, &[1]) };
+    let embed = RowOp::Map { extents: fixed(&[WIDTH]), expr: arg(0), args: vec![looked_up], into: row(embedded, &[1]) };
     b.step(rows(Rows::Tokens, vec![embed]));
     let gemm = |rows, a, weights, epilogue, out| {
         StepKind::Gemm(Gemm { rows, a, weights, epilogue, extras: vec![], out, group: None })

@@ -5,7 +5,7 @@ use moec_types::{BinaryOp, DType, Expr};
 
 use crate::{
     PassInput,
-    build::{Building, add, arg, mul, row, rows, view},
+    build::{Building, add, arg, fixed, mul, row, rows, view},
     check,
 };
 
@@ -50,7 +50,7 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
     let bias = b.param(Layout::Plain { elements: groups * queries }, DType::F32, 1, 1);
     let out = b.output(DType::F32, Rows::Tokens, groups * queries * values);
     let copy =
-        |from: View, into: View, size: u64| RowOp::Map { extents: vec![size], expr: arg(0), args: vec![from], into };
+        |from: View, into: View, size: u64| RowOp::Map { extents: fixed(&[size]), expr: arg(0), args: vec![from], into };
     b.step(rows(
         Rows::Tokens,
         vec![

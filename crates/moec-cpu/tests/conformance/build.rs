@@ -2,7 +2,7 @@
 
 use moec_diag::Span;
 use moec_plan::{
-    Buffer, BufferId, Home, Layout, Literal, LiteralId, Node, PackedParam, ParamId, Plan, Port, RowOp, RowProgram,
+    Buffer, BufferId, Extent, Home, Layout, Literal, LiteralId, Node, PackedParam, ParamId, Plan, Port, RowOp, RowProgram,
     Rows, Source, Step, StepKind, View,
 };
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
@@ -164,7 +164,12 @@ pub fn rows(rows: Rows, ops: Vec<RowOp>) -> StepKind {
 }
 
 pub fn view(source: Source, offset: u64, strides: &[u64]) -> View {
-    View { source, offset, strides: strides.to_vec(), index: None }
+    View { source, offset, strides: strides.to_vec(), row: 0, index: None }
+}
+
+/// Loops of sizes that are known now.
+pub fn fixed(sizes: &[u64]) -> Vec<Extent> {
+    sizes.iter().map(|size| Extent::Fixed(*size)).collect()
 }
 
 pub fn row(id: BufferId, strides: &[u64]) -> View {

@@ -5,7 +5,7 @@ use moec_types::{DType, Expr};
 
 use crate::{
     PassInput,
-    build::{Building, add, arg, mul, row, silu, view},
+    build::{Building, add, arg, fixed, mul, row, silu, view},
     check,
     host::{Library, Session, levels},
 };
@@ -26,7 +26,7 @@ fn bank(sizes: Sizes, first: u64) -> Building {
     let x = b.input(DType::F32, Rows::Tokens, width);
     let indices = b.input(DType::I32, Rows::Tokens, choices);
     let weights = b.input(DType::F32, Rows::Tokens, choices);
-    let offsets = b.workspace(DType::I32, Rows::One, experts + 1);
+    let offsets = b.workspace(DType::I32, Rows::ONE, experts + 1);
     let order = b.workspace(DType::I32, Rows::Slots { choices }, 1);
     let slots = Rows::Slots { choices };
     let inner = b.workspace(DType::F32, slots, hidden);
@@ -119,7 +119,7 @@ fn rows_of_experts_read_their_own_parameters() {
     let mut b = Building::new(6);
     let indices = b.input(DType::I32, Rows::Tokens, choices);
     let weights = b.input(DType::F32, Rows::Tokens, choices);
-    let offsets = b.workspace(DType::I32, Rows::One, experts + 1);
+    let offsets = b.workspace(DType::I32, Rows::ONE, experts + 1);
     let slots = Rows::Slots { choices };
     let order = b.workspace(DType::I32, slots, 1);
     let out = b.output(DType::F32, slots, width);
@@ -127,7 +127,7 @@ fn rows_of_experts_read_their_own_parameters() {
     b.step(StepKind::Bin(Bin { indices, weights, experts, choices, offsets, order, slot_of: None, route: 0 }));
     let args = vec![view(Source::Param(scale), 0, &[1]), row(order, &[0])];
     let expr = mul(arg(0), Expr::cast(DType::F32, arg(1)));
-    let map = RowOp::Map { extents: vec![width], expr, args, into: row(out, &[1]) };
+    let map = RowOp::Map { extents: fixed(&[width]), expr, args, into: row(out, &[1]) };
     let program = RowProgram { locals: vec![], ops: vec![map] };
     b.step(StepKind::Rows { rows: slots, program, group: Some(RowGroup { offsets, first: 1, count: 3 }) });
     let passes = [1, 9, 30].map(|tokens| PassInput {

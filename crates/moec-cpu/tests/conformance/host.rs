@@ -285,7 +285,8 @@ impl<'a> Session<'a> {
 
 pub fn rows_of(buffer: &Buffer, tokens: u64) -> u64 {
     match buffer.rows {
-        Rows::One => 1,
+        Rows::Fixed(rows) => rows,
+        Rows::Share(share) => share.of(tokens),
         Rows::Tokens | Rows::Outputs => tokens,
         Rows::Slots { choices } => tokens * choices,
         Rows::Positions => panic!("an input or output of all positions"),

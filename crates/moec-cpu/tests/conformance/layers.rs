@@ -5,7 +5,7 @@ use moec_types::{DType, Expr, UnaryOp};
 
 use crate::{
     PassInput,
-    build::{Building, add, arg, mul, row, rows, step, view},
+    build::{Building, add, arg, fixed, mul, row, rows, step, view},
     check,
 };
 
@@ -21,7 +21,7 @@ fn kinds_ranks_and_caches() {
     let scale = b.param(Layout::Plain { elements: width }, DType::F32, 2, 1);
     let shared = b.param(Layout::Plain { elements: width }, DType::F32, 1, 1);
     let kept = b.cache(DType::F32, width, 2, false);
-    let map = |extents: Vec<u64>, expr, args, into| RowOp::Map { extents, expr, args, into };
+    let map = |extents: Vec<u64>, expr, args, into| RowOp::Map { extents: fixed(&extents), expr, args, into };
     b.step(rows(Rows::Tokens, vec![map(vec![width], arg(0), vec![row(x, &[1])], row(h, &[1]))]));
     // Kind 0: h = tanh(h · W[rank]) + h * shared.
     let gemm = step(StepKind::Gemm(Gemm {
@@ -56,7 +56,7 @@ fn kinds_ranks_and_caches() {
             RowOp::Reduce {
                 op: ReduceOp::Sum,
                 extents: vec![],
-                over: vec![width],
+                over: fixed(&[width]),
                 expr: mul(arg(0), arg(0)),
                 args: vec![row(out, &[1])],
                 into: row(h, &[]),
@@ -77,11 +77,11 @@ fn a_stack_within_a_layer() {
     let out = b.output(DType::F32, Rows::Tokens, 16);
     let scale = b.param(Layout::Plain { elements: 16 }, DType::F32, 6, 1);
     let copy =
-        |from, into| RowOp::Map { extents: vec![16], expr: arg(0), args: vec![row(from, &[1])], into: row(into, &[1]) };
+        |from, into| RowOp::Map { extents: fixed(&[16]), expr: arg(0), args: vec![row(from, &[1])], into: row(into, &[1]) };
     b.step(rows(Rows::Tokens, vec![copy(x, out)]));
     let args = vec![row(out, &[1]), view(Source::Param(scale), 0, &[1])];
     let expr = add(mul(arg(0), arg(1)), arg(1));
-    let inner = step(rows(Rows::Tokens, vec![RowOp::Map { extents: vec![16], expr, args, into: row(out, &[1]) }]));
+    let inner = step(rows(Rows::Tokens, vec![RowOp::Map { extents: fixed(&[16]), expr, args, into: row(out, &[1]) }]));
     let stack = Node::Layers(Layers { kinds: vec![vec![inner]], order: vec![0, 0, 0] });
     b.plan.body.push(Node::Layers(Layers { kinds: vec![vec![stack]], order: vec![0, 0] }));
     let pass = PassInput { tokens: 2, first_output: 0, inputs: vec![b.values(32)] };

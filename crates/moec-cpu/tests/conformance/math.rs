@@ -5,7 +5,7 @@ use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 
 use crate::{
     PassInput,
-    build::{Building, arg, row, rows},
+    build::{Building, arg, fixed, row, rows},
     check,
 };
 
@@ -18,13 +18,13 @@ const SPECIAL: [f64; 21] = [
 fn check_all(exprs: &[(Expr, DType)], inputs: &[(DType, Vec<f64>)], tolerance: f64) {
     let mut b = Building::new(1);
     let count = inputs[0].1.len() as u64;
-    let ids: Vec<_> = inputs.iter().map(|(dtype, _)| b.input(*dtype, Rows::One, count)).collect();
+    let ids: Vec<_> = inputs.iter().map(|(dtype, _)| b.input(*dtype, Rows::ONE, count)).collect();
     for (expr, dtype) in exprs {
-        let out = b.output(*dtype, Rows::One, count);
+        let out = b.output(*dtype, Rows::ONE, count);
         let args = ids.iter().map(|id| row(*id, &[1])).collect();
         b.step(rows(
-            Rows::One,
-            vec![RowOp::Map { extents: vec![count], expr: expr.clone(), args, into: row(out, &[1]) }],
+            Rows::ONE,
+            vec![RowOp::Map { extents: fixed(&[count]), expr: expr.clone(), args, into: row(out, &[1]) }],
         ));
     }
     let inputs = inputs.iter().map(|(_, values)| values.clone()).collect();
@@ -121,7 +121,7 @@ fn the_same_plan_gives_the_same_bytes() {
     let expr = Expr::unary(UnaryOp::Exp, arg(0));
     b.step(rows(
         Rows::Tokens,
-        vec![RowOp::Map { extents: vec![40], expr, args: vec![row(x, &[1])], into: row(out, &[1]) }],
+        vec![RowOp::Map { extents: fixed(&[40]), expr, args: vec![row(x, &[1])], into: row(out, &[1]) }],
     ));
     let [one, other] = [0, 1].map(|_| moec_cpu::object(&b.plan, moec_cpu::Level::Avx2, &|_| None).expect("supported"));
     assert_eq!(one.bytes, other.bytes);

@@ -1,16 +1,16 @@
 //! Maps, reductions and top-k over views of all sorts.
 
-use moec_plan::{Indirect, Layout, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind};
+use moec_plan::{Extent, Indirect, Layout, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind};
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 
 use crate::{
     PassInput,
-    build::{Building, add, arg, mul, row, rows, view},
+    build::{Building, add, arg, fixed, mul, row, rows, view},
     check,
 };
 
 fn map(extents: &[u64], expr: Expr, args: Vec<moec_plan::View>, into: moec_plan::View) -> RowOp {
-    RowOp::Map { extents: extents.to_vec(), expr, args, into }
+    RowOp::Map { extents: fixed(extents), expr, args, into }
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn maps_of_odd_sizes_and_broadcasts() {
     for (outer, inner) in [(1, 1), (3, 5), (4, 23), (2, 64), (1, 100)] {
         let mut b = Building::new(outer * 100 + inner);
         let x = b.input(DType::F32, Rows::Tokens, outer * inner);
-        let once = b.input(DType::F32, Rows::One, inner);
+        let once = b.input(DType::F32, Rows::ONE, inner);
         let scale = b.param(Layout::Plain { elements: outer }, DType::Bf16, 1, 1);
         let out = b.output(DType::F32, Rows::Tokens, outer * inner);
         let transposed = b.output(DType::F32, Rows::Tokens, outer * inner);
@@ -70,7 +70,7 @@ fn gathers_along_lanes_and_positions() {
         Rows::Outputs,
         vec![
             map(&[24], arg(0), vec![gathered], row(out, &[1])),
-            map(&[40], arg(0), vec![view(Source::Position, 0, &[1])], row(positions, &[1])),
+            map(&[40], arg(0), vec![moec_plan::View { row: 1, ..view(Source::Position, 0, &[1]) }], row(positions, &[1])),
         ],
     ));
     let pass = |b: &mut Building, tokens: u64, first_output: u64| PassInput {
@@ -88,14 +88,14 @@ fn reductions_along_either_loop() {
     for (kept, over) in [(1, 100), (9, 70), (64, 3), (7, 3), (5, 16), (1, 1)] {
         let mut b = Building::new(kept * 1000 + over);
         let x = b.input(DType::F32, Rows::Tokens, kept * over);
-        let y = b.input(DType::F32, Rows::One, over);
+        let y = b.input(DType::F32, Rows::ONE, over);
         let flags = b.input(DType::Bool, Rows::Tokens, kept * over);
         for op in ops {
             for strides in [[over, 1], [1, kept]] {
                 let out = b.output(DType::F32, Rows::Tokens, kept);
                 let expr = if op == ReduceOp::Prod { add(arg(0), Expr::F32(1.0)) } else { mul(arg(0), arg(1)) };
                 let args = vec![row(x, &strides), row(y, &[0, 1])];
-                let (extents, over) = (vec![kept], vec![over]);
+                let (extents, over) = (fixed(&[kept]), fixed(&[over]));
                 b.step(rows(Rows::Tokens, vec![RowOp::Reduce { op, extents, over, expr, args, into: row(out, &[1]) }]));
             }
         }
@@ -103,7 +103,7 @@ fn reductions_along_either_loop() {
             let out = b.output(DType::Bool, Rows::Tokens, kept);
             let args = vec![row(flags, &[over, 1])];
             let into = row(out, &[1]);
-            let (extents, over) = (vec![kept], vec![over]);
+            let (extents, over) = (fixed(&[kept]), fixed(&[over]));
             b.step(rows(Rows::Tokens, vec![RowOp::Reduce { op, extents, over, expr: arg(0), args, into }]));
         }
         let count = 3 * kept * over;
@@ -127,7 +127,7 @@ fn reductions_over_two_loops_with_a_gap() {
     let counts = b.output(DType::I32, Rows::Tokens, kept);
     for (from, into) in [(x, out), (n, counts)] {
         let args = vec![row(from, &[c, kept * c, 1])];
-        let (extents, over) = (vec![kept], vec![a, c]);
+        let (extents, over) = (fixed(&[kept]), fixed(&[a, c]));
         let op = ReduceOp::Sum;
         b.step(rows(
             Rows::Tokens,
@@ -149,7 +149,7 @@ fn a_nan_is_the_maximum_and_the_minimum() {
         let into = row(out, &[]);
         b.step(rows(
             Rows::Tokens,
-            vec![RowOp::Reduce { op, extents: vec![], over: vec![40], expr: arg(0), args, into }],
+            vec![RowOp::Reduce { op, extents: vec![], over: fixed(&[40]), expr: arg(0), args, into }],
         ));
     }
     let mut values = b.values(120);
@@ -169,9 +169,10 @@ fn top_k_with_ties_and_nan() {
             b.step(rows(
                 Rows::Tokens,
                 vec![RowOp::TopK {
-                    extents: vec![groups],
-                    len,
-                    k,
+                    extents: fixed(&[groups]),
+                    len: Extent::Fixed(len),
+                    k: Extent::Fixed(k),
+                    work: None,
                     arg: row(x, &strides),
                     values: row(values, &[k, 1]),
                     indices: row(indices, &[k, 1]),
@@ -208,8 +209,8 @@ fn a_router_in_one_program() {
         ops: vec![
             RowOp::Reduce {
                 op: ReduceOp::Sum,
-                extents: vec![experts],
-                over: vec![width],
+                extents: fixed(&[experts]),
+                over: fixed(&[width]),
                 expr: mul(arg(0), arg(1)),
                 args: vec![row(x, &[0, 1]), view(Source::Param(w), 0, &[width, 1])],
                 into: view(scores, 0, &[1]),
@@ -222,8 +223,9 @@ fn a_router_in_one_program() {
             ),
             RowOp::TopK {
                 extents: vec![],
-                len: experts,
-                k,
+                len: Extent::Fixed(experts),
+                k: Extent::Fixed(k),
+                work: None,
                 arg: view(scores, 0, &[1]),
                 values: view(chosen, 0, &[1]),
                 indices: row(indices, &[1]),
@@ -231,7 +233,7 @@ fn a_router_in_one_program() {
             RowOp::Reduce {
                 op: ReduceOp::Max,
                 extents: vec![],
-                over: vec![k],
+                over: fixed(&[k]),
                 expr: arg(0),
                 args: vec![view(chosen, 0, &[1])],
                 into: view(most, 0, &[]),
@@ -240,7 +242,7 @@ fn a_router_in_one_program() {
             RowOp::Reduce {
                 op: ReduceOp::Sum,
                 extents: vec![],
-                over: vec![k],
+                over: fixed(&[k]),
                 expr: arg(0),
                 args: vec![view(chosen, 0, &[1])],
                 into: view(total, 0, &[]),

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use moec_cpu::Level;
 use moec_plan::{
-    Attention, Bin, Gemm, Group, Layers, Layout, Node, ReduceOp, RowOp, Rows, Source, StepKind, Store, View,
+    Extent,     Attention, Bin, Gemm, Group, Layers, Layout, Node, ReduceOp, RowOp, Rows, Source, StepKind, Store, View,
 };
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 
 use crate::{
-    build::{Building, add, arg, mul, row, rows, silu, step, view},
+    build::{Building, add, arg, fixed, mul, row, rows, silu, step, view},
     host::{Library, Session, levels},
 };
 
@@ -53,7 +53,7 @@ fn decoder(size: &Decoder) -> Building {
     let scores = ws(&mut b, tokens, experts);
     let weights = ws(&mut b, tokens, choices);
     let indices = b.workspace(DType::I32, tokens, choices);
-    let offsets = b.workspace(DType::I32, Rows::One, experts + 1);
+    let offsets = b.workspace(DType::I32, Rows::ONE, experts + 1);
     let order = b.workspace(DType::I32, slots, 1);
     let inner = ws(&mut b, slots, hidden);
     let chosen = ws(&mut b, tokens, choices * width);
@@ -62,12 +62,12 @@ fn decoder(size: &Decoder) -> Building {
 
     let mut entry = view(Source::Param(table), 0, &[1]);
     entry.index = Some(Box::new(moec_plan::Indirect { view: row(ids, &[0]), stride: width }));
-    let map = |extents: &[u64], expr, args: Vec<View>, into| RowOp::Map { extents: extents.to_vec(), expr, args, into };
+    let map = |extents: &[u64], expr, args: Vec<View>, into| RowOp::Map { extents: fixed(extents), expr, args, into };
     let norm = |x, weight, into| {
         let square = RowOp::Reduce {
             op: ReduceOp::Sum,
             extents: vec![],
-            over: vec![width],
+            over: fixed(&[width]),
             expr: mul(arg(0), arg(0)),
             args: vec![row(x, &[1])],
             into: row(sums, &[]),
@@ -153,8 +153,8 @@ fn decoder(size: &Decoder) -> Building {
     let mut route = norm(h, norms[3], normed);
     route.push(RowOp::Reduce {
         op: ReduceOp::Sum,
-        extents: vec![experts],
-        over: vec![width],
+        extents: fixed(&[experts]),
+        over: fixed(&[width]),
         expr: mul(arg(0), arg(1)),
         args: vec![row(normed, &[0, 1]), view(Source::Param(router), 0, &[width, 1])],
         into: row(scores, &[1]),
@@ -162,8 +162,9 @@ fn decoder(size: &Decoder) -> Building {
     route.push(map(&[experts], Expr::unary(UnaryOp::Exp, arg(0)), vec![row(scores, &[1])], row(scores, &[1])));
     route.push(RowOp::TopK {
         extents: vec![],
-        len: experts,
-        k: choices,
+        len: Extent::Fixed(experts),
+        k: Extent::Fixed(choices),
+        work: None,
         arg: row(scores, &[1]),
         values: row(weights, &[1]),
         indices: row(indices, &[1]),
@@ -186,8 +187,8 @@ fn decoder(size: &Decoder) -> Building {
         vec![
             RowOp::Reduce {
                 op: ReduceOp::Sum,
-                extents: vec![width],
-                over: vec![choices],
+                extents: fixed(&[width]),
+                over: fixed(&[choices]),
                 expr: arg(0),
                 args: vec![row(chosen, &[1, width])],
                 into: row(normed, &[1]),

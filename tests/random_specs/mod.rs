@@ -2,6 +2,7 @@
 //!
 //! Shared by the tests of lowering and of the CPU code. The same seed gives the same text.
 
+pub mod across;
 mod attention;
 mod body;
 pub mod random;

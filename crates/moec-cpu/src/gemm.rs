@@ -1,6 +1,6 @@
 //! GEMMs, plain and grouped by expert: shares of (rows, panels) for each thread, the kernel, and the epilogue.
 
-use moec_plan::{Gemm, Group, Layout, PANEL, RowProgram, Rows, Source, Store, View};
+use moec_plan::{BufferId, Gemm, Group, Home, Layout, PANEL, RowProgram, Source, Store, View};
 use moec_types::DType;
 
 use crate::{
@@ -73,10 +73,12 @@ impl Room {
 }
 
 fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Shape, room: Room) {
+    let batch = b.i64(gemm.batch as i64);
     let (first, end) = frame.rows(b, gemm.rows);
+    let (first, end) = (b.mul(first, batch), b.mul(end, batch));
     let weights = frame.param(b, gemm.weights, None);
-    let a = frame.buffer(b, gemm.a);
-    let out = frame.buffer(b, gemm.out);
+    let a = Matrix { row: shape.k, ..frame.buffer(b, gemm.a) };
+    let out = Matrix { row: shape.n, ..frame.buffer(b, gemm.out) };
     let block = Block { frame, kernels, gemm, shape, room, expert: None };
     let row_items = b.div(b.add(b.sub(end, first), b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS));
     let (from, to) = frame.share(b, b.mul(row_items, b.i64(shape.items as i64)));
@@ -85,9 +87,9 @@ fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Sha
         let row_item = b.rem(item, row_items);
         let from = b.add(first, b.mul(row_item, b.i64(ITEM_ROWS)));
         let to = b.min(b.add(from, b.i64(ITEM_ROWS)), end);
-        let of_a = |b: &Builder, row: Val| frame_row(b, frame, a, gemm.rows, gemm.a, row);
+        let of_a = |b: &Builder, row: Val| matrix_row(b, frame, a, gemm, gemm.a, row);
         let target = |b: &Builder, row: Val| Target {
-            ptr: frame_row(b, frame, out, gemm.rows, gemm.out, row),
+            ptr: matrix_row(b, frame, out, gemm, gemm.out, row),
             extra_row: row,
             factor: None,
         };
@@ -95,14 +97,17 @@ fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Sha
     });
 }
 
-/// A row of a matrix that a step over `rows` counts.
-fn frame_row(b: &Builder, frame: &Frame, matrix: Matrix, rows: Rows, id: moec_plan::BufferId, row: Val) -> Val {
-    let row = frame.row_number(b, id, rows, row);
+/// Where a matrix row starts: in a cache, behind those of earlier passes.
+fn matrix_row(b: &Builder, frame: &Frame, matrix: Matrix, gemm: &Gemm, id: BufferId, row: Val) -> Val {
+    if let Home::Cache { .. } = frame.plan.buffer(id).home {
+        let before = b.mul(frame.past, b.i64(gemm.batch as i64));
+        return matrix.row(b, b.add(row, before));
+    }
     matrix.row(b, row)
 }
 
 fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &Group, shape: &Shape, room: Room) {
-    let a = frame.buffer(b, gemm.a);
+    let a = Matrix { row: shape.k, ..frame.buffer(b, gemm.a) };
     let out = frame.buffer(b, gemm.out).base;
     let order = frame.buffer(b, group.order).base;
     let offsets = frame.buffer(b, group.offsets).base;
@@ -110,6 +115,12 @@ fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &G
         |b: &Builder, array: Val, at: Val| b.widen_signed(b.load(I32, b.offset(array, b.shl(at, 2))), Elem::I64);
     let out_bytes = (shape.n * frame.plan.buffer(gemm.out).dtype.bytes()) as i64;
     let choices = b.i64(group.choices as i64);
+    let batch = b.i64(gemm.batch as i64);
+    // A matrix row: its slot, and which of the slot's.
+    let slot_of = |b: &Builder, row: Val| if gemm.batch == 1 { row } else { b.div(row, batch) };
+    let row_of = |b: &Builder, slot: Val, row: Val| {
+        if gemm.batch == 1 { slot } else { b.add(b.mul(slot, batch), b.rem(row, batch)) }
+    };
     let experts = i64::from(frame.plan.param(gemm.weights).experts);
     let all_experts = frame.plan.buffer(group.offsets).row as i64 - 1;
 
@@ -117,16 +128,20 @@ fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &G
         Store::Slots => None,
         Store::Choices { weights } => Some(frame.buffer(b, weights).base),
     };
-    let of_a = |b: &Builder, slot: Val| {
-        let row = if group.gather { b.div(entry(b, order, slot), choices) } else { slot };
-        a.row(b, row)
+    let of_a = |b: &Builder, row: Val| {
+        if !group.gather {
+            return a.row(b, row);
+        }
+        let token = b.div(entry(b, order, slot_of(b, row)), choices);
+        a.row(b, row_of(b, token, row))
     };
-    let target = |b: &Builder, slot: Val| match factors {
-        None => Target { ptr: b.offset(out, b.mul(slot, b.i64(out_bytes))), extra_row: slot, factor: None },
+    let target = |b: &Builder, row: Val| match factors {
+        None => Target { ptr: b.offset(out, b.mul(row, b.i64(out_bytes))), extra_row: row, factor: None },
         Some(factors) => {
-            let choice = entry(b, order, slot);
+            let choice = entry(b, order, slot_of(b, row));
             let factor = b.load(F32, b.offset(factors, b.shl(choice, 2)));
-            Target { ptr: b.offset(out, b.mul(choice, b.i64(out_bytes))), extra_row: slot, factor: Some(factor) }
+            let to = row_of(b, choice, row);
+            Target { ptr: b.offset(out, b.mul(to, b.i64(out_bytes))), extra_row: row, factor: Some(factor) }
         }
     };
 
@@ -134,8 +149,8 @@ fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &G
     let first = b.i64(i64::from(group.first));
     let rows_of = |b: &Builder, expert: Val| {
         let at = b.add(expert, first);
-        let from = entry(b, offsets, at);
-        let to = entry(b, offsets, b.add(at, b.i64(1)));
+        let from = b.mul(entry(b, offsets, at), batch);
+        let to = b.mul(entry(b, offsets, b.add(at, b.i64(1))), batch);
         let items = b.div(b.add(b.sub(to, from), b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS));
         (from, to, items)
     };
@@ -170,9 +185,9 @@ fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &G
         let slots = b.mul(frame.tokens, choices);
         let (from, to) = frame.share(b, b.sub(slots, placed));
         b.range(b.add(placed, from), b.add(placed, to), b.i64(1), |b, slot| {
-            let row = b.offset(out, b.mul(entry(b, order, slot), b.i64(out_bytes)));
+            let row = b.offset(out, b.mul(entry(b, order, slot), b.i64(out_bytes * gemm.batch as i64)));
             let dtype = frame.plan.buffer(gemm.out).dtype;
-            b.repeat(b.i64(shape.n as i64), |b, at| {
+            b.repeat(b.i64((gemm.batch * shape.n) as i64), |b, at| {
                 let ptr = b.offset(row, b.mul(at, b.i64(dtype.bytes() as i64)));
                 memory::store_strided(b, frame.level, dtype, b.float(F32, 0.0), ptr, dtype.bytes() as i64);
             });

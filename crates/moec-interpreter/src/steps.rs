@@ -30,7 +30,7 @@ pub fn run(machine: &mut Machine, kind: &StepKind) {
         StepKind::Gemm(gemm) => match &gemm.group {
             None => {
                 for row in range(machine, gemm.rows) {
-                    gemm_row(machine, gemm, row, row, 0, None);
+                    gemm_rows(machine, gemm, row, row, 0, None);
                 }
             }
             Some(group) => grouped(machine, gemm, group),
@@ -93,12 +93,17 @@ impl Machine<'_> {
     }
 }
 
-/// One output row from row `from` of `a`; `weight` and the row that it goes to, seen as rows of n elements.
-fn gemm_row(machine: &mut Machine, gemm: &Gemm, from: u64, to: u64, expert: u32, scaled: Option<(u64, f64)>) {
+/// All matrix rows of one row of the step: from row `from` of `a`. `scaled`: the choice that it is for, and its weight.
+fn gemm_rows(machine: &mut Machine, gemm: &Gemm, from: u64, to: u64, expert: u32, scaled: Option<(u64, f64)>) {
+    (0..gemm.batch).for_each(|part| gemm_row(machine, gemm, [from, to, part], expert, scaled));
+}
+
+fn gemm_row(machine: &mut Machine, gemm: &Gemm, rows: [u64; 3], expert: u32, scaled: Option<(u64, f64)>) {
+    let [from, to, part] = rows;
     let Layout::Panels { k, n, branches } = machine.plan.param(gemm.weights).layout else {
         panic!("GEMMs read panels")
     };
-    let a: Vec<f64> = (0..k).map(|at| machine.cell(gemm.a, from, at).value).collect();
+    let a: Vec<f64> = (0..k).map(|at| machine.cell(gemm.a, from, part * k + at).value).collect();
     for column in 0..n {
         let weights = machine.param(gemm.weights, expert);
         let mut args: Vec<Scalar> = (0..u64::from(branches))
@@ -109,13 +114,15 @@ fn gemm_row(machine: &mut Machine, gemm: &Gemm, from: u64, to: u64, expert: u32,
             })
             .collect();
         for view in &gemm.extras {
-            let extra = machine.element(view, to, &[column], expert);
+            let extra = machine.element(view, to * gemm.batch + part, &[column], expert);
             args.push(extra);
         }
         let value = evaluate(&gemm.epilogue, &args).value;
         match scaled {
-            None => machine.store(gemm.out, to, column, value),
-            Some((choice, weight)) => machine.store(gemm.out, 0, choice * n + column, value * weight),
+            None => machine.store(gemm.out, to, part * n + column, value),
+            Some((choice, weight)) => {
+                machine.store(gemm.out, 0, (choice * gemm.batch + part) * n + column, value * weight);
+            }
         }
     }
 }
@@ -133,7 +140,7 @@ fn grouped(machine: &mut Machine, gemm: &Gemm, group: &Group) {
                 Store::Slots => None,
                 Store::Choices { weights } => Some((choice, machine.cell(weights, 0, choice).value)),
             };
-            gemm_row(machine, gemm, from, slot, expert, scaled);
+            gemm_rows(machine, gemm, from, slot, expert, scaled);
         }
     }
     if let Store::Choices { .. } = group.store {
@@ -141,7 +148,8 @@ fn grouped(machine: &mut Machine, gemm: &Gemm, group: &Group) {
         let last = machine.plan.buffer(group.offsets).row - 1;
         for slot in machine.cell(group.offsets, 0, last).value as u64..slots {
             let choice = machine.cell(group.order, slot, 0).value as u64;
-            (0..n).for_each(|column| machine.store(gemm.out, 0, choice * n + column, 0.0));
+            let width = gemm.batch * n;
+            (0..width).for_each(|column| machine.store(gemm.out, 0, choice * width + column, 0.0));
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     Unsupported,
     access::{RowDim, elements},
     experts::MemberPlace,
+    parallel,
     params::Packing,
     ports, workspace,
 };
@@ -127,6 +128,7 @@ impl<'m> Lowering<'m> {
             buffers: self.buffers,
             body: self.steps,
         };
+        parallel::cut_single_rows(&mut plan);
         workspace::assign(&mut plan);
         if let Err(error) = moec_plan::verify(&plan) {
             panic!("lowering made an unsound plan: {error}");

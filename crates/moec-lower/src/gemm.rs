@@ -88,7 +88,7 @@ impl Lowering<'_> {
         });
         let label = params.iter().map(|param| self.module.param(*param).path.clone()).collect::<Vec<_>>().join(", ");
         let rows = if rows == Rows::Tokens { self.tokens } else { rows };
-        let gemm = Gemm { rows, a, weights: packed, epilogue: op.epilogue.clone(), extras: views, out, group };
+        let gemm = Gemm { rows, batch: 1, a, weights: packed, epilogue: op.epilogue.clone(), extras: views, out, group };
         self.step(StepKind::Gemm(gemm), node.at, label);
         Ok(())
     }

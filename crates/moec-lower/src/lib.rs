@@ -9,6 +9,7 @@ mod context;
 mod experts;
 mod gemm;
 mod mask;
+mod parallel;
 mod params;
 mod ports;
 mod program;

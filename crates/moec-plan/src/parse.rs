@@ -327,14 +327,16 @@ fn row_group(text: &mut Reader) -> Parsed<Option<RowGroup>> {
 }
 
 fn gemm(text: &mut Reader, grouped: bool) -> Parsed<Gemm> {
-    let (rows, a) = (rows(text)?, buffer_id(text)?);
+    let rows = rows(text)?;
+    let batch = if text.eats_word("batch") { text.integer()? } else { 1 };
+    let a = buffer_id(text)?;
     text.expect_word("param")?;
     let weights = ParamId(text.integer()?);
     let (epilogue, extras) = (text.expr()?, views(text)?);
     text.expect("->")?;
     let out = buffer_id(text)?;
     let group = if grouped { Some(group(text)?) } else { None };
-    Ok(Gemm { rows, a, weights, epilogue, extras, out, group })
+    Ok(Gemm { rows, batch, a, weights, epilogue, extras, out, group })
 }
 
 fn group(text: &mut Reader) -> Parsed<Group> {

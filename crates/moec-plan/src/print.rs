@@ -240,8 +240,9 @@ fn write_program(f: &mut Formatter<'_>, program: &RowProgram, indent: &str) -> f
 }
 
 fn write_gemm(f: &mut Formatter<'_>, gemm: &Gemm) -> fmt::Result {
-    let Gemm { rows, a, weights, epilogue, extras, out, group } = gemm;
-    write!(f, "{rows} %{} param {} {epilogue} {} -> %{}", a.0, weights.0, Views(extras), out.0)?;
+    let Gemm { rows, batch, a, weights, epilogue, extras, out, group } = gemm;
+    let batch = if *batch == 1 { String::new() } else { format!("batch {batch} ") };
+    write!(f, "{rows} {batch}%{} param {} {epilogue} {} -> %{}", a.0, weights.0, Views(extras), out.0)?;
     let Some(group) = group else { return writeln!(f) };
     let gather = if group.gather { " gather" } else { "" };
     let (offsets, order) = (group.offsets.0, group.order.0);

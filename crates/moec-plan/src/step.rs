@@ -56,18 +56,21 @@ pub struct RowGroup {
 
 /// `out[r, n] = epilogue(sum over k of a[r, k] * w_b[n, k] for each branch b, extras[r, n])`, in f32.
 ///
-/// Expression: `Arg(0 .. branches)` are the sums, the rest the extras. Extras have one stride, along n; `Source::Row` is the
-/// row `r` of `out`. `out` may be one of the extras (in place).
+/// Expression: `Arg(0 .. branches)` are the sums, the rest the extras. Extras have one stride, along n; their row is `r`, so
+/// that with more than one matrix row in a row they read no `Source::Row`. `out` may be one of the extras (in place).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gemm {
     pub rows: Rows,
-    /// f32, `k` elements a row.
+    /// Rows of the matrices in each row of the step, one after the other: `a` has `batch * k` elements a row, `out`
+    /// `batch * n`, and the number of a matrix row is `row * batch + part`.
+    pub batch: u64,
+    /// f32.
     pub a: BufferId,
     /// `Panels`.
     pub weights: ParamId,
     pub epilogue: Expr,
     pub extras: Vec<View>,
-    /// f32, `n` elements a row; may be a cache.
+    /// f32; may be a cache.
     pub out: BufferId,
     /// Each row with the weights of its expert.
     pub group: Option<Group>,

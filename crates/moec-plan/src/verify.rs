@@ -312,7 +312,10 @@ fn gemm(plan: &Plan, gemm: &Gemm) -> Check {
     let weights = param(plan, gemm.weights)?;
     let Layout::Panels { k, n, branches } = weights.layout else { return Err("its weights are not in panels".into()) };
     let (a, out) = (buffer(plan, gemm.a)?, buffer(plan, gemm.out)?);
-    ensure(a.row == k, || format!("rows of {} elements meet weights of {k}", a.row))?;
+    let batch = gemm.batch;
+    ensure(batch > 0 && a.row == batch * k, || format!("rows of {} elements meet {batch} times {k} weights", a.row))?;
+    let by_row = gemm.extras.iter().any(|view| matches!(view.source, Source::Row(_)));
+    ensure(batch == 1 || !by_row, || "an extra of the step's row for several matrix rows".into())?;
     let looks = Looks { plan, rows: gemm.rows, program: None };
     gemm.extras.iter().try_for_each(|view| looks.view(view, &[Extent::Fixed(n)]))?;
     let extras = gemm.extras.iter().map(|view| looks.dtype(view.source)).collect::<Result<Vec<_>, _>>()?;
@@ -322,7 +325,7 @@ fn gemm(plan: &Plan, gemm: &Gemm) -> Check {
         return Err("a GEMM writes rows, not panels".into());
     }
     let Some(group) = &gemm.group else {
-        return ensure(out.row == n, || format!("{n} columns go to rows of {}", out.row));
+        return ensure(out.row == batch * n, || format!("{batch} times {n} columns go to rows of {}", out.row));
     };
     let offsets = buffer(plan, group.offsets)?.row;
     let last = u64::from(group.first) + u64::from(weights.experts);
@@ -330,9 +333,9 @@ fn gemm(plan: &Plan, gemm: &Gemm) -> Check {
     let slots = gemm.rows == Rows::Slots { choices: group.choices };
     ensure(slots, || format!("a group of {} choices over rows {}", group.choices, gemm.rows))?;
     match group.store {
-        Store::Slots => ensure(out.row == n, || format!("{n} columns go to rows of {}", out.row)),
+        Store::Slots => ensure(out.row == batch * n, || format!("{n} columns go to rows of {}", out.row)),
         Store::Choices { weights } => {
-            let fits = out.row == n * group.choices && buffer(plan, weights)?.row == group.choices;
+            let fits = out.row == batch * n * group.choices && buffer(plan, weights)?.row == group.choices;
             ensure(fits, || format!("{} choices of {n} columns go to rows of {}", group.choices, out.row))
         }
     }

@@ -12,7 +12,7 @@ fn step(kind: StepKind) -> Node {
 /// A step that writes the logits.
 fn into_logits(rows: Rows) -> Node {
     let (a, weights, out) = (BufferId(2), ParamId(0), BufferId(1));
-    step(StepKind::Gemm(Gemm { rows, a, weights, epilogue: Expr::Arg(0), extras: vec![], out, group: None }))
+    step(StepKind::Gemm(Gemm { rows, batch: 1, a, weights, epilogue: Expr::Arg(0), extras: vec![], out, group: None }))
 }
 
 fn with(body: Vec<Node>) -> Plan {

@@ -56,7 +56,7 @@ fn model() -> Building {
     let embed = RowOp::Map { extents: fixed(&[WIDTH]), expr: arg(0), args: vec![looked_up], into: row(embedded, &[1]) };
     b.step(rows(Rows::Tokens, vec![embed]));
     let gemm = |rows, a, weights, epilogue, out| {
-        StepKind::Gemm(Gemm { rows, a, weights, epilogue, extras: vec![], out, group: None })
+        StepKind::Gemm(Gemm { rows, batch: 1, a, weights, epilogue, extras: vec![], out, group: None })
     };
     b.step(gemm(Rows::Tokens, embedded, wide, mul(silu(arg(0)), arg(1)), hidden));
     b.step(gemm(Rows::Outputs, hidden, head, arg(0), logits));

@@ -20,6 +20,7 @@ fn one(k: u64, n: u64, branches: u32, storage: DType, tokens: &[u64]) {
     let extra = branches as usize;
     b.step(StepKind::Gemm(Gemm {
         rows: Rows::Outputs,
+        batch: 1,
         a: x,
         weights,
         epilogue: add(add(product, arg(extra)), arg(extra + 1)),
@@ -59,7 +60,7 @@ fn in_place_and_from_scratch() {
     let hidden = b.workspace(DType::F32, Rows::Tokens, 40);
     let out = b.output(DType::F32, Rows::Tokens, 40);
     let gemm = |a, weights, out, extras, epilogue| {
-        StepKind::Gemm(Gemm { rows: Rows::Tokens, a, weights, epilogue, extras, out, group: None })
+        StepKind::Gemm(Gemm { rows: Rows::Tokens, batch: 1, a, weights, epilogue, extras, out, group: None })
     };
     b.step(gemm(x, first, hidden, vec![], silu(arg(0))));
     b.step(gemm(hidden, second, out, vec![], arg(0)));

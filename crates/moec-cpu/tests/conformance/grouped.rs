@@ -41,6 +41,7 @@ fn bank(sizes: Sizes, first: u64) -> Building {
         let group = |gather, store| Some(Group { offsets, order, choices, first: from as u32, gather, store });
         b.step(StepKind::Gemm(Gemm {
             rows: slots,
+            batch: 1,
             a: x,
             weights: up,
             epilogue: add(mul(silu(arg(0)), arg(1)), arg(2)),
@@ -50,6 +51,7 @@ fn bank(sizes: Sizes, first: u64) -> Building {
         }));
         b.step(StepKind::Gemm(Gemm {
             rows: slots,
+            batch: 1,
             a: inner,
             weights: down,
             epilogue: arg(0),

@@ -26,6 +26,7 @@ fn kinds_ranks_and_caches() {
     // Kind 0: h = tanh(h · W[rank]) + h * shared.
     let gemm = step(StepKind::Gemm(Gemm {
         rows: Rows::Tokens,
+        batch: 1,
         a: h,
         weights,
         epilogue: add(Expr::unary(UnaryOp::Tanh, arg(0)), arg(1)),

@@ -12,6 +12,7 @@ use moec_plan::{ParamId, Plan};
 
 use crate::host::{Library, Session, levels};
 use specs::{
+    across::ACROSS,
     generate,
     random::Random,
     session::{Found, FromOracle, OnePass, Passes, check, same},
@@ -102,4 +103,12 @@ fn random_specs_give_the_oracles_numbers() {
         }
     }
     assert_eq!(failed, [0u64; 0], "seeds that failed");
+}
+
+#[test]
+fn across_tokens_the_code_gives_the_oracles_numbers() {
+    for (seed, (name, text)) in (0..).zip(ACROSS) {
+        let faults = faults(text, seed, true);
+        assert!(faults.is_empty(), "{name}: {}", faults.join("\n"));
+    }
 }

@@ -79,7 +79,7 @@ fn decoder(size: &Decoder) -> Building {
     };
     let gemm = |a, weights, out, epilogue, extras, group| {
         let rows = if group { slots } else { tokens };
-        Gemm { rows, a, weights, epilogue, extras, out, group: None }
+        Gemm { rows, batch: 1, a, weights, epilogue, extras, out, group: None }
     };
     let plain_gemm = |a, weights, out| step(StepKind::Gemm(gemm(a, weights, out, arg(0), vec![], false)));
     let residual =
@@ -277,6 +277,7 @@ fn speed_of_gemms() {
         let out = b.output(DType::F32, Rows::Tokens, n);
         b.step(StepKind::Gemm(Gemm {
             rows: Rows::Tokens,
+            batch: 1,
             a: x,
             weights: w,
             epilogue: arg(0),

@@ -4,6 +4,7 @@
 //! `MOEC_FUZZ_SEEDS=1000..2000` runs other seeds than the usual ones; a failure is then also made small. With
 //! `MOEC_FUZZ_LOOK_INTO=reads` a verdict that says so counts as one.
 
+mod across;
 mod found;
 mod judge;
 mod mutate;

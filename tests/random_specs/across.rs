@@ -1,0 +1,62 @@
+//! Specs that work across tokens, and along token axes of fixed size: by hand, since random ones seldom do.
+
+/// A name, and the text.
+pub const ACROSS: &[(&str, &str)] = &[
+    (
+        "reductions over tokens, of both orders of axes",
+        "model m(x: f32[S, D = 20], n: i32[S]) {
+  let total = sum(x over S)
+  let most = max(x over S)
+  let centred = x - mean(x over S)
+  let spread = sqrt(mean(centred * centred over (S, D)) + 1e-3)
+  out a: f32[S, D] = centred / spread + total * most
+  out b: f32[D] = min(x over S) + f32(sum(n over S))
+  out c: f32[S] = sum(x over D) / f32(1 + max(n over S))
+}",
+    ),
+    (
+        "a softmax over tokens",
+        "model m(x: f32[S, D = 9]) {
+  param W[E = 5, D]
+  let p = softmax(x · W over S)
+  let pooled = p · x over S
+  out a: f32[S, E] = p * 2.0
+  out b: f32[E, D] = pooled
+}",
+    ),
+    (
+        "the best tokens of each expert",
+        "model m(x: f32[S, D = 6], first: i32[E = 3]) {
+  param W[E, D]
+  let (v, i) = top_k(x · W, 1 over S)
+  let rows = gather(x, i over S)
+  let named = gather(x, first * 0 over S)
+  out a: f32[E, K, D] = rows * v
+  out b: f32[E, D] = named + sum(rows over K)
+}",
+    ),
+    (
+        "tokens that other tokens name",
+        "model m(x: f32[S, D = 6], i: i32[S]) {
+  let other = gather(rename(x, S as N), i * 0 over N)
+  let twice = rename(rename(x, S as N), N as M)
+  out a: f32[S, D] = other + x
+  out b: f32[M, D] = twice + 1.0
+}",
+    ),
+    (
+        "layers over what all tokens make",
+        "model m(x: f32[S, D = 8]) {
+  let h = x
+  let g = mean(x over S)
+  layers l in 0..3 {
+    param W[O = D, D]
+    let y = rename(h · W, O as D)
+    h = h + y / (1.0 + abs(g))
+    g = 0.5 * g + max(h over S)
+  }
+  out a: f32[S, D] = h
+  out b: f32[D] = g
+}",
+    ),
+];

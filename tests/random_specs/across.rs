@@ -50,13 +50,51 @@ pub const ACROSS: &[(&str, &str)] = &[
   let h = x
   let g = mean(x over S)
   layers l in 0..3 {
-    param W[O = D, D]
+    param W[O = 8, D]
     let y = rename(h · W, O as D)
     h = h + y / (1.0 + abs(g))
     g = 0.5 * g + max(h over S)
   }
   out a: f32[S, D] = h
   out b: f32[D] = g
+}",
+    ),
+    (
+        "places in a buffer: running counts of choices",
+        "model m(x: f32[S, D = 7]) {
+  param W[E = 4, D]
+  let (v, i) = top_k(x · W, 2 over E)
+  let chosen = one_hot(i over E)
+  let before = cumsum(chosen over S) - chosen
+  let earlier = cumsum(sum(chosen over S) over K) - sum(chosen over S)
+  let place = gather(before + earlier, i over E)
+  out a: f32[S, K] = where(place < 2.0, v, 0.0)
+  out b: f32[S] = cumsum(sum(x over D) over S)
+  out c: f32[S, D] = cumsum(x over D)
+}",
+    ),
+    (
+        "each expert takes its share of the tokens",
+        "model m(x: f32[S, D = 6]) {
+  param W[E = 3, D]
+  let p = softmax(x · W over E)
+  let (w, t) = top_k(p, ceil(size(S) * 2 / 3) over S)
+  let rows = gather(x, t over S)
+  let y = rows * w * 2.0
+  out a: f32[S, D] = scatter_add(y, t, (E, K) as S)
+  out b: f32[E] = sum(w over K) / f32(size(S))
+}",
+    ),
+    (
+        "a sort of all tokens, and back",
+        "model m(x: f32[S, D = 5]) {
+  let score = sum(x over D)
+  let order = argsort(score over S)
+  let sorted = gather(x, rename(order, S as N) over S)
+  let summed = rename(cumsum(sorted over N), N as S)
+  let back = rename(argsort(f32(order) over S), S as B)
+  out a: f32[S, D] = rename(gather(summed, back over S), B as S)
+  out b: i32[S] = order
 }",
     ),
 ];

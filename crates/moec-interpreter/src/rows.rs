@@ -83,9 +83,10 @@ impl<'a, 'p> Row<'a, 'p> {
                             (false, false) => all[*b].partial_cmp(&all[*a]).expect("no NaN").then(a.cmp(b)),
                             (x, y) => x.cmp(&y).then(a.cmp(b)),
                         });
-                        for (place, from) in order.iter().take(k.of(tokens) as usize).enumerate() {
-                            self.write(values, &with(place as u64), all[*from]);
-                            self.write(chosen, &with(place as u64), *from as f64);
+                        for place in 0..k.of(tokens) {
+                            let from = order.get(place as usize);
+                            self.write(values, &with(place), from.map_or(f64::NAN, |from| all[*from]));
+                            self.write(chosen, &with(place), from.map_or(0.0, |from| *from as f64));
                         }
                     }
                 }
@@ -100,7 +101,9 @@ impl<'a, 'p> Row<'a, 'p> {
 
     fn place(&mut self, view: &View, loops: &[u64]) -> u64 {
         assert_eq!(view.strides.len(), loops.len(), "a view has one stride for each loop");
-        let at = view.offset + view.row * self.row + view.strides.iter().zip(loops).map(|(stride, i)| stride * i).sum::<u64>();
+        let at = view.offset
+            + view.row * self.row
+            + view.strides.iter().zip(loops).map(|(stride, i)| stride * i).sum::<u64>();
         let Some(index) = &view.index else { return at };
         at + index.stride * self.read(&index.view, loops).value as u64
     }
@@ -157,4 +160,3 @@ fn indices(extents: Vec<u64>) -> impl Iterator<Item = Vec<u64>> {
         loops
     })
 }
-

@@ -1,9 +1,6 @@
 //! Each kind of step, by its contract.
 
-use moec_plan::{
-    Attention, Bin, Gemm, Group, Home, Layout, ParamId, Rows, Source, StepKind, Store,
-    View,
-};
+use moec_plan::{Attention, Bin, Gemm, Group, Home, Layout, ParamId, Rows, Source, StepKind, Store, View};
 use moec_types::DType;
 
 use crate::{

@@ -146,23 +146,7 @@ impl<'m> Lowering<'m> {
         let module = self.module;
         let node = module.node(at);
         match &node.op {
-            Op::ParamRef(op) => {
-                self.places.insert(node.results[0], Place::Param(op.param));
-            }
-            Op::Literal(op) => {
-                let literal = self.literal(op);
-                self.places.insert(node.results[0], Place::Literal(literal));
-            }
-            Op::Iota(op) => {
-                self.places.insert(node.results[0], Place::Iota(op.dim.clone()));
-            }
-            Op::Count(op) => {
-                if let Size::Past(axis) = &op.size {
-                    let reason = format!("it counts all positions of `{axis}` up to now");
-                    return Err(self.unsupported(node, reason, "count the positions of this pass"));
-                }
-                self.places.insert(node.results[0], Place::Count(self.extent(&op.size)));
-            }
+            Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => self.leaf(node)?,
             Op::Past(op) => self.past(op, node)?,
             Op::Scan(_) => {
                 let way_round = "run the model with the oracle: `moec verify --backend oracle`";
@@ -323,9 +307,10 @@ impl<'m> Lowering<'m> {
                     return Err(Unsupported {
                         op: format!("a value of type {ty}"),
                         reason: "it has two symbolic axes".into(),
-                        way_round: "give one of them a fixed size, or, if this is attention, write it as a softmax over \
+                        way_round:
+                            "give one of them a fixed size, or, if this is attention, write it as a softmax over \
                                     the keys between two contractions, so that it fuses"
-                            .into(),
+                                .into(),
                         at,
                     });
                 }

@@ -3,7 +3,8 @@
 use moec_diag::Span;
 use moec_ir::{Node as ModelNode, Op, OpId, ValueId, ops};
 use moec_plan::{
-    Bin, BufferId, Extent, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, StepKind, Store, View,
+    Bin, BufferId, Extent, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, StepKind,
+    Store, View,
 };
 use moec_types::{Axis, BinaryOp, DType, Expr};
 

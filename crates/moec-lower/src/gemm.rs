@@ -57,7 +57,8 @@ impl Lowering<'_> {
             Some(Place::Buffer(buffer)) => (*buffer, false),
             Some(Place::Gathered { .. }) if shared => (self.laid_out(*x, rows, node.at)?, false),
             Some(Place::Gathered { tokens, .. }) => (*tokens, true),
-            Some(Place::Param(_) | Place::Literal(_) | Place::Iota(_) | Place::Count(_) | Place::Past { .. }) | None => {
+            Some(Place::Param(_) | Place::Literal(_) | Place::Iota(_) | Place::Count(_) | Place::Past { .. })
+            | None => {
                 let reason = "its first operand is not computed for each position";
                 return Err(self.unsupported(node, reason, "contract a value of the model with a parameter"));
             }
@@ -88,7 +89,8 @@ impl Lowering<'_> {
         });
         let label = params.iter().map(|param| self.module.param(*param).path.clone()).collect::<Vec<_>>().join(", ");
         let rows = if rows == Rows::Tokens { self.tokens } else { rows };
-        let gemm = Gemm { rows, batch: 1, a, weights: packed, epilogue: op.epilogue.clone(), extras: views, out, group };
+        let gemm =
+            Gemm { rows, batch: 1, a, weights: packed, epilogue: op.epilogue.clone(), extras: views, out, group };
         self.step(StepKind::Gemm(gemm), node.at, label);
         Ok(())
     }

@@ -131,7 +131,9 @@ fn own_part_only(program: &RowProgram) -> bool {
     };
     touching.all(|(op, view)| {
         let stride = stride_of(view.source);
-        view.index.is_none() && view.strides.first().copied() == stride && stride.is_some_and(|stride| within(op, view, stride))
+        view.index.is_none()
+            && view.strides.first().copied() == stride
+            && stride.is_some_and(|stride| within(op, view, stride))
     })
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use moec_diag::Span;
 use moec_ir::{Module, Node as ModelNode, Op, OpId, ValueId, ops};
 use moec_plan::{
-    fixed_product,
     BufferId, Extent, Home, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Source, StepKind, View, Work,
+    fixed_product,
 };
 use moec_types::{Axis, BinaryOp, DType, Dim, Expr, Size};
 
@@ -144,7 +144,8 @@ impl Lowering<'_> {
         at: Span,
     ) -> Result<(), Unsupported> {
         let access = self.access(value, at)?;
-        let copy = RowOp::Map { extents: extents(dims), expr: Expr::Arg(0), args: vec![access.over(dims)], into: target };
+        let copy =
+            RowOp::Map { extents: extents(dims), expr: Expr::Arg(0), args: vec![access.over(dims)], into: target };
         let program = RowProgram { locals: Vec::new(), ops: vec![copy] };
         let group = self.row_group(rows);
         self.step(StepKind::Rows { rows, program, group }, at, "copy");
@@ -283,7 +284,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
     fn node(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
         match &node.op {
             Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => {
-                self.lowering.node_leaf(node);
+                self.lowering.leaf(node)?;
                 let access = self.outer(node.results[0], node.at)?;
                 self.values.insert(node.results[0], access);
             }
@@ -500,13 +501,13 @@ impl<'a, 'm> Programmer<'a, 'm> {
     }
 
     fn scatter_add(&mut self, op: &ops::ScatterAdd, node: &ModelNode) {
-        let ([arg, index], result) = (node.operands[..], node.results[0]) else {
-            panic!("verified: a sum by index has two operands")
-        };
+        let [arg, index] = node.operands[..] else { panic!("verified: a sum by index has two operands") };
+        let result = node.results[0];
         let index = self.read(index);
         let all = self.dims(arg);
         let kept: Vec<RowDim> = all.iter().filter(|(axis, _)| !op.axes.contains(axis)).cloned().collect();
-        let dim = |axis| all.iter().find(|dim| dim.0 == *axis).expect("no row goes along what is added up").clone();
+        let dim =
+            |axis: &Axis| all.iter().find(|dim| dim.0 == *axis).expect("no row goes along what is added up").clone();
         let over: Vec<RowDim> = op.axes.iter().map(dim).collect();
         let loops: Vec<RowDim> = kept.iter().chain(&over).cloned().collect();
         let (exprs, args) = self.operands(&[arg], &loops);
@@ -610,11 +611,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
     fn split(&mut self, op: &ops::Split, node: &ModelNode) {
         let access = self.read(node.operands[0]);
         let at = access.position(&op.axis).expect("verified: the axis is there");
-        let new: Vec<RowDim> = op
-            .into
-            .iter()
-            .map(|dim| (dim.axis.clone(), self.lowering.extent(&dim.size)))
-            .collect();
+        let new: Vec<RowDim> = op.into.iter().map(|dim| (dim.axis.clone(), self.lowering.extent(&dim.size))).collect();
         let inner = contiguous(&new);
         let strides = |old: &[u64]| {
             let parts = inner.iter().map(|stride| stride * old[at]);
@@ -642,7 +639,8 @@ impl<'a, 'm> Programmer<'a, 'm> {
         let places = find(&access);
         let first = *places.iter().min().expect("verified: there are axes");
         let kept: Vec<usize> = (0..access.dims.len()).filter(|at| *at == first || !places.contains(at)).collect();
-        let last_real = places.iter().rev().zip(sizes.iter().rev()).find(|(_, size)| **size != Extent::Fixed(1)).map(|(at, _)| *at);
+        let last_real =
+            places.iter().rev().zip(sizes.iter().rev()).find(|(_, size)| **size != Extent::Fixed(1)).map(|(at, _)| *at);
         let strides = |old: &[u64]| {
             let merged = last_real.map_or(0, |at| old[at]);
             kept.iter().map(|at| if *at == first { merged } else { old[*at] }).collect()
@@ -730,15 +728,20 @@ fn same_turns(a: &[RowDim], b: &[RowDim]) -> bool {
 }
 
 impl Lowering<'_> {
-    /// Places parameters, literals and positions that stand within a row program.
-    fn node_leaf(&mut self, node: &ModelNode) {
+    /// Places what has no operands: parameters, literals, positions and counts.
+    pub fn leaf(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
         let place = match &node.op {
             Op::ParamRef(op) => Place::Param(op.param),
             Op::Literal(op) => Place::Literal(self.literal(op)),
             Op::Iota(op) => Place::Iota(op.dim.clone()),
+            Op::Count(ops::Count { size: Size::Past(axis) }) => {
+                let reason = format!("it counts all positions of `{axis}` up to now");
+                return Err(self.unsupported(node, reason, "count the positions of this pass"));
+            }
             Op::Count(op) => Place::Count(self.extent(&op.size)),
             _ => panic!("`{}` is not a leaf", node.op.mnemonic()),
         };
         self.places.insert(node.results[0], place);
+        Ok(())
     }
 }

@@ -139,14 +139,13 @@ fn safe_in_place(kind: &StepKind, from: BufferId, to: BufferId) -> bool {
                         && view.offset == into.offset
                         && view.row == into.row
                 }),
-                op @ (RowOp::Reduce { .. }
-                | RowOp::Cumsum { .. }
-                | RowOp::ScatterAdd { .. }
-                | RowOp::TopK { .. }) => !reads(op),
+                op @ (RowOp::Reduce { .. } | RowOp::Cumsum { .. } | RowOp::ScatterAdd { .. } | RowOp::TopK { .. }) => {
+                    !reads(op)
+                }
             };
-            let whole = program.ops[..=first].iter().any(|op| {
-                op.reads().iter().chain(&op.writes()).any(|view| view.source == Source::Whole(to))
-            });
+            let whole = program.ops[..=first]
+                .iter()
+                .any(|op| op.reads().iter().chain(&op.writes()).any(|view| view.source == Source::Whole(to)));
             elementwise && !whole && !program.ops[first + 1..].iter().any(reads)
         }
         StepKind::Gemm(gemm) => {

@@ -4,9 +4,9 @@ use moec_diag::Span;
 use moec_types::{DType, ParseError, Reader};
 
 use crate::{
-    Attention, Bin, Buffer, BufferId, Extent, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId, Local, LocalId,
-    Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Share, Source,
-    Step, StepKind, Store, View, Work,
+    Attention, Bin, Buffer, BufferId, Extent, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId, Local,
+    LocalId, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Share,
+    Source, Step, StepKind, Store, View, Work,
 };
 
 type Parsed<T> = Result<T, ParseError>;

@@ -59,7 +59,8 @@ pub enum RowOp {
         into: View,
     },
     /// The `k` largest of `len` f32, largest first, ties to the lower index, NaN last (below -inf). `arg` has strides for
-    /// `extents` then the `len` elements; `values` (f32) and `indices` (i32) for `extents` then the `k` chosen.
+    /// `extents` then the `len` elements; `values` (f32) and `indices` (i32) for `extents` then the `k` chosen. Where a pass
+    /// has fewer than k, the rest are NaN, with index 0.
     TopK { extents: Vec<Extent>, len: Extent, k: Extent, arg: View, values: View, indices: View, work: Option<Work> },
 }
 

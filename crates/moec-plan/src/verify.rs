@@ -220,8 +220,7 @@ impl Looks<'_> {
     fn view(&self, view: &View, loops: &[Extent]) -> Check {
         ensure(view.strides.len() == loops.len(), || format!("`{view}` has not one stride for each of {loops:?}"))?;
         let moving = view.strides.iter().copied().zip(loops.iter().copied()).filter(|(stride, _)| *stride != 0);
-        let within: Option<u64> =
-            moving.map(|(stride, size)| Some(stride * size.fixed()?.saturating_sub(1))).sum();
+        let within: Option<u64> = moving.map(|(stride, size)| Some(stride * size.fixed()?.saturating_sub(1))).sum();
         let by_row = match self.rows {
             Rows::Fixed(rows) => Some(view.row * rows.saturating_sub(1)),
             Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => {

@@ -1,7 +1,7 @@
 //! Running sums: lanes and loops along what is kept, one turn after the other along the sum.
 
 use moec_plan::{Extent, View};
-use moec_types::{Expr, DType};
+use moec_types::{DType, Expr};
 
 use super::{along_lanes, lanes_along, loops, nest};
 use crate::{

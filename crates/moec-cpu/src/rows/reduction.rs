@@ -72,7 +72,9 @@ impl<'a> Reduction<'a> {
         let over = loops(&self.extents, self.kept..self.extents.len(), None);
         let mut ivs = ivs.to_vec();
         let start = self.identity(b, count);
-        let result = fold(b, self.row.frame, &over, &mut ivs, &[start], &mut |b, ivs, sums| vec![self.take(b, sums[0], ivs, lanes)]);
+        let result = fold(b, self.row.frame, &over, &mut ivs, &[start], &mut |b, ivs, sums| {
+            vec![self.take(b, sums[0], ivs, lanes)]
+        });
         self.row.store(b, &self.into, &ivs, lanes, result[0]);
     }
 

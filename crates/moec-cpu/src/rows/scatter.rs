@@ -37,7 +37,9 @@ impl Scatter<'_> {
         let over = loops(&all, kept..all.len(), None);
         if shared {
             nest(b, frame, &over, &mut ivs, &mut |b, ivs| {
-                self.when_inside(b, ivs, |b, ivs, to| self.along_kept(b, ivs, |b, ivs, lanes| self.add(b, ivs, to, lanes)));
+                self.when_inside(b, ivs, |b, ivs, to| {
+                    self.along_kept(b, ivs, |b, ivs, lanes| self.add(b, ivs, to, lanes))
+                });
             });
         } else {
             let outer = loops(&all, 0..kept, None);

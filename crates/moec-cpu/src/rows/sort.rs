@@ -4,7 +4,7 @@ use moec_plan::{Extent, View, Work};
 
 use super::{loops, nest, top_k::sort_key};
 use crate::{
-    builder::{Builder, Elem, I32, I64, Val},
+    builder::{Builder, Elem, F32, I32, I64, Val},
     view::Row,
 };
 
@@ -30,9 +30,10 @@ pub fn sort(
         Work::Local(id) => b.offset_by(frame.scratch, row.locals[id.0 as usize] as i64),
         Work::Buffer(id) => {
             let start = b.mul(row.row, turns(b));
-            let flat = extents.iter().zip(ivs).fold(b.i64(0), |flat, (extent, iv)| {
-                b.add(b.mul(flat, frame.extent(b, *extent)), *iv)
-            });
+            let flat = extents
+                .iter()
+                .zip(ivs)
+                .fold(b.i64(0), |flat, (extent, iv)| b.add(b.mul(flat, frame.extent(b, *extent)), *iv));
             b.offset(frame.buffer(b, id).base, b.mul(b.add(start, flat), area_bytes))
         }
     };
@@ -50,13 +51,19 @@ pub fn sort(
         for (byte, [from, to]) in (4..8).zip([[first, second], [second, first]].into_iter().cycle()) {
             by_byte(b, 8 * byte, len, counts, from, to);
         }
-        b.repeat(k, |b, turn| {
+        let found = b.min(k, len);
+        b.repeat(found, |b, turn| {
             let at = b.and(b.load(I64, entry(b, first, turn)), b.i64(0xffff_ffff));
             ivs[along] = at;
             let value = row.load(b, arg, ivs, None);
             ivs[along] = turn;
             row.store(b, values, ivs, None, value);
             row.store(b, indices, ivs, None, b.narrow(at, Elem::I32));
+        });
+        b.range(found, k, b.i64(1), |b, turn| {
+            ivs[along] = turn;
+            row.store(b, values, ivs, None, b.float(F32, f32::NAN));
+            row.store(b, indices, ivs, None, b.int(I32, 0));
         });
     });
 }

@@ -1,6 +1,8 @@
 //! Row programs that work along the tokens of a pass, and along shares of them.
 
-use moec_plan::{Extent, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Share, Source, StepKind, View, Work};
+use moec_plan::{
+    Extent, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Share, Source, StepKind, View, Work,
+};
 use moec_types::{BinaryOp, DType, Expr};
 
 use crate::{
@@ -47,10 +49,7 @@ fn reductions_over_tokens_keep_lanes_of_what_stays() {
         let args = vec![whole(counts, &[], 1), view(Source::Count(TOKENS), 0, &[]), view(Source::Count(half), 0, &[])];
         let divided = Expr::binary(BinaryOp::Div, arg(0), arg(1));
         let expr = Expr::binary(BinaryOp::Add, divided, arg(2));
-        b.step(rows(
-            Rows::Fixed(width),
-            vec![RowOp::Map { extents: vec![], expr, args, into: whole(mean, &[], 1) }],
-        ));
+        b.step(rows(Rows::Fixed(width), vec![RowOp::Map { extents: vec![], expr, args, into: whole(mean, &[], 1) }]));
         let passes = passes(&mut b, |b, tokens| vec![b.values(tokens * width), b.indices(tokens * width, 9)]);
         check(&b, &passes, 1e-5);
     }

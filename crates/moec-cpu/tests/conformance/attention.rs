@@ -49,8 +49,12 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
     let v = b.cache(storage, groups * values, 1, false);
     let bias = b.param(Layout::Plain { elements: groups * queries }, DType::F32, 1, 1);
     let out = b.output(DType::F32, Rows::Tokens, groups * queries * values);
-    let copy =
-        |from: View, into: View, size: u64| RowOp::Map { extents: fixed(&[size]), expr: arg(0), args: vec![from], into };
+    let copy = |from: View, into: View, size: u64| RowOp::Map {
+        extents: fixed(&[size]),
+        expr: arg(0),
+        args: vec![from],
+        into,
+    };
     b.step(rows(
         Rows::Tokens,
         vec![

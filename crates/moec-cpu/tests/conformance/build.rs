@@ -2,8 +2,8 @@
 
 use moec_diag::Span;
 use moec_plan::{
-    Buffer, BufferId, Extent, Home, Layout, Literal, LiteralId, Node, PackedParam, ParamId, Plan, Port, RowOp, RowProgram,
-    Rows, Source, Step, StepKind, View,
+    Buffer, BufferId, Extent, Home, Layout, Literal, LiteralId, Node, PackedParam, ParamId, Plan, Port, RowOp,
+    RowProgram, Rows, Source, Step, StepKind, View,
 };
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 

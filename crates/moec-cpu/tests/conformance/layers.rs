@@ -77,8 +77,12 @@ fn a_stack_within_a_layer() {
     let x = b.input(DType::F32, Rows::Tokens, 16);
     let out = b.output(DType::F32, Rows::Tokens, 16);
     let scale = b.param(Layout::Plain { elements: 16 }, DType::F32, 6, 1);
-    let copy =
-        |from, into| RowOp::Map { extents: fixed(&[16]), expr: arg(0), args: vec![row(from, &[1])], into: row(into, &[1]) };
+    let copy = |from, into| RowOp::Map {
+        extents: fixed(&[16]),
+        expr: arg(0),
+        args: vec![row(from, &[1])],
+        into: row(into, &[1]),
+    };
     b.step(rows(Rows::Tokens, vec![copy(x, out)]));
     let args = vec![row(out, &[1]), view(Source::Param(scale), 0, &[1])];
     let expr = add(mul(arg(0), arg(1)), arg(1));

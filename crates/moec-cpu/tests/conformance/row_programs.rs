@@ -70,7 +70,12 @@ fn gathers_along_lanes_and_positions() {
         Rows::Outputs,
         vec![
             map(&[24], arg(0), vec![gathered], row(out, &[1])),
-            map(&[40], arg(0), vec![moec_plan::View { row: 1, ..view(Source::Position, 0, &[1]) }], row(positions, &[1])),
+            map(
+                &[40],
+                arg(0),
+                vec![moec_plan::View { row: 1, ..view(Source::Position, 0, &[1]) }],
+                row(positions, &[1]),
+            ),
         ],
     ));
     let pass = |b: &mut Building, tokens: u64, first_output: u64| PassInput {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use moec_cpu::Level;
 use moec_plan::{
-    Extent,     Attention, Bin, Gemm, Group, Layers, Layout, Node, ReduceOp, RowOp, Rows, Source, StepKind, Store, View,
+    Attention, Bin, Extent, Gemm, Group, Layers, Layout, Node, ReduceOp, RowOp, Rows, Source, StepKind, Store, View,
 };
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 

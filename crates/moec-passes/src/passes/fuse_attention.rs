@@ -3,7 +3,7 @@
 //! Before:  dots = contract q, k over (Dh);  s = map dots, …;  top = reduce max s over (T);  e = map s, top {exp(sub($0, $1))};
 //!          z = reduce sum e over (T);  p = map e, z {div($0, $1)};  y = contract p, v over (T)
 //! After:   y = attention q, k, v, … over (Dh) keys T {score}
-//! Holds when T is as long as the sequence and every other operand of the score has no axes but those of the dots. Maps along
+//! Holds when T is as long as the sequence, as are the queries (few queries store few scores), and every other operand of the score has no axes but those of the dots. Maps along
 //! the keys are computed within the score, however many read them. A sum of two products, as latent attention has, is first
 //! made one product: `q · k over Dn + r · t over Dr` is `concat(q, r) · concat(k, t) over Dn`.
 
@@ -48,13 +48,13 @@ fn run(mut module: Module, report: &mut Report) -> Module {
     module
 }
 
-/// A weighted sum over an axis whose size is known at run time only.
+/// A weighted sum over an axis whose size is known at run time only, for each position of another.
 fn sums_over_positions(module: &Module, at: OpId) -> bool {
     let node = module.node(at);
     let Op::Contract(Contract { over }) = &node.op else { return false };
     let symbolic =
         |axis: &Axis| module.tensor(node.operands[0]).dim(axis).is_some_and(|dim| dim.size.fixed().is_none());
-    over.iter().any(symbolic)
+    over.iter().any(symbolic) && row_wise::symbolic(module, node.results[0]).next().is_some()
 }
 
 /// The nodes of a region: what another region computes is not computed again in this one.
@@ -103,6 +103,9 @@ fn weighted_sum(module: &Module, at: OpId, here: &Here) -> Option<WeightedSum> {
     }
     [(a, b), (b, a)].into_iter().find_map(|(weights, values)| {
         let (scores, e) = softmax(module, weights, keys, here)?;
+        if row_wise::symbolic(module, scores).count() < 2 {
+            return None;
+        }
         Some(WeightedSum { keys: keys.clone(), scores, values, stored: vec![scores, e, weights] })
     })
 }

@@ -4,6 +4,14 @@ use std::{path::Path, process::Command};
 
 use crate::command::{folder, moec_in, repository, run};
 
+/// Their ratings are no part of the repository: `./dev demo recommend` takes them from where they are published.
+#[test]
+fn recommendations_build_with_all_their_weights() {
+    let (folder, recommend) = (folder(), repository().join("examples/recommend"));
+    let recommend = recommend.display();
+    moec_in(folder.path(), &format!("build {recommend}/recommend.moe --weights {recommend} -o build")).fine();
+}
+
 #[test]
 fn images_are_classified_as_in_training() {
     let (folder, images) = (folder(), repository().join("examples/images"));

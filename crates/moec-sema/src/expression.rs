@@ -106,9 +106,9 @@ impl Evaluator {
                 let until = until.as_ref();
                 self.iterate(frame, &Iterate { steps, name, initial, until, body }, at)
             }
-            ExprKind::Moe(moe) => self.moe(frame, moe, at),
+            ExprKind::Moe(moe) => self.moe(frame, moe),
             ExprKind::Scan { over, body } => self.scan(frame, over, body, at),
-            ExprKind::Bank(members) => match self.bank(frame, members, at) {
+            ExprKind::Bank(members) => match self.bank(frame, members) {
                 Some(bank) => Value::Bank(bank.into()),
                 None => Value::Error,
             },
@@ -348,9 +348,9 @@ impl Evaluator {
         result
     }
 
-    fn moe(&mut self, frame: &mut Frame, moe: &tree::Moe, at: Span) -> Value {
+    fn moe(&mut self, frame: &mut Frame, moe: &tree::Moe) -> Value {
         let gate = self.template(frame, &moe.gate, &[DefinitionKind::Gate], "`gate`");
-        let bank = self.bank(frame, &moe.experts, at);
+        let bank = self.bank(frame, &moe.experts);
         let kinds = [DefinitionKind::Expert, DefinitionKind::Block];
         let always: Vec<_> = moe.always.iter().map(|expr| self.template(frame, expr, &kinds, "`always`")).collect();
         let (Some(gate), Some(bank), true) = (gate, bank, always.iter().all(Option::is_some)) else {
@@ -361,7 +361,7 @@ impl Evaluator {
     }
 
     /// `swiglu(F) × 8, copy`: experts and how many of each.
-    fn bank(&mut self, frame: &mut Frame, experts: &[tree::BankMember], at: Span) -> Option<BankTemplate> {
+    fn bank(&mut self, frame: &mut Frame, experts: &[tree::BankMember]) -> Option<BankTemplate> {
         let mut members: Vec<MemberTemplate> = Vec::new();
         let mut first = 0u64;
         let mut sound = true;
@@ -387,12 +387,8 @@ impl Evaluator {
             members.push(MemberTemplate { expert, first: first as u32, count: count as u32, at });
             first += count;
         }
-        let Some(at) = members.iter().map(|member| member.at).reduce(Span::to) else {
-            if sound {
-                self.report(EmptyBank { at });
-            }
-            return None;
-        };
+        // Without members, reading the text said so.
+        let at = members.iter().map(|member| member.at).reduce(Span::to)?;
         sound.then_some(BankTemplate { members, experts: first, at })
     }
 
@@ -541,14 +537,6 @@ struct OutsideAxis {
     at: Span,
     #[label("`{axis}` has {size} here")]
     axis_at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("a bank without experts")]
-#[diagnostic(code(moec::sema::empty_bank), help("add `experts swiglu(F) × 8`"))]
-struct EmptyBank {
-    #[label("holds none")]
-    at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

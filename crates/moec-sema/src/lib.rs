@@ -27,14 +27,13 @@ mod placement;
 mod route;
 mod scan;
 mod scope;
-mod spelling;
 mod value;
 mod weights;
 
 use std::fmt;
 
 use miette::Diagnostic;
-use moec_diag::{Problems, SourceMap, Span};
+use moec_diag::{Problems, SourceMap, Span, spelling};
 use moec_ir::Module;
 use moec_syntax::tree::{Config, File, Item, Model, Weights};
 use thiserror::Error;

@@ -6,7 +6,8 @@ use miette::Diagnostic;
 use moec_diag::Span;
 use moec_ir::{Experts, Param, ParamId};
 use moec_syntax::tree::{
-    Binding, Model, Name, ParamPattern, PatternPiece, Statement, StatementKind, TensorPattern, WeightRule, Weights,
+    Binding, Model, Name, ParamPattern, ParamSegment, PatternPiece, Statement, StatementKind, TensorPattern,
+    WeightRule, Weights,
 };
 use moec_types::{Axis, TensorType};
 use thiserror::Error;
@@ -296,10 +297,8 @@ impl Evaluator {
                     });
                     return None;
                 }
-                PatternPiece::Any => {
-                    self.report(AnyInBinding { at: binding.tensor.at });
-                    return None;
-                }
+                // Reading the text said so.
+                PatternPiece::Any => return None,
                 PatternPiece::Index(_) | PatternPiece::Text(_) | PatternPiece::Alternatives(_) => {}
             }
         }
@@ -361,7 +360,10 @@ impl Evaluator {
         known: &BTreeSet<String>,
     ) -> Option<usize> {
         let path = path_of(choice);
-        if let Some(meant) = targets.iter().position(|target| resembles(binding, &target.path)) {
+        if let Some(meant) = targets
+            .iter()
+            .position(|target| names(&target.path).eq(choice.segments.iter().map(|(text, _)| text.as_str())))
+        {
             let near = targets[meant].path.clone();
             self.report(OtherIndices { path, near, at: binding.target.at });
             return Some(meant);
@@ -431,14 +433,20 @@ fn matches(choice: &Choice, path: &str) -> bool {
     all && segments.next().is_none()
 }
 
-/// Does a rule name this path, but for its indices? Rules with alternatives name none for certain.
+/// Could a rule be for this path, but for its indices?
 fn resembles(binding: &Binding, path: &str) -> bool {
-    let mut segments = path.split('.').map(|segment| segment.split('[').next().unwrap_or(segment));
-    let all = binding.target.segments.iter().all(|segment| match &segment.pieces[..] {
-        [PatternPiece::Text(text)] => segments.next() == Some(text.as_str()),
+    let segments = &binding.target.segments;
+    let could_be = |(segment, name): (&ParamSegment, &str)| match &segment.pieces[..] {
+        [PatternPiece::Text(text)] => text == name,
+        [PatternPiece::Alternatives(words)] => words.iter().any(|word| word == name),
         _ => false,
-    });
-    all && segments.next().is_none()
+    };
+    names(path).count() == segments.len() && segments.iter().zip(names(path)).all(could_be)
+}
+
+/// The segments of a path without their indices.
+fn names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('.').map(|segment| segment.split('[').next().unwrap_or(segment))
 }
 
 fn path_of(choice: &Choice) -> String {
@@ -548,17 +556,6 @@ struct UnknownIndex {
     #[label("not an index here")]
     target_at: Span,
     help: String,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("`{{any}}` stands in `ignore` only")]
-#[diagnostic(
-    code(moec::sema::any_in_binding),
-    help("a rule names its tensors exactly; use `{{l}}` for an index of the path")
-)]
-struct AnyInBinding {
-    #[label("names no one tensor")]
-    at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

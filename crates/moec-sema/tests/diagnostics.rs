@@ -2,40 +2,11 @@
 //!
 //! `NAME.json` beside it is the `config.json` of the check; a head line `//! --set NAME=VALUE` sets an entry.
 
+mod common;
+
 use std::{fs, path::PathBuf};
 
-use miette::{GraphicalReportHandler, GraphicalTheme};
-use moec_diag::SourceMap;
-use moec_sema::{Settings, check};
-
-fn report(name: &str, text: &str, settings: &Settings) -> String {
-    let mut sources = SourceMap::default();
-    let (file, mut problems) = moec_syntax::parse(&mut sources, name, text);
-    if problems.is_empty() {
-        let (checked, found) = check(&mut sources, &file.expect("a file that parses has a tree"), settings);
-        assert_eq!(checked.is_none(), !found.is_empty(), "{name}: a module comes exactly when there is no problem");
-        problems = found;
-    }
-    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
-    let mut text = String::new();
-    for problem in problems.into_vec() {
-        let report = miette::Report::new_boxed(problem).with_source_code(sources.clone());
-        handler.render_report(&mut text, report.as_ref()).expect("a report renders");
-        text.push('\n');
-    }
-    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
-}
-
-fn settings_of(path: &std::path::Path, text: &str) -> Settings {
-    let json = fs::read_to_string(path.with_extension("json")).ok();
-    let config = json.map(|json| serde_json::from_str(&json).expect("the configuration is JSON"));
-    let sets = text.lines().filter_map(|line| line.strip_prefix("//! --set ")?.split_once('='));
-    Settings {
-        config,
-        overrides: sets.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        ..Settings::default()
-    }
-}
+use common::{problems_of, rendered, settings_of};
 
 #[test]
 fn reports_are_as_expected() {
@@ -49,7 +20,9 @@ fn reports_are_as_expected() {
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).unwrap();
-        let found = report(&name, &text, &settings_of(&path, &text));
+        let config = fs::read_to_string(path.with_extension("json")).ok();
+        let (sources, problems) = problems_of(&name, &text, &settings_of(&text, config.as_deref()));
+        let found = rendered(&sources, problems);
         let expected = path.with_extension("expected");
         if std::env::var_os("MOEC_BLESS").is_some() {
             fs::write(&expected, &found).unwrap();

@@ -36,6 +36,8 @@ pub enum Command {
     Explain(Explain),
     /// Time prefill and decode of a build.
     Bench(Bench),
+    /// Say what a problem's code means, with an example of it and the example mended.
+    ExplainError(ExplainError),
 }
 
 /// The spec, and where its configuration comes from.
@@ -135,6 +137,16 @@ pub struct Lsp {
     /// The only way there is; editors pass it out of habit.
     #[arg(long, hide = true)]
     pub stdio: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainError {
+    /// The code as a report shows it, such as moec::sema::axis_twice; `moec::` may be left out.
+    #[arg(required_unless_present = "list", conflicts_with = "list")]
+    pub code: Option<String>,
+    /// All codes, with a line about each.
+    #[arg(long)]
+    pub list: bool,
 }
 
 #[derive(Debug, Args)]

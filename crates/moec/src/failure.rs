@@ -1,9 +1,9 @@
 //! Why a command did not do what it was asked, and how that is shown.
 
-use std::{fmt, io::IsTerminal};
+use std::{fmt, io::IsTerminal, sync::Once};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Severity, SourceCode};
-use moec_diag::{Problem, Problems, SourceMap};
+use moec_diag::{Problem, Problems, SourceMap, pages};
 
 /// Everything that went wrong in one run.
 #[derive(Debug)]
@@ -50,6 +50,12 @@ impl Failure {
         }
         if self.problems.len() > 1 {
             eprintln!("{} problems", self.problems.len());
+        }
+        let codes = self.problems.iter().filter_map(|problem| problem.code()).map(|code| code.to_string());
+        if let Some(code) = codes.into_iter().find(|code| pages::page(code).is_some()) {
+            // Once is enough, however many files were asked about.
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| eprintln!("(`moec explain-error {code}` says more)"));
         }
     }
 

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod check;
 mod explain;
+mod explain_error;
 mod fmt;
 mod import;
 mod lsp;
@@ -28,6 +29,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::ExplainError(arguments) => explain_error::run(&arguments),
     }
 }
 

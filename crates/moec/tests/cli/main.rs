@@ -5,6 +5,7 @@ mod bad_input;
 mod command;
 mod demos;
 mod explain;
+mod explain_error;
 mod flat;
 mod fmt;
 mod lsp;

@@ -1,7 +1,7 @@
 //! "Did you mean": the nearest of the names that would have been right.
 
 /// The candidate closest to what was written, if one is close enough to be what was meant.
-pub(crate) fn closest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 128;
     if written.len() > LONGEST {
         return None;
@@ -31,12 +31,12 @@ pub(crate) fn closest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
 }
 
 /// The `help` of an unknown name.
-pub(crate) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     closest(written, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 
 /// `` `a`, `b` ``, the first few of many.
-pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 12;
     let mut text = String::new();
     for (at, name) in names.into_iter().enumerate() {

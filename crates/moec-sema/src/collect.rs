@@ -99,7 +99,10 @@ impl Evaluator {
         let ty = self.module.tensor(group.first.value).clone();
         for value in group.values.iter().flatten() {
             let other = self.module.tensor(*value);
-            if other.dtype != ty.dtype || other.dims.len() != ty.dims.len() || !other.axes().all(|axis| ty.has(axis)) {
+            if other.dtype != ty.dtype
+                || other.dims.len() != ty.dims.len()
+                || !other.dims.iter().all(|dim| ty.dims.contains(dim))
+            {
                 let (path, first, second) = (group.first.path.clone(), ty.to_string(), other.to_string());
                 self.report(ExtraDiffers { path, first, second, at });
                 return None;

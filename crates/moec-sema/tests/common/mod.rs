@@ -3,7 +3,7 @@
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use moec_diag::{Problem, SourceMap};
-use moec_sema::{Settings, check};
+use moec_sema::{Also, Settings, check};
 
 /// The problems of a file; a tree with syntax errors is not checked.
 pub fn problems_of(name: &str, text: &str, settings: &Settings) -> (SourceMap, Vec<Problem>) {
@@ -28,10 +28,15 @@ pub fn rendered(sources: &SourceMap, problems: Vec<Problem>) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// A `config.json` beside the text, and the lines `//! --set NAME=VALUE` at its head.
+/// A `config.json` beside the text, and the lines `//! --set NAME=VALUE` and `//! --also aux,trace,state` at its head.
 pub fn settings_of(text: &str, config: Option<&str>) -> Settings {
     let config = config.map(|json| serde_json::from_str(json).expect("the configuration is JSON"));
     let sets = text.lines().filter_map(|line| line.strip_prefix("//! --set ")?.split_once('='));
+    let asked = |what: &str| {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("//! --also "));
+        lines.any(|line| line.split(',').any(|word| word.trim() == what))
+    };
+    let also = Also { aux: asked("aux"), trace: asked("trace"), state: asked("state") };
     let overrides = sets.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Settings { config, overrides, ..Settings::default() }
+    Settings { config, overrides, also, ..Settings::default() }
 }

@@ -243,12 +243,14 @@ impl Evaluator {
         let declared = ty.map(|ty| self.declared_type(frame, ty));
         let operand = self.operand(frame, value);
         let Some((value, value_at)) = self.materialise_for(frame, &operand, "`out`") else { return };
+        // Without a name, what stands for it is the word `out`.
+        let name_at = name.map_or(Span::new(at.start, at.start + 3), |name| name.at);
         let name = name.map_or("out", |name| name.text.as_str());
         if let Some((_, first_at)) = self.outputs_at.iter().find(|(known, _)| known == name) {
             let first_at = *first_at;
-            return self.report(OutputTwice { name: name.to_owned(), at, first_at });
+            return self.report(OutputTwice { name: name.to_owned(), at: name_at, first_at });
         }
-        self.outputs_at.push((name.to_owned(), at));
+        self.outputs_at.push((name.to_owned(), name_at));
         let value = match declared {
             None => value,
             Some(Err(Reported)) => return,

@@ -46,7 +46,7 @@ impl Evaluator {
             found: Vec::new(),
         };
         search.region(self.module.body);
-        search.outputs(model.name.at);
+        search.outputs(&self.outputs_at, model.name.at);
         let found = search.found;
         if let (Some(across), Some(axis)) = (&model.across, &accepted)
             && !found.iter().any(|found| found.axis == *axis)
@@ -215,12 +215,14 @@ impl Search<'_> {
         }
     }
 
-    /// Reports the outputs that depend on other tokens.
-    fn outputs(&mut self, model_at: Span) {
+    /// Reports the outputs that depend on other tokens; those that no text stands for, at the model.
+    fn outputs(&mut self, outputs_at: &[(String, Span)], model_at: Span) {
         for output in &self.module.outputs {
             if self.causes.contains_key(&output.value) {
                 let (chain, axis) = self.chain(output.value);
-                self.found.push(NotCausal { chain, axis, output: Some(output.name.clone()), reached_at: model_at });
+                let known = outputs_at.iter().find(|(name, _)| *name == output.name);
+                let reached_at = known.map_or(model_at, |(_, at)| *at);
+                self.found.push(NotCausal { chain, axis, output: Some(output.name.clone()), reached_at });
             }
         }
     }

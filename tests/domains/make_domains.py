@@ -101,6 +101,63 @@ def m02(c):
     c.output("logits", c.rms(h, "norm.w", "D", 1e-6) @ c.param("head", "V D").T)
 
 
+# M06
+
+
+def about_a_pair(c):
+    """The row of a person, an item and a place."""
+    rows = [c.input("dense", "S Dense")]
+    for name, count in (("user", 30), ("item", 40), ("place", 7)):
+        axis = name.capitalize() + "s"
+        rows.append(c.param(name + "s", axis + " R", scale=1.0, **{axis: count})[c.ids(name, count)])
+    return np.concatenate(rows, -1)
+
+
+def relu_layers(c, path, e, width, F, G=16):
+    at = dict(expert=e, D=width, F=F, G=G)
+    up, up_bias = c.param(path + ".up", "F D", **at), c.param(path + ".up_bias", "F", scale=0.3, **at)
+    down, down_bias = c.param(path + ".down", "G F", **at), c.param(path + ".down_bias", "G", scale=0.3, **at)
+    return lambda x: relu(relu(x @ up.T + up_bias) @ down.T + down_bias)
+
+
+def answers(c, rows):
+    for number, (name, row) in enumerate(zip(("likes", "buys"), rows), 1):
+        y = relu_layers(c, f"tower{number}", 0, 16, 16, 8)(row)
+        b = c.param(f"head{number}.b", "", scale=0.2)
+        c.output(name, sigmoid(y @ c.param(f"head{number}.w", "G", scale=1.0, G=8) + b))
+
+
+@case("multi_gate", "rows", tokens=13, passes=[6, 7], Dense=20, R=8, D=44, E=4)
+def m06_multi_gate(c):
+    x = about_a_pair(c)
+    y = np.stack([relu_layers(c, "pool.experts[e]", e, 44, 32)(x) for e in range(4)], 1)
+    p1, p2 = (softmax(x @ c.param(f"{name}.W", "E D").T) for name in ("first", "second"))
+    # Its experts are evaluated for the first route only; the second weighs the same results.
+    c.route(np.tile(np.arange(4), (c.tokens, 1)), p1)
+    answers(c, [np.einsum("se,seg->sg", p, y) for p in (p1, p2)])
+
+
+@case("layered_extraction", "rows", tokens=13, passes=[6, 7], Dense=20, R=8, D=44)
+def m06_layered_extraction(c):
+    x = about_a_pair(c)
+    some = lambda name, row, count: softmax(row @ c.param(name + ".W", "Some D", Some=count, D=row.shape[-1]).T)
+    listed = lambda first, count: np.tile(np.arange(first, first + count), (c.tokens, 1))
+    mixed = lambda p, ys: np.einsum("se,seg->sg", p, np.stack(ys, 1))
+    y = [relu_layers(c, "pool1.experts[e]", e, 44, 32)(x) for e in range(6)]
+    p = some("common1", x, 6)
+    c.route(listed(0, 6), p)
+    first = mixed(some("first1", x, 4), y[0:4])
+    second = mixed(some("second1", x, 4), y[2:6])
+    common = mixed(p, y)
+    experts = [relu_layers(c, "pool2.experts[e]", e, 16, 16) for e in range(6)]
+    p1, p2 = some("first2", first, 4), some("second2", second, 4)
+    c.route(listed(0, 4), p1)
+    c.route(listed(2, 4), p2)
+    reads = [first, first, common, common, second, second]
+    y = [expert(row) for expert, row in zip(experts, reads)]
+    answers(c, [mixed(p1, y[0:4]), mixed(p2, y[2:6])])
+
+
 # M08
 
 
@@ -171,6 +228,41 @@ def m09(c):
     y = c.rms(h, "norm.w", "D", 1e-6)
     for axis, n in zip("ABCN", (1, 8, 32, 64)):
         c.output(f"next{n}", y @ c.param(f"head{n}", axis + " D").T)
+
+
+# M11
+
+
+@case("routed_attention", "cached", tokens=18, passes=[11, 1, 1, 5], V=96, D=48, Head=2, Dh=16, E=8, F=40)
+def m11(c):
+    t = np.arange(c.tokens)
+    table = c.param("table", "V D", scale=0.3)
+    h = table[c.ids("ids", 96)]
+
+    def chosen(x, path, l):
+        v, i = c.top_k(x @ c.param(path, "E D", layer=l).T, 2)
+        return i, softmax(v)
+
+    for l in range(2):
+        at = "layers[l].attn"
+        x = c.rms(h, "layers[l].norm1.w", "D", 1e-6, l)
+        i, w = chosen(x, at + ".choose.W", l)
+        query = np.stack([c.param(at + ".query.experts[e].W", "Head Dh D", layer=l, expert=e) for e in range(8)])
+        output = np.stack([c.param(at + ".output.experts[e].W", "D Head Dh", layer=l, expert=e, scale=0.3) for e in range(8)])
+        k = rope_half(np.einsum("sd,hed->she", x, c.param(at + ".key", "Head Dh D", layer=l)), 1e4, t)
+        v = np.einsum("sd,hed->she", x, c.param(at + ".value", "Head Dh D", layer=l))
+        c.route(i, w)
+        y = 0
+        for choice in range(2):
+            q = rope_half(np.einsum("sd,shed->she", x, query[i[:, choice]]), 1e4, t)
+            seen = causal(q, k, v, 16**-0.5)
+            y = y + w[:, choice, None] * np.einsum("she,sdhe->sd", seen, output[i[:, choice]])
+        h = h + y
+        x = c.rms(h, "layers[l].norm2.w", "D", 1e-6, l)
+        i, w = chosen(x, "layers[l].ffn.gate.W", l)
+        experts = [swiglu(c, "layers[l].ffn.experts[e]", l, e) for e in range(8)]
+        h = h + c.combine(x, i, w, lambda e, x: experts[e](x))
+    c.output("logits", c.rms(h, "norm.w", "D", 1e-6) @ table.T)
 
 
 # M10

@@ -2,7 +2,7 @@
 
 use moec_types::Axis;
 
-/// Every route of one pass, in the order of execution.
+/// Every route of one pass by which rows go to experts, in the order of execution.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trace {
     pub routes: Vec<RouteRecord>,

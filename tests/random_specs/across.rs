@@ -97,4 +97,34 @@ pub const ACROSS: &[(&str, &str)] = &[
   out b: i32[S] = order
 }",
     ),
+    (
+        "products along heads, with and without a batch of parameters",
+        "model m(x: f32[S, D = 24]) {
+  param W[F = 20, Dh = 6]
+  param U[G = 5, Dh = 6]
+  param V[Head = 4, O = 3, Dh = 6]
+  param bias[F = 20]
+  param each[Head = 4]
+  let heads = split(x, D as (Head = 4, Dh = 6))
+  let y = max(heads · W + bias, 0.0) + each
+  let z = rename(split(x, D as (Dh = 6, Head = 4)), Head as H2) · U
+  out a: f32[S, Head, F] = y
+  out b: f32[S, Head, O] = heads · V over Dh
+  out c: f32[S, H2, G] = z * sum(y over (Head, F)) + z
+}",
+    ),
+    (
+        "an image of a fixed number of patches",
+        "model m(x: f32[P = 65, D = 24]) {
+  param W[H = 40, D]
+  param U[O = 24, H]
+  param scale[D]
+  let n = x / sqrt(mean(x * x over D) + 1e-5) * scale
+  let h = x + rename(max(n · W, 0.0) · U, O as D)
+  let keys = rename(h, P as Q)
+  let p = softmax(h · keys over D over Q)
+  out a: f32[P, D] = p · keys over Q
+  out b: f32[D] = mean(h over P)
+}",
+    ),
 ];

@@ -150,7 +150,18 @@ fn safe_in_place(kind: &StepKind, from: BufferId, to: BufferId) -> bool {
         }
         StepKind::Gemm(gemm) => {
             let in_place = |view: &View| {
-                !touch_any(view, to) || (view.source == Source::Row(to) && view.strides == [1] && view.offset == 0)
+                let own = match view.source {
+                    Source::Row(buffer) => buffer == to,
+                    // Several matrix rows a row: each reads where it writes.
+                    Source::Whole(buffer) => buffer == to && gemm.batch > 1 && view.row > 0,
+                    Source::Local(_)
+                    | Source::Param(_)
+                    | Source::Literal(_)
+                    | Source::Place
+                    | Source::Position
+                    | Source::Count(_) => false,
+                };
+                !touch_any(view, to) || (own && view.strides == [1] && view.offset == 0)
             };
             gemm.a != to && gemm.group.is_none() && gemm.extras.iter().all(in_place)
         }

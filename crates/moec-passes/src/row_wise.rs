@@ -47,10 +47,11 @@ pub fn symbolic(module: &Module, value: ValueId) -> impl Iterator<Item = Dim> + 
     dims.iter().filter(|dim| dim.size.fixed().is_none()).cloned()
 }
 
-/// Whether a sum over these axes leaves one row of each position nothing but the other factor's axes, as a GEMM does; else it
-/// is a batch of products.
-pub fn sums_rows(module: &Module, x: ValueId, over: &[Axis]) -> bool {
-    module.tensor(x).dims.iter().all(|dim| dim.size.fixed().is_none() || over.contains(&dim.axis))
+/// Whether all rows of a product with a parameter meet the same weights, as in a GEMM: it lacks all axes of x that are not
+/// summed over. Else it is a batch of products.
+pub fn sums_rows(module: &Module, x: ValueId, param: ValueId, over: &[Axis]) -> bool {
+    let param = module.tensor(param);
+    module.tensor(x).axes().all(|axis| over.contains(axis) || !param.has(axis))
 }
 
 /// Nodes that choose experts. They keep their order among each other: it is the one in which choices are reported.

@@ -1,6 +1,9 @@
 use moec_codegen::{PortRows, port_rows, sees_later_positions, token_ports};
 use moec_diag::Span;
-use moec_plan::{Attention, BufferId, Gemm, Layers, Node, ParamId, Plan, Rows, Step, StepKind};
+use moec_plan::{
+    Attention, BufferId, Extent, Gemm, Layers, Node, ParamId, Plan, ReduceOp, RowOp, RowProgram, Rows, Source, Step,
+    StepKind, View,
+};
 use moec_types::Expr;
 
 use crate::plans::{empty, tiny};
@@ -70,4 +73,23 @@ fn attention_that_may_look_ahead() {
     };
     assert!(!sees_later_positions(&attention(true)));
     assert!(sees_later_positions(&attention(false)));
+}
+
+#[test]
+fn a_sum_over_tokens_sees_later_ones() {
+    let sum = |source, over| RowOp::Reduce {
+        op: ReduceOp::Sum,
+        extents: vec![],
+        over: vec![over],
+        expr: Expr::Arg(0),
+        args: vec![View { source, offset: 0, strides: vec![1], row: 0, index: None }],
+        into: View { source: Source::Row(BufferId(2)), offset: 0, strides: vec![], row: 0, index: None },
+    };
+    let program = |rows, op| {
+        let program = RowProgram { locals: vec![], ops: vec![op] };
+        step(StepKind::Rows { rows, program, group: None })
+    };
+    let moved = BufferId(2);
+    assert!(!sees_later_positions(&with(vec![program(Rows::Tokens, sum(Source::Row(moved), Extent::Fixed(16)))])));
+    assert!(sees_later_positions(&with(vec![program(Rows::ONE, sum(Source::Whole(moved), Extent::Tokens))])));
 }

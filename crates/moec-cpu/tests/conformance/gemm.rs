@@ -68,3 +68,36 @@ fn in_place_and_from_scratch() {
     let pass = PassInput { tokens: 11, first_output: 0, inputs: vec![b.values(11 * 24)] };
     check(&b, &[pass], 1e-5);
 }
+
+#[test]
+fn several_matrix_rows_in_a_row() {
+    let (batch, k, n) = (3, 10, 21);
+    for rows in [Rows::Outputs, Rows::ONE] {
+        let of = if rows == Rows::ONE { Rows::ONE } else { Rows::Tokens };
+        let mut b = Building::new(17);
+        let x = b.input(DType::F32, of, batch * k);
+        let residual = b.input(DType::F32, of, batch * n);
+        let weights = b.param(Layout::Panels { k, n, branches: 2 }, DType::F32, 1, 1);
+        let bias = b.param(Layout::Plain { elements: n }, DType::F32, 1, 1);
+        let out = b.output(DType::F32, of, batch * n);
+        b.step(StepKind::Gemm(Gemm {
+            rows,
+            batch,
+            a: x,
+            weights,
+            epilogue: add(mul(arg(0), arg(1)), add(arg(2), arg(3))),
+            extras: vec![
+                view(Source::Param(bias), 0, &[1]),
+                moec_plan::View { row: n, ..view(Source::Whole(residual), 0, &[1]) },
+            ],
+            out,
+            group: None,
+        }));
+        let pass = |b: &mut Building, tokens: u64, first_output: u64| {
+            let rows = if rows == Rows::ONE { 1 } else { tokens };
+            PassInput { tokens, first_output, inputs: vec![b.values(rows * batch * k), b.values(rows * batch * n)] }
+        };
+        let passes = [pass(&mut b, 7, 2), pass(&mut b, 1, 0)];
+        check(&b, &passes, 1e-5);
+    }
+}

@@ -95,7 +95,7 @@ fn product(module: &Module, value: ValueId) -> Option<Product> {
             let symbolic = |value: ValueId| module.tensor(value).dims.iter().any(|dim| dim.size.fixed().is_none());
             let crosses =
                 over.iter().any(|axis| module.tensor(x).dim(axis).is_some_and(|dim| dim.size.fixed().is_none()));
-            (is_param(&param) && symbolic(x) && !crosses && row_wise::sums_rows(module, x, over)).then(|| Product {
+            (is_param(&param) && symbolic(x) && !crosses && row_wise::sums_rows(module, x, param, over)).then(|| Product {
                 x,
                 params: vec![param],
                 over: over.clone(),

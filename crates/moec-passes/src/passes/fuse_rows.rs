@@ -78,7 +78,7 @@ fn is_product_with_param(module: &Module, at: OpId) -> bool {
     let Op::Contract(Contract { over }) = &node.op else { return false };
     let [a, b] = node.operands[..] else { return false };
     let param = |value: ValueId| module.producer(value).is_some_and(|node| matches!(node.op, Op::ParamRef(_)));
-    (param(b) && sums_rows(module, a, over)) || (param(a) && sums_rows(module, b, over))
+    (param(b) && sums_rows(module, a, b, over)) || (param(a) && sums_rows(module, b, a, over))
 }
 
 /// Row-wise nodes that go together, each group in order.

@@ -74,6 +74,10 @@ fn binary(b: &Builder, op: BinaryOp, x: Val, y: Val) -> Val {
         BinaryOp::Ne => b.cmp(Cmp::Ne, x, y),
         BinaryOp::And => b.and(x, y),
         BinaryOp::Or => b.or(x, y),
+        BinaryOp::BitXor => b.xor(x, y),
+        BinaryOp::BitAnd => b.and(x, y),
+        BinaryOp::ShiftLeft => b.shl_by(x, b.and(y, b.int(y.ty, 31))),
+        BinaryOp::ShiftRight => b.shr_unsigned_by(x, b.and(y, b.int(y.ty, 31))),
     }
 }
 

@@ -71,6 +71,34 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Scalar {
     let truth = |yes: bool| Scalar::new(f64::from(u8::from(yes)), DType::Bool);
     let number = |value: f64| Scalar::new(value, a.dtype);
     let nan_if_either = |value: f64| number(if x.is_nan() || y.is_nan() { f64::NAN } else { value });
+    if a.dtype == DType::I32 && b.dtype == DType::I32 {
+        let (x, y) = (x as i32, y as i32);
+        let wrapped = match op {
+            BinaryOp::Add => Some(x.wrapping_add(y)),
+            BinaryOp::Sub => Some(x.wrapping_sub(y)),
+            BinaryOp::Mul => Some(x.wrapping_mul(y)),
+            BinaryOp::BitXor => Some(x ^ y),
+            BinaryOp::BitAnd => Some(x & y),
+            BinaryOp::ShiftLeft => Some(x.wrapping_shl(y as u32)),
+            BinaryOp::ShiftRight => Some((x as u32).wrapping_shr(y as u32) as i32),
+            BinaryOp::Div
+            | BinaryOp::Mod
+            | BinaryOp::Pow
+            | BinaryOp::Min
+            | BinaryOp::Max
+            | BinaryOp::Lt
+            | BinaryOp::Le
+            | BinaryOp::Gt
+            | BinaryOp::Ge
+            | BinaryOp::Eq
+            | BinaryOp::Ne
+            | BinaryOp::And
+            | BinaryOp::Or => None,
+        };
+        if let Some(value) = wrapped {
+            return number(f64::from(value));
+        }
+    }
     match op {
         BinaryOp::Add => number(x + y),
         BinaryOp::Sub => number(x - y),
@@ -93,6 +121,9 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Scalar {
         BinaryOp::Ne => truth(x != y),
         BinaryOp::And => truth(x != 0.0 && y != 0.0),
         BinaryOp::Or => truth(x != 0.0 || y != 0.0),
+        BinaryOp::BitXor | BinaryOp::BitAnd | BinaryOp::ShiftLeft | BinaryOp::ShiftRight => {
+            unreachable!("of whole numbers, above")
+        }
     }
 }
 

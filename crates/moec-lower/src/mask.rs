@@ -50,7 +50,11 @@ fn conjuncts(condition: &Expr, bounds: &mut KeyBounds) {
         | BinaryOp::Max
         | BinaryOp::Eq
         | BinaryOp::Ne
-        | BinaryOp::Or => {}
+        | BinaryOp::Or
+        | BinaryOp::BitXor
+        | BinaryOp::BitAnd
+        | BinaryOp::ShiftLeft
+        | BinaryOp::ShiftRight => {}
     }
 }
 

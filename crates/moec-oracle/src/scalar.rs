@@ -132,7 +132,12 @@ fn binary_f32(op: BinaryOp, a: Vec<f32>, b: &[f32]) -> Data {
         BinaryOp::Ge => truth(f32::ge),
         BinaryOp::Eq => truth(f32::eq),
         BinaryOp::Ne => truth(f32::ne),
-        BinaryOp::And | BinaryOp::Or => ill_typed(),
+        BinaryOp::And
+        | BinaryOp::Or
+        | BinaryOp::BitXor
+        | BinaryOp::BitAnd
+        | BinaryOp::ShiftLeft
+        | BinaryOp::ShiftRight => ill_typed(),
     }
 }
 
@@ -153,6 +158,10 @@ fn binary_i32(op: BinaryOp, a: Vec<i32>, b: &[i32]) -> Data {
         BinaryOp::Ge => truth(i32::ge),
         BinaryOp::Eq => truth(i32::eq),
         BinaryOp::Ne => truth(i32::ne),
+        BinaryOp::BitXor => number(|a, b| a ^ b),
+        BinaryOp::BitAnd => number(|a, b| a & b),
+        BinaryOp::ShiftLeft => number(|a, b| a << (b & 31)),
+        BinaryOp::ShiftRight => number(|a, b| ((a as u32) >> (b & 31)) as i32),
         BinaryOp::Pow | BinaryOp::And | BinaryOp::Or => ill_typed(),
     }
 }
@@ -175,7 +184,11 @@ fn binary_bool(op: BinaryOp, a: Vec<bool>, b: &[bool]) -> Data {
         | BinaryOp::Lt
         | BinaryOp::Le
         | BinaryOp::Gt
-        | BinaryOp::Ge => ill_typed(),
+        | BinaryOp::Ge
+        | BinaryOp::BitXor
+        | BinaryOp::BitAnd
+        | BinaryOp::ShiftLeft
+        | BinaryOp::ShiftRight => ill_typed(),
     }
 }
 

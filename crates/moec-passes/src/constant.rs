@@ -114,7 +114,12 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Option<Scalar> {
             BinaryOp::Min | BinaryOp::Max if a.is_nan() || b.is_nan() => Some(Scalar::F32(f32::NAN)),
             BinaryOp::Min => Some(Scalar::F32(a.min(b))),
             BinaryOp::Max => Some(Scalar::F32(a.max(b))),
-            BinaryOp::And | BinaryOp::Or => None,
+            BinaryOp::And
+            | BinaryOp::Or
+            | BinaryOp::BitXor
+            | BinaryOp::BitAnd
+            | BinaryOp::ShiftLeft
+            | BinaryOp::ShiftRight => None,
         },
         (Scalar::I32(a), Scalar::I32(b)) => match op {
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne => {
@@ -127,6 +132,10 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Option<Scalar> {
             BinaryOp::Mod => floored_remainder(a, b).map(Scalar::I32),
             BinaryOp::Min => Some(Scalar::I32(a.min(b))),
             BinaryOp::Max => Some(Scalar::I32(a.max(b))),
+            BinaryOp::BitXor => Some(Scalar::I32(a ^ b)),
+            BinaryOp::BitAnd => Some(Scalar::I32(a & b)),
+            BinaryOp::ShiftLeft => Some(Scalar::I32(a.wrapping_shl(b as u32))),
+            BinaryOp::ShiftRight => Some(Scalar::I32((a as u32).wrapping_shr(b as u32) as i32)),
             BinaryOp::Pow | BinaryOp::And | BinaryOp::Or => None,
         },
         (Scalar::Bool(a), Scalar::Bool(b)) => match op {
@@ -145,7 +154,11 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Option<Scalar> {
             | BinaryOp::Lt
             | BinaryOp::Le
             | BinaryOp::Gt
-            | BinaryOp::Ge => None,
+            | BinaryOp::Ge
+            | BinaryOp::BitXor
+            | BinaryOp::BitAnd
+            | BinaryOp::ShiftLeft
+            | BinaryOp::ShiftRight => None,
         },
         (Scalar::F32(_) | Scalar::I32(_) | Scalar::Bool(_), _) => None,
     }
@@ -176,7 +189,11 @@ fn compare(op: BinaryOp, ordering: Option<std::cmp::Ordering>) -> Option<bool> {
         | BinaryOp::Min
         | BinaryOp::Max
         | BinaryOp::And
-        | BinaryOp::Or => None,
+        | BinaryOp::Or
+        | BinaryOp::BitXor
+        | BinaryOp::BitAnd
+        | BinaryOp::ShiftLeft
+        | BinaryOp::ShiftRight => None,
     }
 }
 

@@ -130,7 +130,11 @@ pub(crate) fn exact_binary(op: BinaryOp, a: &Value, b: &Value, at: Span) -> Opti
         | BinaryOp::Eq
         | BinaryOp::Ne
         | BinaryOp::And
-        | BinaryOp::Or => return None,
+        | BinaryOp::Or
+        | BinaryOp::BitXor
+        | BinaryOp::BitAnd
+        | BinaryOp::ShiftLeft
+        | BinaryOp::ShiftRight => return None,
     };
     Some(Fraction { of, times, per, rounded: None, at }.value())
 }

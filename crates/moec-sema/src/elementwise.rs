@@ -80,6 +80,10 @@ fn spelling(op: BinaryOp) -> &'static str {
         BinaryOp::Ne => "!=",
         BinaryOp::And => "and",
         BinaryOp::Or => "or",
+        BinaryOp::BitXor => "bit_xor",
+        BinaryOp::BitAnd => "bit_and",
+        BinaryOp::ShiftLeft => "shift_left",
+        BinaryOp::ShiftRight => "shift_right",
     }
 }
 
@@ -204,7 +208,11 @@ impl Evaluator {
             | BinaryOp::Eq
             | BinaryOp::Ne
             | BinaryOp::And
-            | BinaryOp::Or => false,
+            | BinaryOp::Or
+            | BinaryOp::BitXor
+            | BinaryOp::BitAnd
+            | BinaryOp::ShiftLeft
+            | BinaryOp::ShiftRight => false,
         }
     }
 
@@ -410,6 +418,10 @@ fn fold(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Unfolded> {
             (Value::Bool(a), Value::Bool(b)) => Ok(Value::Bool(if op == BinaryOp::And { *a && *b } else { *a || *b })),
             _ => Err(Unfolded::Kind),
         },
+        BinaryOp::BitXor | BinaryOp::BitAnd | BinaryOp::ShiftLeft | BinaryOp::ShiftRight => match numbers {
+            Some((Number::Int(a), Number::Int(b))) => Ok(Value::Int(fold_bits(op, a, b))),
+            Some(_) | None => Err(Unfolded::Kind),
+        },
         BinaryOp::Add
         | BinaryOp::Sub
         | BinaryOp::Mul
@@ -422,6 +434,34 @@ fn fold(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Unfolded> {
             (a, b) => Ok(Value::Float(fold_floats(op, a.float(), b.float()))),
         },
     }
+}
+
+/// Of the low 32 bits, as tensors have them: a product that is too large has lost nothing of those.
+fn fold_bits(op: BinaryOp, a: i64, b: i64) -> i64 {
+    let (a, b) = (a as i32, b as i32);
+    let value = match op {
+        BinaryOp::BitXor => a ^ b,
+        BinaryOp::BitAnd => a & b,
+        BinaryOp::ShiftLeft => a.wrapping_shl(b as u32),
+        BinaryOp::ShiftRight => (a as u32).wrapping_shr(b as u32) as i32,
+        BinaryOp::Add
+        | BinaryOp::Sub
+        | BinaryOp::Mul
+        | BinaryOp::Div
+        | BinaryOp::Mod
+        | BinaryOp::Pow
+        | BinaryOp::Min
+        | BinaryOp::Max
+        | BinaryOp::Lt
+        | BinaryOp::Le
+        | BinaryOp::Gt
+        | BinaryOp::Ge
+        | BinaryOp::Eq
+        | BinaryOp::Ne
+        | BinaryOp::And
+        | BinaryOp::Or => unreachable!("only operations on bits are folded here"),
+    };
+    i64::from(value)
 }
 
 fn fold_ints(op: BinaryOp, a: i64, b: i64) -> Result<Value, Unfolded> {
@@ -444,7 +484,11 @@ fn fold_ints(op: BinaryOp, a: i64, b: i64) -> Result<Value, Unfolded> {
         | BinaryOp::Eq
         | BinaryOp::Ne
         | BinaryOp::And
-        | BinaryOp::Or => None,
+        | BinaryOp::Or
+        | BinaryOp::BitXor
+        | BinaryOp::BitAnd
+        | BinaryOp::ShiftLeft
+        | BinaryOp::ShiftRight => None,
     };
     value.map(Value::Int).ok_or(Unfolded::Overflow)
 }
@@ -478,7 +522,11 @@ fn fold_floats(op: BinaryOp, a: f64, b: f64) -> f64 {
         | BinaryOp::Eq
         | BinaryOp::Ne
         | BinaryOp::And
-        | BinaryOp::Or => f64::NAN,
+        | BinaryOp::Or
+        | BinaryOp::BitXor
+        | BinaryOp::BitAnd
+        | BinaryOp::ShiftLeft
+        | BinaryOp::ShiftRight => f64::NAN,
     }
 }
 

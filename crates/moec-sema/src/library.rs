@@ -8,6 +8,7 @@ const FILES: &[(&str, &str)] = &[
     ("attention", include_str!("../std/attention.moe")),
     ("expert", include_str!("../std/expert.moe")),
     ("gate", include_str!("../std/gate.moe")),
+    ("loss", include_str!("../std/loss.moe")),
     ("mixer", include_str!("../std/mixer.moe")),
     ("norm", include_str!("../std/norm.moe")),
     ("table", include_str!("../std/table.moe")),

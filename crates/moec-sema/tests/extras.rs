@@ -128,3 +128,32 @@ fn iterating_ends_where_it_is_told() {
         assert_eq!(output(&outputs, "y").1, [wanted, wanted], "{form}");
     }
 }
+
+/// Against the same hash in NumPy's u32, and f64 from there.
+#[test]
+fn random_numbers_are_those_of_the_key() {
+    let text = |form: &str| {
+        format!(
+            "model m(x: f32[S, D = 2]) {{ let k = {form} out y: f32[S, D] = x * 0.0 + rename(k, N as D)[D = 2..4] }}"
+        )
+    };
+    let cases = [
+        ("random_uniform(key(7, 3, 2) over N)", [0.32540601, 0.35381991]),
+        ("random_normal(key(7, 3, 2) over N)", [1.38691991, -1.20136423]),
+        ("random_gumbel(key(7, 3, 2) over N)", [-0.11572011, -0.03822717]),
+        ("f32(random_bits(key(7, 3, 2) over N))", [1397608183.0, 1519644742.0]),
+        // A key that is known only when the model runs.
+        ("random_uniform(key(7, i32(max(x over (S, D))), 2) over N)", [0.32540601, 0.35381991]),
+    ];
+    for (form, wanted) in cases {
+        let text = format!("config {{ N = 4 }} {}", text(form));
+        let checked = checked(&text, Phase::Infer, Also::default());
+        let outputs = run(&checked, &[3.0, 1.0], &MemoryWeights::default());
+        for (found, wanted) in output(&outputs, "y").1.iter().zip(wanted) {
+            assert!(
+                (f64::from(*found) - wanted).abs() <= 1e-6 * wanted.abs().max(1.0),
+                "{form}: {found} is not {wanted}"
+            );
+        }
+    }
+}

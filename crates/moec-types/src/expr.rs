@@ -48,6 +48,13 @@ pub enum BinaryOp {
     Ne,
     And,
     Or,
+    /// Of `I32`, bit by bit.
+    BitXor,
+    BitAnd,
+    /// Of `I32`, by the low five bits of the second.
+    ShiftLeft,
+    /// The same; zeros come in from the left, whatever the sign.
+    ShiftRight,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -144,7 +151,7 @@ impl UnaryOp {
 }
 
 impl BinaryOp {
-    pub const ALL: [BinaryOp; 16] = [
+    pub const ALL: [BinaryOp; 20] = [
         BinaryOp::Add,
         BinaryOp::Sub,
         BinaryOp::Mul,
@@ -161,6 +168,10 @@ impl BinaryOp {
         BinaryOp::Ne,
         BinaryOp::And,
         BinaryOp::Or,
+        BinaryOp::BitXor,
+        BinaryOp::BitAnd,
+        BinaryOp::ShiftLeft,
+        BinaryOp::ShiftRight,
     ];
 
     pub fn name(self) -> &'static str {
@@ -181,6 +192,10 @@ impl BinaryOp {
             BinaryOp::Ne => "ne",
             BinaryOp::And => "and",
             BinaryOp::Or => "or",
+            BinaryOp::BitXor => "bit_xor",
+            BinaryOp::BitAnd => "bit_and",
+            BinaryOp::ShiftLeft => "shift_left",
+            BinaryOp::ShiftRight => "shift_right",
         }
     }
 
@@ -203,6 +218,9 @@ impl BinaryOp {
                 ((a == b && number(a)).then_some(DType::Bool), "two numbers of one type")
             }
             BinaryOp::Eq | BinaryOp::Ne => ((a == b).then_some(DType::Bool), "two values of one type"),
+            BinaryOp::BitXor | BinaryOp::BitAnd | BinaryOp::ShiftLeft | BinaryOp::ShiftRight => {
+                ((a == b && a == DType::I32).then_some(a), "two i32")
+            }
             BinaryOp::And | BinaryOp::Or => ((a == b && a == DType::Bool).then_some(a), "two bools"),
         };
         result.ok_or(ExprError { operation: self.name(), found: vec![a, b], wants })

@@ -54,7 +54,11 @@ impl Builder<'_> {
     }
 
     pub fn shl(&self, a: Val, bits: i64) -> Val {
-        let bits = self.int(a.ty, bits);
+        self.shl_by(a, self.int(a.ty, bits))
+    }
+
+    /// By fewer bits than there are.
+    pub fn shl_by(&self, a: Val, bits: Val) -> Val {
         self.binary("", "arith.shli", a, bits)
     }
 
@@ -66,7 +70,11 @@ impl Builder<'_> {
 
     /// Filling with zeros.
     pub fn shr_unsigned(&self, a: Val, bits: i64) -> Val {
-        let bits = self.int(a.ty, bits);
+        self.shr_unsigned_by(a, self.int(a.ty, bits))
+    }
+
+    /// By fewer bits than there are.
+    pub fn shr_unsigned_by(&self, a: Val, bits: Val) -> Val {
         self.binary("", "arith.shrui", a, bits)
     }
 

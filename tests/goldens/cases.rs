@@ -2,6 +2,7 @@
 //! give. `make_goldens.py` and `make_parts.py` write them; the tests of the oracle, of the plan and of the CPU code share this reader.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -10,7 +11,7 @@ use moec_diag::SourceMap;
 use moec_ir::{Module, Param, ParamId};
 use moec_oracle::{MemoryWeights, Tensor};
 use moec_plan::Plan;
-use moec_sema::Settings;
+use moec_sema::{Also, Phase, Settings};
 use serde::Deserialize;
 
 /// What f32 arithmetic may differ by from the f64 reference, for numbers near 1.
@@ -31,6 +32,18 @@ pub struct Case {
     pub params: Vec<ParamValues>,
     pub routes: Vec<Chosen>,
     pub y: Given,
+    /// The model is checked for training.
+    #[serde(default)]
+    train: bool,
+    /// What is given on request: losses, traces, states of the next step.
+    #[serde(default)]
+    extras: Vec<Extra>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Extra {
+    output: String,
+    values: Vec<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,12 +132,22 @@ pub fn each(run: impl Fn(&Case)) {
 impl Case {
     /// The model, checked.
     pub fn module(&self) -> Module {
+        self.checked(Also::default())
+    }
+
+    /// The model with what it gives on request, where something is known of that.
+    pub fn module_with_extras(&self) -> Option<Module> {
+        (!self.extras.is_empty()).then(|| self.checked(Also { aux: true, trace: true, state: true }))
+    }
+
+    fn checked(&self, also: Also) -> Module {
         let path = root().join(format!("examples/catalogue/{}.moe", self.spec));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut sources = SourceMap::default();
         let (tree, problems) = moec_syntax::parse(&mut sources, &self.spec, &text);
         assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
-        let settings = Settings { overrides: self.set.clone(), ..Settings::default() };
+        let phase = if self.train { Phase::Train } else { Phase::Infer };
+        let settings = Settings { overrides: self.set.clone(), phase, also, ..Settings::default() };
         let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &settings);
         assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
         checked.expect("no problems").module
@@ -223,6 +246,19 @@ impl Case {
         for (at, (row, wanted)) in y.chunks(width).zip(&self.y.rows).enumerate() {
             let found = row.iter().enumerate().map(|(d, y)| y * (d as f64).cos()).sum();
             near(found, *wanted, self.y.norm, || format!("{name}, {who}, row {at} of y"));
+        }
+    }
+
+    /// Compares what was given on request, by the names of the outputs.
+    pub fn gave_extras<'o>(&self, who: &str, outputs: impl Iterator<Item = (&'o str, Vec<f64>)>) {
+        let found: BTreeMap<&str, Vec<f64>> = outputs.collect();
+        for Extra { output, values } in &self.extras {
+            let found = found.get(output.as_str());
+            let found = found.unwrap_or_else(|| panic!("{}, {who}: no output `{output}`", self.name));
+            assert_eq!(found.len(), values.len(), "{}, {who}: size of `{output}`", self.name);
+            for (at, (found, wanted)) in found.iter().zip(values).enumerate() {
+                near(*found, *wanted, *wanted, || format!("{}, {who}, `{output}` {at}", self.name));
+            }
         }
     }
 }

@@ -41,6 +41,7 @@ class Case:
     def __init__(self, kind, shift=0.0, T=16, D=8, E=8, H=6, K=None):
         self.kind, self.shift, self.T, self.D, self.E, self.H, self.K = kind, shift, T, D, E, H, K
         self.set, self.inputs, self.params, self.routes = {}, [], [], []
+        self.extras, self.train = {}, False
         self.x = self.input("x", (T, D, 1.0))
 
     def sizes(self, **golden):
@@ -119,9 +120,23 @@ class Case:
                 y[t] += w[t, k] * experts[i[t, k]](x[t])
         return y
 
+    def extra(self, at="ffn.gate.", **values):
+        """What is given on request, by the name of its `aux`, `trace` or `state`."""
+        self.extras.update({at + name: np.asarray(value, float) for name, value in values.items()})
+
     def dense(self, w, experts, keep=None):
         i = np.tile(np.arange(w.shape[-1]), (self.T, 1))
         return self.combine(i if keep is None else np.where(keep, i, -1), w, experts)
+
+
+# Parts of losses: i [N, K] below 0 for no choice, p [N, E].
+one_hot = lambda i, n: (i[..., None] == np.arange(n)).astype(float)
+picked = lambda c, i: one_hot(i, c.E).sum(1)
+entropy = lambda p: -(p * np.log(p)).sum(-1)
+log_sum_exp = lambda l: l.max(-1) + np.log(np.exp(l - l.max(-1, keepdims=True)).sum(-1))
+cv2 = lambda v: (v.std() / v.mean()) ** 2
+below = lambda x: 0.5 * np.vectorize(math.erfc)(-x / math.sqrt(2))
+balance = lambda f, p: f.shape[-1] * (f * p.mean(0)).sum()
 
 
 TECHNIQUES = {}
@@ -135,10 +150,84 @@ def technique(spec, golden=None):
     return register
 
 
-@technique("top_k", "i=3 0; sum_i=768; w=0.383124 0.200796; sum_w=10.619012; norm=9.96023; sum=-0.31570")  # G02
+G02 = "i=3 0; sum_i=768; w=0.383124 0.200796; sum_w=10.619012; norm=9.96023; sum=-0.31570"
+
+
+@technique("top_k", G02 + "; balance=1.959789; z=10.138572")
 def top_k(c):
     k = c.sizes(K=(2, 3))
-    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    l = c.x @ c.W()
+    w, i = c.top_k(softmax(l), k)
+    c.extra(balance=balance(picked(c, i).mean(0), softmax(l)), z=(log_sum_exp(l) ** 2).mean())
+    return c.combine(i, w, c.mlps())
+
+
+# The rows of the table that have losses of these scores, with G02's choices.
+LOSSES = "balance_sum_k=1.959789; balance_top1=1.057187; balance_paper=0.016519; z=10.138572; importance=0.045586; load=0.106818"
+LOSSES += "; entropy=1.396369; local_0=1.082095; local_1=1.710643; global_0=-1.931719; global_1=-2.034172"
+LOSSES += "; mutual_information=-0.659630"
+
+
+@technique("losses", f"{G02}; {LOSSES}")
+def losses(c):
+    k, devices = c.sizes(K=(2, 3), devices=(4, 3))
+    W = c.W()
+    l = c.x @ W
+    p = softmax(l)
+    w, i = c.top_k(p, k)
+    # The second half of the tokens is of another modality; a single token is of the first.
+    modality = c.ids("modality", np.arange(c.T) * 2 // max(c.T, 2))
+    noise = c.input("noise", (c.T, c.E, 5.0)) / 8
+    c.inputs[-1]["waves"][3] = 1 / 8
+    f, P, n = picked(c, i).mean(0), p.mean(0), picked(c, i).sum(0)
+    first, second = modality == 0, modality == 1
+    threshold = np.sort(l + noise, -1)[:, -k, None]
+    sent = (picked(c, i).reshape(c.T, devices, -1) > 0).any(-1).mean(0) * devices / 2
+    of_device = lambda v: v.reshape(devices, -1)
+    local = lambda real: entropy(p[real]).mean() if real.any() else 0.0
+    whole = lambda real: -entropy(p[real].mean(0)) if real.any() else 0.0
+    directions = W / np.linalg.norm(W, axis=0)
+    parameters = 1.0 + np.arange(c.E)
+    z = p * np.where(modality[:, None] == np.arange(c.E) % 2, 1.5, 0.5)
+    a, b = np.log(p), np.log(softmax(l + noise))
+    c.extra(
+        importance_of_chosen=cv2((one_hot(i, c.E) * w[..., None]).sum((0, 1))),
+        importance=cv2(p.sum(0)),
+        importance_of_sample=p.sum(0).var(ddof=1) / p.sum(0).mean() ** 2,
+        load=cv2(below((l - threshold) * c.E).sum(0)),
+        shares=n.var(ddof=1) / n.mean() ** 2,
+        balance_sum_k=balance(f, p),
+        balance_of_shares=balance(f, p),
+        balance_per_choice=balance(f, p) / k,
+        balance_top1=balance(one_hot(i[:, 0], c.E).mean(0), p),
+        balance_paper=(one_hot(i[:, 0], c.E).mean(0) * P).mean(),
+        z=(log_sum_exp(l) ** 2).mean(),
+        z_of_first=(log_sum_exp(l)[first] ** 2).mean(),
+        mutual_information=entropy(p).mean() - entropy(P),
+        local_0=local(first),
+        local_1=local(second),
+        global_0=whole(first),
+        global_1=whole(second),
+        global_below=max(0.0, 2.5 + whole(first)),
+        device=(of_device(c.E / k * f).mean(1) * of_device(P).sum(1)).sum(),
+        communication=(sent * of_device(P).sum(1)).sum(),
+        sequence=balance(f, normalise(sigmoid(l))) / k,
+        entropy=entropy(p).mean(),
+        by_score=((n - n.mean()) / n.mean() * (one_hot(i, c.E) * sigmoid(gather(l, i))[..., None]).sum((0, 1))).sum(),
+        distilled=(log_sum_exp(noise) - gather(noise, i[:, :1])[:, 0]).mean(),
+        diversity=np.linalg.norm(directions.T @ directions - np.eye(c.E)),
+        simplicity=np.linalg.norm(W, axis=0).mean(),
+        parameters=balance(f * parameters / parameters.mean(), p),
+        budget=abs(P[0] - 0.2),
+        localized=z.var() / z.mean(),
+        consistency=(0.5 * (np.exp(a) * (a - b) + np.exp(b) * (b - a)).sum(-1)).mean(),
+        coefficient=0.9 * 0.01 + 0.1 * 0.5 * (w <= 0.15).mean(),
+    )
+    if c.kind == "golden":
+        # The rest of G28 has three choices.
+        three = one_hot(c.top_k(p, 3)[1], c.E).sum(1).mean(0) * c.E / 3
+        assert abs((three * P).sum() - 0.987104) < 1e-6
+        assert abs((of_device(three).mean(1) * of_device(P).sum(1)).sum() - 0.982515) < 1e-6
     return c.combine(i, w, c.mlps())
 
 
@@ -159,11 +248,21 @@ def top_k_of_logits(c):
     return c.combine(i, softmax(v), c.mlps())
 
 
-@technique("noisy_top_k", "i=3 6; sum_i=775; w=0.807224 0.192776; sum_w=16; norm=14.80910; sum=-0.85665")  # G04
+@technique("noisy_top_k", "i=3 6; sum_i=775; w=0.807224 0.192776; sum_w=16; norm=14.80910; sum=-0.85665; importance=0.154841; load=0.056034")  # G04
 def noisy_top_k(c):
+    return noisy(c, c.input("noise", (c.T, c.E, 5.0)))
+
+
+def noisy(c, noise):
     k = c.sizes(K=(2, 3))
     deviation = np.logaddexp(0, c.x @ c.W("ffn.gate.noise_W", seed=3.0, scale=0.3))
-    v, i = c.top_k(c.x @ c.W() + c.input("noise", (c.T, c.E, 5.0)) * deviation, k)
+    l = c.x @ c.W()
+    v, i = c.top_k(l + noise * deviation, k)
+    # The k-th best of the others.
+    best = -np.sort(-(l + noise * deviation), -1)
+    threshold = np.where(picked(c, i) > 0, best[:, k, None], best[:, k - 1, None])
+    importance = (one_hot(i, c.E) * softmax(v)[..., None]).sum((0, 1))
+    c.extra(importance=cv2(importance), load=cv2(below((l - threshold) / deviation).sum(0)))
     return c.combine(i, softmax(v), c.mlps())
 
 
@@ -179,22 +278,28 @@ def device_limited(c):
     k, groups, kept = c.sizes(K=(3, 3), groups=(4, 3), kept=(2, 2))
     p = softmax(c.x @ c.W()).reshape(c.T, groups, -1)
     w, i = c.top_k(limit(c, p, p.max(-1), kept), k)
+    c.extra(balance=balance(picked(c, i).mean(0), p.reshape(c.T, -1)) / k)
     return c.combine(i, w, c.mlps())
 
 
-@technique("node_limited", "i=3 1 0; sum_i=1186; w=0.978562 0.667057 0.854381; sum_w=40; norm=36.34216; sum=-15.94373")  # G08
+@technique("node_limited", "i=3 1 0; sum_i=1186; w=0.978562 0.667057 0.854381; sum_w=40; norm=36.34216; sum=-15.94373; bias=-0.001 0.167294 0.180859; balance=1.011548")  # G08
 def node_limited(c):
     k, groups, kept, scale = c.sizes(K=(3, 3), groups=(4, 3), kept=(2, 2), scale=(2.5, 1.75))
     s = sigmoid(c.x @ c.W())
-    choose = (s + c.values("ffn.gate.bias", "E", 0.2 * np.sin(np.arange(c.E)))).reshape(c.T, groups, -1)
+    bias = c.values("ffn.gate.bias", "E", 0.2 * np.sin(np.arange(c.E)))
+    choose = (s + bias).reshape(c.T, groups, -1)
     _, i = c.top_k(limit(c, choose, c.top_k(choose, 2)[0].sum(-1), kept), k)
+    n = picked(c, i).sum(0)
+    c.extra(bias=bias + 0.001 * np.sign(n.mean() - n), balance=balance(n / c.T, normalise(s)) / k)
     return c.combine(i, scale * normalise(gather(s, i)), c.mlps())
 
 
-@technique("top_p", "active=34; w=0.383124 0.200796 0.113632 0; sum_w=11.266954; norm=10.33919; sum=-0.36849")  # G09
+@technique("top_p", "active=34; w=0.383124 0.200796 0.113632 0; sum_w=11.266954; norm=10.33919; sum=-0.36849; entropy=1.396369")  # G09
 def top_p(c):
     p = c.sizes(p=(0.6, 0.8))
-    v, i = c.top_k(softmax(c.x @ c.W()), c.E)
+    p_all = softmax(c.x @ c.W())
+    v, i = c.top_k(p_all, c.E)
+    c.extra(entropy=entropy(p_all).mean())
     return c.combine(np.where(np.cumsum(v, 1) - v < p, i, -1), v, c.mlps())
 
 
@@ -260,12 +365,15 @@ def extended_router(c, more):
     return c.values("ffn.gate.W", "D E", W)
 
 
-@technique("null_experts", "i=3 9 0; sum_i=2014; w=0.656124 0 0.343876; sum_w=16; norm=15.66980; sum=-2.19487")  # G21
+@technique("null_experts", "i=3 9 0; sum_i=2014; w=0.656124 0 0.343876; sum_w=16; norm=15.66980; sum=-2.19487; balance=2.824975")  # G21
 def null_experts(c):
     k, nulls = c.sizes(K=(3, 3), nulls=(4, 2))
     p = softmax(c.x @ extended_router(c, nulls))
     v, i = c.top_k(p, k)
     w = v * (i < c.E)
+    f = one_hot(i, c.E + nulls).sum(1).mean(0)
+    f[c.E :] = f[c.E :].mean()
+    c.extra(balance=balance(f, p))
     y = c.combine(i, w / np.maximum(w.sum(1, keepdims=True), 1e-30), c.mlps() + [lambda x: 0 * x] * nulls)
     c.set["E"] = c.E + nulls
     return y
@@ -802,6 +910,7 @@ def check(spec, c, y, golden):
         "norm": np.linalg.norm(y),
         "sum": y.sum(),
         "active": int((c.i >= 0).sum()),
+        **{name.rsplit(".", 1)[-1]: value.ravel() for name, value in c.extras.items()},
         "first": np.linalg.norm(getattr(c, "first", 0)),
         "first_sum": np.sum(getattr(c, "first", 0)),
     }
@@ -823,6 +932,9 @@ def main():
             y = f(c)
             if golden and c.kind == "golden":
                 check(spec, c, y, golden)
+            extras = [
+                {"output": name, "values": [round(float(v), 8) for v in value.ravel()]} for name, value in c.extras.items()
+            ]
             rows = y @ np.cos(np.arange(y.shape[1]))
             cases.append(
                 {
@@ -833,6 +945,8 @@ def main():
                     "inputs": c.inputs,
                     "params": c.params,
                     "routes": c.routes,
+                    **({"train": True} if c.train else {}),
+                    **({"extras": extras} if extras else {}),
                     "y": {
                         "norm": round(float(np.linalg.norm(y)), 7),
                         "sum": round(float(y.sum()), 7),

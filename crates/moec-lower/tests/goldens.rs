@@ -56,6 +56,19 @@ fn by_oracle(case: &Case, module: &Module, weights: &MemoryWeights) {
     }
 }
 
+/// What is given on request.
+fn extras_by_oracle(case: &Case) {
+    let Some(module) = case.module_with_extras() else { return };
+    let (weights, all) = (case.weights(&module), tensors(case, &module, &(0..case.tokens)));
+    let outputs = Session::new(&module, &weights).run(&all, None).expect("the oracle runs");
+    let values = |tensor: &Tensor| match tensor.data() {
+        Data::F32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+        Data::I32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+        Data::Bool(values) => values.iter().map(|value| f64::from(u8::from(*value))).collect(),
+    };
+    case.gave_extras("oracle", outputs.iter().map(|(name, tensor)| (name.as_str(), values(tensor))));
+}
+
 fn by_plan(case: &Case, module: &Module, weights: &MemoryWeights, disabled: BTreeSet<String>) {
     let who = format!("plan without {disabled:?}");
     let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options { disabled });
@@ -81,6 +94,7 @@ fn the_oracle_gives_the_reference() {
     cases::each(|case| {
         let module = case.module();
         by_oracle(case, &module, &case.weights(&module));
+        extras_by_oracle(case);
     });
 }
 

@@ -28,6 +28,8 @@ impl Evaluator {
     pub fn body(&mut self, frame: &mut Frame, statements: &[Statement], at: Span) -> Value {
         let mut result: Option<(Value, Span)> = None;
         let mut sound = true;
+        // What follows `on step` may speak of all that the body computes.
+        let mut steps: Vec<(&Name, &Expr)> = Vec::new();
         frame.declares = introduced(statements);
         for statement in statements {
             if self.stopped {
@@ -60,7 +62,8 @@ impl Evaluator {
                 // Declared before the body was entered.
                 StatementKind::State { .. } if frame.kind == BodyKind::Scan => {}
                 StatementKind::State { name, axes, initial, next } => {
-                    self.kept_state(frame, name, axes, initial, next.as_ref(), statement.at)
+                    self.kept_state(frame, name, axes, initial, statement.at);
+                    steps.extend(next.as_ref().map(|next| (name, next)));
                 }
                 StatementKind::Aux { name, coefficient, value } => self.aux(frame, name, coefficient.as_ref(), value),
                 StatementKind::Trace { name, value } => self.trace(frame, name, value),
@@ -88,6 +91,9 @@ impl Evaluator {
                 }
             }
             self.note_statement(frame, statement);
+        }
+        for (name, next) in steps {
+            self.state_steps(frame, name, next);
         }
         match (result, frame.kind) {
             (_, BodyKind::Model | BodyKind::Layer | BodyKind::Config) => Value::Nothing,

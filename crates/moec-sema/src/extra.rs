@@ -92,16 +92,8 @@ impl Evaluator {
         self.forget_unless(self.also.trace, frame, before);
     }
 
-    /// Declares the state; what follows `on step` may speak of it.
-    pub fn kept_state(
-        &mut self,
-        frame: &mut Frame,
-        name: &Name,
-        axes: &[AxisExpr],
-        initial: &Expr,
-        next: Option<&Expr>,
-        at: Span,
-    ) {
+    /// Declares the state.
+    pub fn kept_state(&mut self, frame: &mut Frame, name: &Name, axes: &[AxisExpr], initial: &Expr, at: Span) {
         if self.already_named(frame, name) {
             return;
         }
@@ -123,11 +115,15 @@ impl Evaluator {
                 self.fail(WrongKind { who, wants: "a number known now to begin with", found, at: initial.at, help })
             }
         };
-        frame.bind(name, value.clone(), Origin::Param);
-        let Some(next) = next else { return };
+        frame.bind(name, value, Origin::Param);
+    }
+
+    /// What a state becomes in the next step.
+    pub fn state_steps(&mut self, frame: &mut Frame, name: &Name, next: &Expr) {
         let before = self.module.region(frame.region).nodes.len();
+        let state = frame.bound(&name.text).map(|bound| bound.value.clone());
         let next = self.operand(frame, next);
-        if let (Value::Tensor(state), Some((next, next_at))) = (value, self.materialise(frame, &next)) {
+        if let (Some(Value::Tensor(state)), Some((next, next_at))) = (state, self.materialise(frame, &next)) {
             self.next_state(frame, name, state, next, next_at);
         }
         self.forget_unless(self.also.state, frame, before);

@@ -14,7 +14,7 @@ use crate::{
     body::Reported,
     call::{Arguments, TooDeep},
     evaluator::{Call, Evaluator, limits},
-    scope::{Bank, BodyKind, EXPERTS, Frame, Origin},
+    scope::{Bank, BodyKind, EXPERTS, Frame, Origin, TOKENS},
     value::{MoeTemplate, Operand, Part, PartOf, Template, Value},
 };
 
@@ -110,6 +110,11 @@ impl Evaluator {
             body.dims.insert(Axis::new(EXPERTS), Dim::fixed(EXPERTS, bank.experts));
         }
         self.enter(&mut body, &template.arguments, &template.axes);
+        if let (BodyKind::Gate, Some(ty)) = (body.kind, x.value.tensor_type(&self.module)) {
+            let symbolic = ty.dims.iter().find(|dim| dim.size.fixed().is_none());
+            let tokens = symbolic.or(ty.dims.first()).map(|dim| dim.axis.clone());
+            body.aliases.extend(tokens.map(|axis| (TOKENS.to_owned(), axis)));
+        }
         self.note_formals(&body, &definition);
         body.bind(&Name { text: "x".to_owned(), at: Span::NONE }, x.value.clone(), Origin::Formal);
         let result = self.body(&mut body, &definition.body, definition.name.at);

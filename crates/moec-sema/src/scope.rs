@@ -266,6 +266,8 @@ pub(crate) struct Bound {
 
 /// The axis of the experts of a bank, known in its gate.
 pub(crate) const EXPERTS: &str = "E";
+/// What a gate calls the axis of the tokens that choose, whatever it is called outside.
+pub(crate) const TOKENS: &str = "Token";
 
 /// The bank that a gate chooses from.
 #[derive(Clone, Copy, Debug)]

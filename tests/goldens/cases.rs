@@ -130,14 +130,11 @@ pub fn each(run: impl Fn(&Case)) {
 }
 
 impl Case {
-    /// The model, checked.
-    pub fn module(&self) -> Module {
-        self.checked(Also::default())
-    }
-
-    /// The model with what it gives on request, where something is known of that.
-    pub fn module_with_extras(&self) -> Option<Module> {
-        (!self.extras.is_empty()).then(|| self.checked(Also { aux: true, trace: true, state: true }))
+    /// The model, checked; and where something is known of what it gives on request, with that as well.
+    pub fn modules(&self) -> Vec<Module> {
+        let all = Also { aux: true, trace: true, state: true };
+        let also = [Some(Also::default()), (!self.extras.is_empty()).then_some(all)];
+        also.into_iter().flatten().map(|also| self.checked(also)).collect()
     }
 
     fn checked(&self, also: Also) -> Module {
@@ -249,9 +246,14 @@ impl Case {
         }
     }
 
-    /// Compares what was given on request, by the names of the outputs.
-    pub fn gave_extras<'o>(&self, who: &str, outputs: impl Iterator<Item = (&'o str, Vec<f64>)>) {
+    /// Compares all outputs; those after the first were given on request.
+    pub fn gave_all<'o>(&self, who: &str, mut outputs: impl Iterator<Item = (&'o str, Vec<f64>)>) {
+        let (_, y) = outputs.next().expect("a model gives something");
+        self.gave(who, &y);
         let found: BTreeMap<&str, Vec<f64>> = outputs.collect();
+        if found.is_empty() {
+            return;
+        }
         for Extra { output, values } in &self.extras {
             let found = found.get(output.as_str());
             let found = found.unwrap_or_else(|| panic!("{}, {who}: no output `{output}`", self.name));

@@ -139,12 +139,43 @@ below = lambda x: 0.5 * np.vectorize(math.erfc)(-x / math.sqrt(2))
 balance = lambda f, p: f.shape[-1] * (f * p.mean(0)).sum()
 
 
+U = lambda v: np.asarray(np.asarray(v, np.int64) % 2**32, np.uint32)
+
+
+def mix(i):
+    """Bits from bits, as the library's `mix`."""
+    with np.errstate(over="ignore"):
+        a = (i ^ (i >> U(16))) * U(0x85EBCA6B)
+        b = (a ^ (a >> U(13))) * U(0xC2B2AE35)
+    return b ^ (b >> U(16))
+
+
+def key(seed, step, site):
+    with np.errstate(over="ignore"):
+        return mix(mix(mix(U(seed)) + U(step * 668265263)) + U(np.asarray(site, np.int64) * 374761393))
+
+
+def bits(key, n):
+    return mix(mix(U(np.arange(n) * -1640531535 + 40503)) ^ np.asarray(key)[..., None])
+
+
+uniform_of = lambda bits: (bits >> U(9)) * 2.0**-23 + 2.0**-24
+uniform = lambda key, n: uniform_of(bits(key, n))
+gumbel = lambda key, n: -np.log(-np.log(uniform(key, n)))
+
+
+def normal(key, n):
+    with np.errstate(over="ignore"):
+        other = mix(key + U(1))
+    return np.sqrt(-2 * np.log(uniform(key, n))) * np.cos(2 * np.pi * uniform(other, n))
+
+
 TECHNIQUES = {}
 
 
-def technique(spec, golden=None):
+def technique(spec, golden=None, train=False):
     def register(f):
-        TECHNIQUES[spec] = (f, golden)
+        TECHNIQUES[spec, train] = (f, golden)
         return f
 
     return register
@@ -264,6 +295,18 @@ def noisy(c, noise):
     importance = (one_hot(i, c.E) * softmax(v)[..., None]).sum((0, 1))
     c.extra(importance=cv2(importance), load=cv2(below((l - threshold) / deviation).sum(0)))
     return c.combine(i, softmax(v), c.mlps())
+
+
+@technique("noisy_drawn", train=True)
+def noisy_drawn(c):
+    seed, step = c.sizes(seed=(7, 11), step=(3, 5))
+    return noisy(c, normal(key(seed, step, np.arange(c.T)), c.E))
+
+
+@technique("noisy_drawn")
+def noise_left_out(c):
+    c.sizes(seed=(7, 11), step=(3, 5))
+    return noisy(c, 0.0)
 
 
 def limit(c, scores, of_group, kept):
@@ -461,11 +504,103 @@ def base_inference(c):
 
 
 @technique("stable")
+@technique("stable", train=True)
 def stable(c):
     r = c.sizes(R=(5, 4))
     embed = c.param("ffn.gate.embed", "V R", 101, r, 23.0)[token_ids(c)]
-    _, i = c.top_k(embed @ c.param("ffn.gate.router", "R Routed", r, c.E, 24.0), 1)
-    return passing(c, i, sigmoid(gather(c.x @ c.W(axis="Routed"), i)))
+    side, s = embed @ c.param("ffn.gate.router", "R Routed", r, c.E, 24.0), c.x @ c.W(axis="Routed")
+    i = c.top_k(s if c.train else side, 1)[1]
+    a, n = sigmoid(gather(s, i)), picked(c, i).sum(0)
+    c.extra(
+        balance=((n - n.mean()) / n.mean() * (one_hot(i, c.E) * a[..., None]).sum((0, 1))).sum(),
+        distilled=(log_sum_exp(side) - gather(side, i)[:, 0]).mean(),
+    )
+    return passing(c, i, a)
+
+
+G13 = "i=3; sum_i=371; w=0.839932; sum_w=13.547144; norm=15.33013; sum=0.00435; fullest=2.009485"
+
+
+@technique("sinkhorn", G13, train=True)
+@technique("sinkhorn")
+def sinkhorn(c):
+    k = c.sizes(K=(1, 2))
+    l = z = c.x @ c.W()
+    for _ in range(8):
+        z = z - log_sum_exp(z.T)
+        z = z - log_sum_exp(z)[:, None]
+    # Of one token every plan is the same: by the lowest index.
+    i = c.top_k(z if c.train else l, k)[1] if c.T > 1 or not c.train else np.zeros((1, k), int)
+    c.extra(fullest=np.exp(z).sum(0).max())
+    s = gather(l, i)
+    return c.combine(i, sigmoid(s) if k == 1 else softmax(s), c.mlps())
+
+
+@technique("adaptive_balance")
+def adaptive_balance(c):
+    k, capacity = c.sizes(K=(2, 3), capacity=(1.0, 1.25))
+    l = c.x @ c.W()
+    p = softmax((l - l.mean(1, keepdims=True)) / l.std(1, keepdims=True))
+    w, i = c.top_k(p, k)
+    n, coefficient = picked(c, i).sum(0), c.values("ffn.gate.coefficient", "One", [0.02])
+    dropped = np.maximum(n - math.ceil(capacity * c.T * k / c.E), 0).sum() / (c.T * k)
+    c.extra(balance=balance(n / c.T, p), dropped=dropped, coefficient=0.9 * coefficient + 0.1 * 0.5 * dropped)
+    c.extras["aux"] = coefficient[0] * c.extras["ffn.gate.balance"]
+    return c.combine(i, w, c.mlps())
+
+
+@technique("random_expert")
+def random_expert(c):
+    seed, step = c.sizes(seed=(7, 11), step=(3, 5))
+    i = (mix(key(seed, step, np.arange(c.T))) & U(2**31 - 1)).astype(int)[:, None] % c.E
+    return c.combine(i, np.ones(i.shape), c.mlps())
+
+
+@technique("growing_choices")
+def growing_choices(c):
+    step, steps = c.sizes(step=(3, 8), steps=(8, 8))
+    v, i = c.top_k(c.x @ c.W(), math.ceil(c.E * step / steps))
+    return c.combine(i, softmax(v), c.mlps())
+
+
+@technique("near_experts")
+def near_experts(c):
+    k, nodes, share = c.sizes(K=(2, 3), nodes=(2, 2), share=(0.25, 0.4))
+    p = softmax(c.x @ c.W())
+    node = c.ids("node", np.arange(c.T) * 5 % nodes)
+    cost = c.param("ffn.gate.cost", "Node E", nodes, c.E, 40.0)
+    here = np.arange(c.E) // (c.E // nodes) == node[:, None]
+    away = np.where(here, -1, p).max(1) - np.where(here, p, -1).max(1)
+    rank = np.argsort(np.argsort(-away, kind="stable"), kind="stable")
+    free = (away <= 0) | (rank < share * c.T)
+    w, i = c.top_k(np.where(here | free[:, None], p, -1.0), k)
+    c.extra(cost=(cost[node] * p).sum(1).mean())
+    return c.combine(i, w, c.mlps())
+
+
+@technique("dense_to_sparse")
+@technique("dense_to_sparse", train=True)
+def dense_to_sparse(c):
+    seed, step, least = c.sizes(seed=(7, 11), step=(300, 700), least=(0.02, 0.05))
+    noise = gumbel(key(seed, step, np.arange(c.T)), c.E) if c.train else 0.0
+    g = softmax((c.x @ c.W() + noise) / (2.0 - 1.7 * step / 1000))
+    if c.train:
+        Case.margin = min(Case.margin, np.abs(g - least).min())
+        return c.dense(g, c.mlps(), g >= least)
+    w, i = c.top_k(g, 1)
+    return c.combine(i, w, c.mlps())
+
+
+@technique("dense_training")
+@technique("dense_training", train=True)
+def dense_training(c):
+    k = c.sizes(K=(2, 3))
+    p = softmax(c.x @ c.W())
+    c.extra(mutual_information=entropy(p).mean() - entropy(p.mean(0)))
+    if c.train:
+        return c.dense(p, c.mlps())
+    w, i = c.top_k(p, k)
+    return c.combine(i, w, c.mlps())
 
 
 @technique("task_level")
@@ -707,9 +842,13 @@ def modality(c):
 
 
 @technique("conditional")
+@technique("conditional", train=True)
 def conditional(c):
-    k = c.sizes(K=(2, 3))
+    k, seed, step, off = c.sizes(K=(2, 3), seed=(7, 11), step=(3, 5), off=(0.2, 0.3))
     open_ = sigmoid(c.x @ c.param("w", "D", 1, c.D, 29.0)[0])[:, None]
+    c.extra(at="", budget=abs(open_.mean() - 0.5))
+    if c.train:
+        open_ = np.where(uniform_of(mix(key(seed, step, np.arange(c.T)))) < off, 0.0, open_[:, 0])[:, None]
     w, i = c.top_k(softmax(c.x @ c.W("routed.gate.W")), k)
     routed = c.combine(i, normalise(w), c.mlps("routed.experts[e]"))
     return (1 - open_) * c.mlp("dense")(c.x) + open_ * routed
@@ -923,12 +1062,13 @@ def check(spec, c, y, golden):
 
 def main():
     cases = []
-    for spec, (f, golden) in TECHNIQUES.items():
+    for (spec, train), (f, golden) in TECHNIQUES.items():
         for c in (
             Case("golden"),
             Case("one", shift=0.37, T=1),
             Case("odd", shift=1.25, T=23, D=9, E=6, H=5, K=3),
         ):
+            c.train = train
             y = f(c)
             if golden and c.kind == "golden":
                 check(spec, c, y, golden)
@@ -938,7 +1078,7 @@ def main():
             rows = y @ np.cos(np.arange(y.shape[1]))
             cases.append(
                 {
-                    "name": f"{spec}, {c.kind}",
+                    "name": f"{spec}{', training' * train}, {c.kind}",
                     "spec": spec,
                     "tokens": c.T,
                     "set": [[name, str(value)] for name, value in c.set.items()] if c.kind == "odd" else [],

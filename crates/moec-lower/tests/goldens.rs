@@ -44,8 +44,12 @@ fn by_oracle(case: &Case, module: &Module, weights: &MemoryWeights) {
     let all = tensors(case, module, &(0..case.tokens));
     let outputs = Session::new(module, weights).run(&all, Some(&mut trace)).expect("the oracle runs");
     case.routed("oracle", trace.routes.iter().map(|route| (&route.indices[..], &route.weights[..])));
-    let y: Vec<f64> = outputs[0].1.f32().iter().map(|y| f64::from(*y)).collect();
-    case.gave("oracle", &y);
+    let values = |tensor: &Tensor| match tensor.data() {
+        Data::F32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+        Data::I32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+        Data::Bool(values) => values.iter().map(|value| f64::from(u8::from(*value))).collect(),
+    };
+    case.gave_all("oracle", outputs.iter().map(|(name, tensor)| (name.as_str(), values(tensor))));
     let (mut session, mut y) = (Session::new(module, weights), Vec::new());
     for positions in case.parts() {
         let outputs = session.run(&tensors(case, module, &positions), None).expect("the oracle runs");
@@ -54,19 +58,6 @@ fn by_oracle(case: &Case, module: &Module, weights: &MemoryWeights) {
     if !y.is_empty() {
         case.gave("oracle, in parts", &y);
     }
-}
-
-/// What is given on request.
-fn extras_by_oracle(case: &Case) {
-    let Some(module) = case.module_with_extras() else { return };
-    let (weights, all) = (case.weights(&module), tensors(case, &module, &(0..case.tokens)));
-    let outputs = Session::new(&module, &weights).run(&all, None).expect("the oracle runs");
-    let values = |tensor: &Tensor| match tensor.data() {
-        Data::F32(values) => values.iter().map(|value| f64::from(*value)).collect(),
-        Data::I32(values) => values.iter().map(|value| f64::from(*value)).collect(),
-        Data::Bool(values) => values.iter().map(|value| f64::from(u8::from(*value))).collect(),
-    };
-    case.gave_extras("oracle", outputs.iter().map(|(name, tensor)| (name.as_str(), values(tensor))));
 }
 
 fn by_plan(case: &Case, module: &Module, weights: &MemoryWeights, disabled: BTreeSet<String>) {
@@ -78,7 +69,7 @@ fn by_plan(case: &Case, module: &Module, weights: &MemoryWeights, disabled: BTre
     let tokens = case.tokens as u64;
     let found = Machine::new(&plan, &packing, tokens, tokens).run(case.rows(&plan), tokens, 0);
     case.routed(&who, found.routes.iter().map(|(indices, weights)| (&indices[..], &weights[..])));
-    case.gave(&who, &found.outputs[0]);
+    case.gave_all(&who, plan.outputs.iter().map(|port| port.name.as_str()).zip(found.outputs));
     let (mut machine, mut y) = (Machine::new(&plan, &packing, tokens, tokens), Vec::new());
     for positions in case.parts() {
         let rows = case.rows_at(&plan, &positions);
@@ -92,23 +83,24 @@ fn by_plan(case: &Case, module: &Module, weights: &MemoryWeights, disabled: BTre
 #[test]
 fn the_oracle_gives_the_reference() {
     cases::each(|case| {
-        let module = case.module();
-        by_oracle(case, &module, &case.weights(&module));
-        extras_by_oracle(case);
+        for module in case.modules() {
+            by_oracle(case, &module, &case.weights(&module));
+        }
     });
 }
 
 #[test]
 fn plans_give_the_reference_fused_and_unfused() {
     cases::each(|case| {
-        let module = case.module();
-        if !case.lowers(&module) {
-            return;
+        for module in case.modules() {
+            if !case.lowers(&module) {
+                continue;
+            }
+            let weights = case.weights(&module);
+            by_plan(case, &module, &weights, BTreeSet::new());
+            let passes = moec_passes::pipeline().iter().filter(|pass| pass.name != NEEDED);
+            by_plan(case, &module, &weights, passes.map(|pass| pass.name.to_owned()).collect());
         }
-        let weights = case.weights(&module);
-        by_plan(case, &module, &weights, BTreeSet::new());
-        let passes = moec_passes::pipeline().iter().filter(|pass| pass.name != NEEDED);
-        by_plan(case, &module, &weights, passes.map(|pass| pass.name.to_owned()).collect());
     });
 }
 
@@ -133,10 +125,11 @@ fn the_page_names_what_is_checked() {
 #[test]
 fn rows_shared_out_differently_meet_at_barriers() {
     cases::each(|case| {
-        if !case.lowers(&case.module()) {
+        let module = case.modules().swap_remove(0);
+        if !case.lowers(&module) {
             return;
         }
-        let (fused, _) = moec_passes::run(case.module(), &moec_passes::Options::default());
+        let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
         let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let mut since: Vec<&Step> = Vec::new();
         for node in &plan.body {

@@ -39,30 +39,31 @@ fn at_level(level: Level) {
         if !best && case.name.ends_with("odd") {
             return;
         }
-        let module = case.module();
-        if !case.lowers(&module) {
-            return;
-        }
-        let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options::default());
-        let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
-        let mut libraries = libraries.borrow_mut();
-        let library = libraries.entry(plan.to_string()).or_insert_with(|| Library::new(&plan, level));
-        let weights = packed(&plan, &case.weights(&module));
-        let tokens = case.tokens as u64;
-        for threads in [1, 3] {
-            let mut session = Session::new(&plan, &weights, tokens, tokens.next_multiple_of(16), threads);
-            let outputs = session.run(library, &case.rows(&plan), tokens, 0);
-            let who = format!("{level:?}, {threads} threads");
-            case.routed(&who, session.traced.iter().map(|traced| (&traced.indices[..], &traced.weights[..])));
-            case.gave(&who, &outputs[0]);
-            let mut session = Session::new(&plan, &weights, tokens, tokens.next_multiple_of(16), threads);
-            let mut y = Vec::new();
-            for positions in case.parts() {
-                let rows = case.rows_at(&plan, &positions);
-                y.extend_from_slice(&session.run(library, &rows, positions.len() as u64, 0)[0]);
+        for module in case.modules() {
+            if !case.lowers(&module) {
+                continue;
             }
-            if !y.is_empty() {
-                case.gave(&format!("{who}, in parts"), &y);
+            let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options::default());
+            let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            let mut libraries = libraries.borrow_mut();
+            let library = libraries.entry(plan.to_string()).or_insert_with(|| Library::new(&plan, level));
+            let weights = packed(&plan, &case.weights(&module));
+            let tokens = case.tokens as u64;
+            for threads in [1, 3] {
+                let mut session = Session::new(&plan, &weights, tokens, tokens.next_multiple_of(16), threads);
+                let outputs = session.run(library, &case.rows(&plan), tokens, 0);
+                let who = format!("{level:?}, {threads} threads");
+                case.routed(&who, session.traced.iter().map(|traced| (&traced.indices[..], &traced.weights[..])));
+                case.gave_all(&who, plan.outputs.iter().map(|port| port.name.as_str()).zip(outputs));
+                let mut session = Session::new(&plan, &weights, tokens, tokens.next_multiple_of(16), threads);
+                let mut y = Vec::new();
+                for positions in case.parts() {
+                    let rows = case.rows_at(&plan, &positions);
+                    y.extend_from_slice(&session.run(library, &rows, positions.len() as u64, 0)[0]);
+                }
+                if !y.is_empty() {
+                    case.gave(&format!("{who}, in parts"), &y);
+                }
             }
         }
     });

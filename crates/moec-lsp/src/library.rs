@@ -51,7 +51,7 @@ impl LibraryFile {
     }
 }
 
-/// `gate top_k_softmax(k, renormalise = …)`, to show.
+/// `gate best(k, scale = …)`, to show.
 pub fn form_of(definition: &Definition) -> String {
     let kind = match definition.kind {
         DefinitionKind::Fn => "fn",

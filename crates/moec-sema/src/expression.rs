@@ -360,7 +360,7 @@ impl Evaluator {
         Value::Moe(Rc::new(MoeTemplate { gate, bank: bank.into(), always }))
     }
 
-    /// `swiglu(F) × 8, copy`: experts and how many of each.
+    /// `wide(F) × 8, copy`: experts and how many of each.
     fn bank(&mut self, frame: &mut Frame, experts: &[tree::BankMember]) -> Option<BankTemplate> {
         let mut members: Vec<MemberTemplate> = Vec::new();
         let mut first = 0u64;

@@ -22,7 +22,15 @@ impl Evaluator {
     /// `attn(h)`.
     pub fn call_part(&mut self, frame: &mut Frame, part: &Rc<Part>, given: Arguments, name: &Name, at: Span) -> Value {
         let ([x], [], [], []) = (&given.positional[..], &given.named[..], &given.regroups[..], &given.over[..]) else {
-            return self.fail(PartForm { name: name.text.clone(), at });
+            let help = match &given.over[..] {
+                [] => format!("write `{}(x)`; what else it needs is said where the part is declared", name.text),
+                // What was meant for a contraction within belongs to the call.
+                [axis, ..] => format!(
+                    "an `over` at the end belongs to the call: write `{}((a · b over {}))`, or name the value with `let`",
+                    name.text, axis.text
+                ),
+            };
+            return self.fail(PartForm { at, help });
         };
         if self.tensor(x, &format!("`{}`", name.text)).is_none() {
             return Value::Error;
@@ -33,7 +41,7 @@ impl Evaluator {
             PartOf::Gate(gate) => self.run_gate(frame, part, gate, x, name, at),
             PartOf::Moe(moe) => self.run_moe(frame, part, moe, x, at),
             PartOf::Bank(_) => self.fail(BankCalled { name: name.text.clone(), at }),
-            PartOf::Body => self.fail(PartForm { name: name.text.clone(), at }),
+            PartOf::Body => self.fail(PartForm { at, help: format!("`{}` is not called", name.text) }),
         }
     }
 
@@ -158,14 +166,11 @@ impl Evaluator {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("a part takes one tensor")]
-#[diagnostic(
-    code(moec::sema::part_form),
-    help("write `{name}(x)`; what else it needs is said where the part is declared")
-)]
+#[diagnostic(code(moec::sema::part_form), help("{help}"))]
 struct PartForm {
-    name: String,
     #[label("does not fit")]
     at: Span,
+    help: String,
 }
 
 #[derive(Debug, Error, Diagnostic)]

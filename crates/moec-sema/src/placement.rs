@@ -1,4 +1,4 @@
-//! Which parts are used in which layers: `ffn` is `swiglu(10944)` in layer 0 and a `moe` in all others. The module no longer
+//! Which parts are used in which layers: `ffn` is `dense(10944)` in layer 0 and a `moe` in all others. The module no longer
 //! knows, as definitions are dissolved in it.
 
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct Placement {
     pub part: PlacedPart,
 }
 
-/// What stands there, as the text would say it with this configuration's numbers: `swiglu(96)`.
+/// What stands there, as the text would say it with this configuration's numbers: `dense(96)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlacedPart {
     Block(String),
@@ -46,7 +46,7 @@ impl fmt::Display for PlacedPart {
     }
 }
 
-/// `swiglu(96) × 8, copy`.
+/// `wide(96) × 8, copy`.
 fn counted(experts: &[(String, u32)]) -> String {
     let each = |(expert, count): &(String, u32)| match count {
         1 => expert.clone(),
@@ -81,7 +81,7 @@ impl Evaluator {
         bank.members.iter().map(|member| (self.spelled(&member.expert), member.count)).collect()
     }
 
-    /// `top_k_softmax(2, renormalise = false)`: what has a default is named, and left out where it has that value.
+    /// `best(2, scale = 0.5)`: what has a default is named, and left out where it has that value.
     fn spelled(&self, template: &Template) -> String {
         let formals = &self.definitions.get(template.definition).params;
         let argument = |(name, value, _): &(String, Value, _)| {

@@ -24,7 +24,7 @@ impl Evaluator {
         let route = self.route(route, "`each`")?;
         let Value::Part(part) = &bank.value else {
             let found = bank.value.describe(&self.module);
-            let help = Some("declare it as a part: `part experts = bank { swiglu(F) × 8 }`".to_owned());
+            let help = Some("declare it as a part: `part experts = bank { name(F) × 8 }`".to_owned());
             let (who, wants) = ("`each`".to_owned(), "a bank");
             self.report(WrongKind { who, wants, found, at: bank.at, help });
             return None;
@@ -84,8 +84,7 @@ impl Evaluator {
             Value::Error => None,
             other => {
                 let found = other.describe(&self.module);
-                let help =
-                    Some("a gate that is a part gives one: `part choose = top_k_softmax(2)`, `choose(x)`".to_owned());
+                let help = Some("a gate that is a part gives one: `part choose = name(2)`, `choose(x)`".to_owned());
                 self.report(WrongKind { who: who.to_owned(), wants: "a route", found, at: operand.at, help });
                 None
             }
@@ -95,7 +94,7 @@ impl Evaluator {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the part `{path}` is no bank")]
-#[diagnostic(code(moec::sema::not_a_bank), help("a bank is declared as `part experts = bank {{ swiglu(F) × 8 }}`"))]
+#[diagnostic(code(moec::sema::not_a_bank), help("a bank is declared as `part experts = bank {{ name(F) × 8 }}`"))]
 struct NotABank {
     path: String,
     #[label("used as one")]

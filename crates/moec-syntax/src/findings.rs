@@ -11,6 +11,8 @@ const MOST_REPORTED: usize = 50;
 pub struct Findings {
     /// Where the file starts in the source map.
     base: u32,
+    /// How long it is.
+    bytes: u32,
     found: Vec<(u32, Problems)>,
     unreported: usize,
     /// The first of those.
@@ -18,13 +20,13 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub fn new(base: u32) -> Self {
-        Findings { base, found: Vec::new(), unreported: 0, unreported_at: None }
+    pub fn new(base: u32, text: &str) -> Self {
+        Findings { base, bytes: text.len() as u32, found: Vec::new(), unreported: 0, unreported_at: None }
     }
 
-    /// The span of a range of the file.
+    /// The span of a range of the file; of braces that recovery added at its end, the end.
     pub fn span(&self, start: u32, end: u32) -> Span {
-        Span::new(self.base + start, self.base + end)
+        Span::new(self.base + start.min(self.bytes), self.base + end.min(self.bytes))
     }
 
     /// `at` says where in the order of the reports this one comes.

@@ -39,7 +39,7 @@ pub fn parse(sources: &mut SourceMap, name: &str, text: &str) -> (Option<tree::F
     if !problems.is_empty() {
         return (None, problems);
     }
-    let mut findings = Findings::new(base);
+    let mut findings = Findings::new(base, text);
     let file = read_file(text, &mut findings);
     (Some(file), findings.into_problems())
 }
@@ -67,7 +67,7 @@ pub fn parse_expr(sources: &mut SourceMap, name: &str, text: &str) -> (Option<tr
     if !problems.is_empty() {
         return (None, problems);
     }
-    let mut findings = Findings::new(base);
+    let mut findings = Findings::new(base, text);
     let scan = scan::scan(text);
     if outline::expression_is_sound(text, &scan, &mut findings) {
         match grammar::read(Rule::lone_expression, text) {

@@ -20,7 +20,7 @@ pub struct Text {
 pub struct File {
     /// The `//!` lines at the head, without the marks.
     pub doc: Vec<String>,
-    /// `serves "Qwen3MoeForCausalLM"`: architecture names in `config.json` that this file is for.
+    /// `serves "NameForCausalLM"`: architecture names in `config.json` that this file is for.
     pub serves: Vec<Text>,
     pub uses: Vec<Use>,
     pub items: Vec<Item>,
@@ -123,7 +123,7 @@ pub struct FormalParam {
     pub default: Option<Expr>,
 }
 
-/// `model qwen3_moe(ids: i32[S]) { … }`, `model expert_choice(ids: i32[S]) across S { … }`
+/// `model decoder(ids: i32[S]) { … }`, `model expert_choice(ids: i32[S]) across S { … }`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub doc: Vec<String>,
@@ -307,7 +307,7 @@ pub struct Moe {
     pub always: Vec<Expr>,
 }
 
-/// `swiglu(F) × 8`; no count means one.
+/// `wide(F) × 8`; no count means one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BankMember {
     pub expert: Expr,

@@ -10,7 +10,7 @@ use crate::reference::{ReferenceError, wrong};
 /// The chosen experts of one routed layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferenceRoute {
-    /// The module that routes: `model.layers.3.mlp`.
+    /// The module that routes: `model.layers.3.ffn`.
     pub path: String,
     /// Choices for each position.
     pub choices: usize,
@@ -41,7 +41,7 @@ struct Rank {
     number: u32,
 }
 
-/// `router.model.layers.3.mlp.gate.2i` belongs to layer 3's `model.layers.3.mlp`.
+/// `router.model.layers.3.ffn.gate.2i` belongs to layer 3's `model.layers.3.ffn`.
 fn place(name: &str) -> Option<(Place, Rank)> {
     let (module, piece) = name.strip_prefix("router.")?.rsplit_once('.')?;
     let number = piece.strip_suffix('i')?.parse().ok()?;

@@ -7,6 +7,7 @@
 mod across;
 mod found;
 mod judge;
+#[path = "../../../../tests/random_specs/mutate.rs"]
 mod mutate;
 mod shrink;
 #[path = "../../../../tests/random_specs/mod.rs"]

@@ -307,7 +307,7 @@ impl Builder<'_> {
         ExprKind::Moe(Moe { gate, experts, always })
     }
 
-    /// `swiglu(F) × 8, copy`
+    /// `wide(F) × 8, copy`
     fn members(&mut self, pair: Pair<Rule>, height: &mut u32) -> Vec<BankMember> {
         let member = |member: Pair<Rule>| {
             let rule = member.as_rule();

@@ -328,7 +328,7 @@ fn steps(plan: &Plan) -> Vec<(&'static str, usize)> {
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
-/// `olmoe.moe:27`.
+/// `model.moe:27`.
 pub(crate) fn place(sources: &SourceMap, at: Span) -> String {
     match sources.position(at) {
         Some((file, line, _)) => {

@@ -12,7 +12,7 @@ use moec_sema::library;
 use moec_syntax::tree::{DefinitionKind, File, Item};
 
 /// Words that mean something else just as well.
-const ORDINARY: [&str; 5] = ["constant", "copy", "cosine", "given", "zero"];
+const ORDINARY: [&str; 8] = ["balance", "chosen", "constant", "copy", "cosine", "given", "load", "zero"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -164,9 +164,10 @@ impl Case {
         plan.inputs.iter().map(at).collect()
     }
 
-    /// Whether a plan can be made of it: no step goes from position to position yet.
+    /// Whether a plan can be made of it: no step goes from position to position yet, or assigns tokens evenly.
     pub fn lowers(&self, module: &Module) -> bool {
-        !module.walk().into_iter().any(|(_, at)| matches!(module.node(at).op, moec_ir::Op::Scan(_)))
+        use moec_ir::Op::{Assign, Scan};
+        !module.walk().into_iter().any(|(_, at)| matches!(module.node(at).op, Scan(_) | Assign(_)))
     }
 
     /// The positions of each pass.

@@ -3,7 +3,7 @@
 
 Each technique is computed here in f64 NumPy from its published formula, once at the sizes of the catalogue's golden table (whose
 printed values are asserted), once with a single token, once with awkward sizes. Numbers need no random generator:
-M(r, c, s)[i, j] = sin(s + 0.7 i + 1.3 j + 0.37 i j). Needs NumPy; run it after changing a formula, and look at the difference.
+M(r, c, s)[i, j] = sin(s + 0.7 i + 1.3 j + 0.37 i j). Needs NumPy and SciPy; run it after changing a formula, and look at the difference.
 """
 
 import json
@@ -496,11 +496,25 @@ def passing(c, i, a):
     return c.combine(np.concatenate([i, i * 0 + c.E], 1), np.concatenate([a, 1 - a], 1), c.mlps() + [lambda x: x])
 
 
-@technique("base_inference")
-def base_inference(c):
+def assigned(score, most):
+    """The best balanced assignment: every token once, every expert in at most so many places."""
+    from scipy.optimize import linear_sum_assignment
+
+    tokens, places = linear_sum_assignment(-np.repeat(score, most, axis=1))
+    assert (tokens == np.arange(len(score))).all()
+    return places[:, None] // most
+
+
+@technique("base", "i=3 8; w=0.839932 0.160068; norm=15.97046; sum=-2.50040", train=True)  # G12
+@technique("base")
+def base(c):
     c.sizes()
-    s, i = c.top_k(c.x @ c.W(axis="Routed"), 1)
-    return passing(c, i, sigmoid(s))
+    s = c.x @ c.W(axis="Routed")
+    i = assigned(s, -(-c.T // c.E)) if c.train else c.top_k(s, 1)[1]
+    if c.train and c.kind == "golden":
+        assert abs(gather(s, i).sum() - 34.810132) < 1e-6 and (i[:, 0] == s.argmax(1)).sum() == 13
+        assert (i[:, 0] * (1 + np.arange(c.T))).sum() == 442
+    return passing(c, i, sigmoid(gather(s, i)))
 
 
 @technique("stable")

@@ -306,6 +306,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             Op::Concat(op) => self.concat(op, node),
             Op::Linear(_)
             | Op::Past(_)
+            | Op::Assign(_)
             | Op::Scan(_)
             | Op::Attention(_)
             | Op::Route(_)

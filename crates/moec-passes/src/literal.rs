@@ -64,6 +64,7 @@ pub fn fold(module: &Module, op: &Op, operands: &[ValueId], result: ValueId) -> 
         | Op::Linear(_)
         | Op::Reduce(_)
         | Op::Cumsum(_)
+        | Op::Assign(_)
         | Op::TopK(_)
         | Op::ScatterAdd(_)
         | Op::Concat(_)

@@ -5,7 +5,8 @@ use moec_diag::Span;
 use moec_ir::{
     ValueId,
     ops::{
-        Concat, Count, Cumsum, Gather, Iota, Map, Merge, Past, Reduce, ReduceOp, Rename, Route, ScatterAdd, Split, TopK,
+        Assign, Concat, Count, Cumsum, Gather, Iota, Map, Merge, Past, Reduce, ReduceOp, Rename, Route, ScatterAdd,
+        Split, TopK,
     },
 };
 use moec_syntax::tree::{Argument, AxisExpr, ExprKind, Name};
@@ -42,6 +43,7 @@ enum Takes {
     Extreme(BinaryOp, ReduceOp),
     Where,
     Cumsum,
+    Assign,
     TopK,
     Gather,
     ScatterAdd,
@@ -97,6 +99,7 @@ const PRIMITIVES: &[Primitive] = &[
         takes: Takes::Extreme(BinaryOp::Min, ReduceOp::Min),
     },
     Primitive { name: "where", form: "where(condition, yes, no)", takes: Takes::Where },
+    Primitive { name: "assign", form: "assign(score, most over (N, E))", takes: Takes::Assign },
     Primitive { name: "cumsum", form: "cumsum(x over A)", takes: Takes::Cumsum },
     Primitive { name: "top_k", form: "top_k(x, k over E)", takes: Takes::TopK },
     Primitive { name: "gather", form: "gather(x, i over E)", takes: Takes::Gather },
@@ -169,6 +172,23 @@ impl Evaluator {
             Takes::Where => {
                 let [condition, yes, no] = self.exactly(primitive, &given, Over::None)?;
                 self.select(frame, condition, yes, no, at)
+            }
+            Takes::Assign => {
+                let [score, most] = self.exactly(primitive, &given, Over::Some)?;
+                let [tokens, experts] = &given.over[..] else {
+                    let found = "one axis, or more than two".to_owned();
+                    self.report(WrongForm { name: primitive.name, form: primitive.form, found, at: given.at });
+                    return None;
+                };
+                let axes = [frame.axis(&tokens.text), frame.axis(&experts.text)];
+                let (score, size) = (self.tensor(&score, &who)?, self.how_many(&most, "the most for an expert")?);
+                let experts = self.module.tensor(score.0).dim(&axes[1]).and_then(|dim| dim.size.fixed());
+                let result = self.emit1(frame, Assign { axes: axes.clone(), most: size }, &[score], at);
+                if let (Value::Tensor(indices), Some(size)) = (&result, experts) {
+                    let [_, axis] = axes;
+                    self.chosen_from.insert(*indices, ChosenFrom { axis, size, at: score.1 });
+                }
+                result
             }
             Takes::Cumsum => {
                 let [x] = self.exactly(primitive, &given, Over::One)?;

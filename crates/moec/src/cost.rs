@@ -129,7 +129,7 @@ fn flops(module: &Module, at: OpId, place: Place, pass: Pass) -> (f64, f64) {
         }
         Op::Map(op) if !constant() => (0.0, result() * op.expr.operations() as f64),
         Op::Map(_) => (0.0, 0.0),
-        Op::Reduce(_) | Op::Cumsum(_) | Op::ScatterAdd(_) | Op::TopK(_) => (0.0, of(node.operands[0])),
+        Op::Reduce(_) | Op::Cumsum(_) | Op::Assign(_) | Op::ScatterAdd(_) | Op::TopK(_) => (0.0, of(node.operands[0])),
         Op::Combine(_) => (0.0, 2.0 * node.operands.first().map_or(0.0, |rows| of(*rows))),
         Op::ParamRef(_)
         | Op::Literal(_)

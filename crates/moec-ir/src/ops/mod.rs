@@ -146,6 +146,7 @@ ops! {
     linear::Linear,
     reduce::Reduce,
     cumsum::Cumsum,
+    assign::Assign,
     top_k::TopK,
     gather::Gather,
     scatter_add::ScatterAdd,

@@ -1,5 +1,6 @@
 //! The meaning of each op, one file each, and the walk over regions that applies them.
 
+mod assign;
 mod attention;
 mod combine;
 mod concat;
@@ -211,6 +212,7 @@ impl<'a> Pass<'a> {
                 let (values, indices) = top_k::eval_top_k(op, choices, self.tensor(operand(0)))?;
                 Ok(vec![values.into(), indices.into()])
             }
+            Op::Assign(op) => one(assign::eval_assign(op, self.size(&op.most), self.tensor(operand(0)))),
             Op::Cumsum(op) => one(cumsum::eval_cumsum(&op.over, self.tensor(operand(0)))),
             Op::ScatterAdd(op) => {
                 let into = (op.into.axis.clone(), self.size(&op.into.size));

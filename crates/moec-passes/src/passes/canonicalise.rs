@@ -157,6 +157,7 @@ fn simplify(module: &Module, at: OpId, readers: &Readers, homes: &HashMap<OpId, 
         | Op::Linear(_)
         | Op::Reduce(_)
         | Op::Cumsum(_)
+        | Op::Assign(_)
         | Op::TopK(_)
         | Op::ScatterAdd(_)
         | Op::Gather(_)

@@ -59,7 +59,21 @@ pub(crate) struct Found {
 }
 
 impl Evaluator {
+    /// Where something that the extra may speak of is wrong, what is to be said was said there. Gives how it was before.
+    fn muted_where_broken(&mut self, frame: &Frame) -> bool {
+        let broken = frame.names.iter().any(|bound| bound.value.is_error());
+        let muted = self.muted;
+        self.muted |= broken;
+        muted
+    }
+
     pub fn aux(&mut self, frame: &mut Frame, name: &Name, coefficient: Option<&Expr>, value: &Expr) {
+        let muted = self.muted_where_broken(frame);
+        self.weighed(frame, name, coefficient, value);
+        self.muted = muted;
+    }
+
+    fn weighed(&mut self, frame: &mut Frame, name: &Name, coefficient: Option<&Expr>, value: &Expr) {
         let before = self.module.region(frame.region).nodes.len();
         let value = self.operand(frame, value);
         let coefficient = coefficient.map(|coefficient| self.operand(frame, coefficient));
@@ -84,12 +98,14 @@ impl Evaluator {
     }
 
     pub fn trace(&mut self, frame: &mut Frame, name: &Name, value: &Expr) {
+        let muted = self.muted_where_broken(frame);
         let before = self.module.region(frame.region).nodes.len();
         let value = self.operand(frame, value);
         if let Some((value, _)) = self.materialise(frame, &value) {
             self.found(frame, ExtraKind::Trace, name, value);
         }
         self.forget_unless(self.also.trace, frame, before);
+        self.muted = muted;
     }
 
     /// Declares the state.
@@ -121,12 +137,14 @@ impl Evaluator {
     /// What a state becomes in the next step.
     pub fn state_steps(&mut self, frame: &mut Frame, name: &Name, next: &Expr) {
         let before = self.module.region(frame.region).nodes.len();
+        let muted = self.muted_where_broken(frame);
         let state = frame.bound(&name.text).map(|bound| bound.value.clone());
         let next = self.operand(frame, next);
         if let (Some(Value::Tensor(state)), Some((next, next_at))) = (state, self.materialise(frame, &next)) {
             self.next_state(frame, name, state, next, next_at);
         }
         self.forget_unless(self.also.state, frame, before);
+        self.muted = muted;
     }
 
     fn next_state(&mut self, frame: &mut Frame, name: &Name, state: ValueId, next: ValueId, next_at: Span) {

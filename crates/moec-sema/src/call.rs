@@ -306,6 +306,10 @@ impl Evaluator {
             self.report(MissingArguments { name: name.clone(), missing, form: definition.form(), at: given.at });
             sound = false;
         }
+        // An axis may be missing because what has it is.
+        if values.iter().flatten().any(|value| value.value.is_error()) {
+            return None;
+        }
         let axes = self.bind_axes(frame, definition, &given.over, given.at)?;
         if !sound {
             return None;

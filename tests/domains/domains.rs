@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use moec_diag::SourceMap;
 use moec_ir::{Module, ParamId};
 use moec_oracle::{MemoryWeights, Tensor};
-use moec_sema::Settings;
+use moec_sema::{Also, Settings};
 use moec_types::{Dim, TensorType};
 use serde::Deserialize;
 
@@ -22,6 +22,9 @@ pub struct Domain {
     /// The same positions once more, in several passes.
     pub passes: Vec<usize>,
     set: Vec<(String, String)>,
+    /// With these as further outputs.
+    #[serde(default)]
+    also: Vec<String>,
     inputs: Vec<Named>,
     params: Vec<Noise>,
     routes: Vec<Chosen>,
@@ -90,10 +93,15 @@ impl Domain {
         let mut sources = SourceMap::default();
         let (tree, problems) = moec_syntax::parse(&mut sources, &self.spec, &text);
         assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
-        let settings = Settings { overrides: self.set.clone(), ..Settings::default() };
+        let also = Also { aux: self.asks_for("aux"), state: self.asks_for("state"), ..Also::default() };
+        let settings = Settings { also, overrides: self.set.clone(), ..Settings::default() };
         let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &settings);
         assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
         checked.expect("no problems").module
+    }
+
+    fn asks_for(&self, what: &str) -> bool {
+        self.also.iter().any(|also| also == what)
     }
 
     /// The elements of an input for the positions from `first` on; all of them where it has no positions.

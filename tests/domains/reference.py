@@ -48,9 +48,9 @@ normalise = lambda x: x / x.sum(-1, keepdims=True)
 class Case:
     """One case of one model: sizes by axis name, and what was asked for while the reference ran."""
 
-    def __init__(self, spec, name, tokens, passes=None, settings=None, **sizes):
+    def __init__(self, spec, name, tokens, passes=None, settings=None, also=(), **sizes):
         self.spec, self.name, self.tokens, self.passes = spec, name, tokens, passes or [tokens]
-        self.settings, self.sizes = settings or {}, sizes
+        self.settings, self.also, self.sizes = settings or {}, also, sizes
         self.inputs, self.params, self.routes, self.outputs = [], {}, [], []
         self.margin = math.inf
 
@@ -112,7 +112,7 @@ class Case:
         return y
 
     def output(self, name, values):
-        assert np.isfinite(values).all() and 0.05 < np.abs(values).max() < 50, f"{self.name}: {name} is out of bounds"
+        assert np.isfinite(values).all() and 1e-3 < np.abs(values).max() < 50, f"{self.name}: {name} is out of bounds"
         self.outputs.append({"name": name, "values": [short(v) for v in values.ravel()]})
 
     def record(self):
@@ -121,6 +121,7 @@ class Case:
         settings = [[k, str(v)] for k, v in self.settings.items()]
         return {
             "name": self.name, "spec": self.spec, "tokens": self.tokens, "passes": self.passes, "set": settings,
+            **({"also": self.also} if self.also else {}),
             "inputs": self.inputs, "params": list(self.params.values()), "routes": self.routes, "outputs": self.outputs,
         }
 
@@ -159,6 +160,27 @@ def swiglu(c, path, layer=0, expert=0, F=None):
     gate, up = (c.param(f"{path}.{n}", "F D", layer=layer, expert=expert, **size) for n in ("gate", "up"))
     down = c.param(f"{path}.down", "D F", layer=layer, expert=expert, **size)
     return lambda x: (silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+
+def mlp(c, path, act, layer=0, expert=0):
+    up, up_bias = c.param(path + ".up", "F D", layer=layer, expert=expert), c.param(path + ".up_bias", "F", layer=layer, expert=expert, scale=0.2)
+    down, down_bias = c.param(path + ".down", "D F", layer=layer, expert=expert), c.param(path + ".down_bias", "D", layer=layer, expert=expert, scale=0.2)
+    return lambda x: act(x @ up.T + up_bias) @ down.T + down_bias
+
+
+def seen(q, k, v):
+    """All look at all: q [N, H, d], k [M, H, d], v [M, H, e]."""
+    return np.einsum("hnm,mhd->nhd", softmax(np.einsum("nhd,mhd->hnm", q, k) * q.shape[-1] ** -0.5), v)
+
+
+def places(i, experts, order=None):
+    """The place of each choice in its expert's buffer: first choices before second ones, tokens in order."""
+    taken, found = np.zeros(experts, int), np.zeros(i.shape, int)
+    for k in range(i.shape[1]):
+        for t in range(len(i)) if order is None else order:
+            found[t, k] = taken[i[t, k]]
+            taken[i[t, k]] += 1
+    return found
 
 
 def write(cases):

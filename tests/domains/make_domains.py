@@ -5,6 +5,8 @@ Every model is computed here in f64 NumPy from its description, without moec. Ne
 at the difference.
 """
 
+import math
+
 import numpy as np
 
 from reference import *
@@ -85,8 +87,13 @@ def latent_attention(c, x, l, at="layers[l].attn"):
     return np.einsum("shd,ohd->so", y, param("o", "D Head Dv", scale=0.2))
 
 
-@case("modern_decoder", "cached", tokens=19, passes=[7, 1, 10, 1], V=256, D=64, Rq=32, Rk=24, Head=4, Dn=16, Dh=8, Dv=16, E=16, F=32)
+MODERN = dict(V=256, D=64, Rq=32, Rk=24, Head=4, Dn=16, Dh=8, Dv=16, E=16, F=32)
+
+
+@case("modern_decoder", "step", tokens=6, also=["state"], **MODERN)
+@case("modern_decoder", "cached", tokens=19, passes=[7, 1, 10, 1], **MODERN)
 def m02(c):
+    moved = []
     h = c.param("table", "V D", scale=1.0)[c.ids("ids", 256)]
     for l in range(3):
         h = h + latent_attention(c, c.rms(h, "layers[l].norm1.w", "D", 1e-6, l), l)
@@ -95,10 +102,155 @@ def m02(c):
             h = h + swiglu(c, "layers[l].ffn", l, F=128)(x)
             continue
         s = sigmoid(x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T)
-        i, w = group_limited(c, s, c.param("layers[l].ffn.gate.bias", "E", layer=l, scale=0.1), 4, 4, 2, 2.5)
+        bias = c.param("layers[l].ffn.gate.bias", "E", layer=l, scale=0.1)
+        i, w = group_limited(c, s, bias, 4, 4, 2, 2.5)
+        load = np.bincount(i.ravel(), minlength=16)
+        moved.append(bias + 0.001 * np.sign(load.mean() - load))
         experts = [swiglu(c, "layers[l].ffn.experts[e]", l, e) for e in range(16)]
         h = h + c.combine(x, i, w, lambda e, x: experts[e](x)) + swiglu(c, "layers[l].ffn.always", l)(x)
     c.output("logits", c.rms(h, "norm.w", "D", 1e-6) @ c.param("head", "V D").T)
+    if c.also:
+        c.output("layers.ffn.gate.bias", np.array(moved))
+
+
+# M03
+
+
+def attention(c, at, axes, layer, x, source=None, look=seen):
+    source = x if source is None else source
+    q, k, v = (
+        np.einsum("nd,hed->nhe", row, c.param(f"{at}.{n}", "Head Dh D", layer=layer)) + c.param(f"{at}.{n}_bias", "Head Dh", layer=layer, scale=0.2)
+        for n, row in (("q", x), ("k", source), ("v", source))
+    )
+    o = c.param(at + ".o", "D Head Dh", layer=layer, scale=0.2)
+    return np.einsum("nhe,dhe->nd", look(q, k, v), o) + c.param(at + ".o_bias", "D", layer=layer, scale=0.2)
+
+
+def sinusoid(count, width):
+    speed = 1e4 ** (-np.arange(width // 2) / (width // 2 - 1))
+    angle = np.arange(count)[:, None] * speed
+    return np.concatenate([np.sin(angle), np.cos(angle)], -1)
+
+
+@case("translation", "cached", tokens=15, passes=[9, 1, 1, 4], V=90, D=64, Head=4, Dh=16, E=8, F=96)
+def m03(c):
+    source = c.given("source", (np.arange(12) * 37 + 11) % 90)
+    ids = c.ids("ids", 90)
+    table = c.param("table", "V D", scale=0.2)
+
+    def feed(stack, l, x, room):
+        path = f"layers[{stack}].ffn"
+        if l % 2 == 0:
+            return mlp(c, path, relu, l)(x)
+        w, i = c.top_k(softmax(x @ c.param(path + ".gate.W", "E D", layer=l).T), 2)
+        w = normalise(w)
+        keep = places(i, 8) < room
+        if room < 100:
+            assert 0 < (~keep).sum() < 16, f"{(~keep).sum()} of 24 find no room"
+        experts = [mlp(c, path + ".experts[e]", relu, l, e) for e in range(8)]
+        return c.combine(x, np.where(keep, i, -1), np.where(keep, w, 0.0), lambda e, x: experts[e](x))
+
+    norm = lambda x, path, l=0: c.layer_norm(x, path, "D", 1e-5, l)
+    h = table[source] * 8 + sinusoid(12, 64)
+    for l in range(2):
+        at = "layers[encoder]."
+        h = h + attention(c, at + "attn", "Word", l, norm(h, at + "norm1", l))
+        h = h + feed("encoder", l, norm(h, at + "norm2", l), room=3)
+    memory = norm(h, "source_norm")
+    h = table[ids] * 8 + sinusoid(c.tokens, 64)
+    look = lambda q, k, v: causal(q, k, v, 16**-0.5)
+    for l in range(2):
+        at = "layers[decoder]."
+        h = h + attention(c, at + "attn", "S", l, norm(h, at + "norm1", l), look=look)
+        h = h + attention(c, at + "cross", "S", l, norm(h, at + "norm2", l), memory)
+        h = h + feed("decoder", l, norm(h, at + "norm3", l), room=1000)
+    c.output("logits", norm(h, "norm") @ table.T)
+
+
+# M04
+
+
+def vision(c, room):
+    image = c.input("image", "C Y X")
+    patches = image.reshape(3, 8, 4, 8, 4).transpose(1, 3, 0, 2, 4).reshape(64, 48)
+    h = patches @ c.param("embed.w", "D Pixel").T + c.param("embed.bias", "D", scale=0.2)
+    h = np.concatenate([c.param("embed.token", "D", scale=1.0)[None], h]) + c.param("embed.position", "Patch D", scale=0.5)
+    for l in range(6):
+        x = c.layer_norm(h, "layers[l].norm1", "D", 1e-6, l)
+        q, k, v = (np.einsum("nd,hed->nhe", x, c.param(f"layers[l].attn.{n}", "Head Dh D", layer=l)) for n in "qkv")
+        h = h + np.einsum("nhe,dhe->nd", seen(q, k, v), c.param("layers[l].attn.o", "D Head Dh", layer=l, scale=0.2))
+        x = c.layer_norm(h, "layers[l].norm2", "D", 1e-6, l)
+        if l not in (3, 5):
+            h = h + mlp(c, "layers[l].ffn", gelu, l)(x)
+            continue
+        p = softmax(x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T)
+        w, i = c.top_k(p, 2)
+        # The surest come first.
+        kept = lambda sure: places(i, 4, np.argsort(-sure, kind="stable")) < math.ceil(room * 2 * 65 / 4)
+        keep = kept(p.max(1))
+        # Who finds room must not depend on rounding.
+        shaken = [p.max(1) * (1 + 2e-5 * noise(f"shaken {trial}", [65])) for trial in range(20)]
+        assert all((kept(sure) == keep).all() for sure in shaken), f"{c.name}: near a tie"
+        assert keep.all() if room >= 4 else 20 < (~keep).sum() < 80
+        experts = [mlp(c, "layers[l].ffn.experts[e]", gelu, l, e) for e in range(4)]
+        h = h + c.combine(x, np.where(keep, i, -1), np.where(keep, w, 0.0), lambda e, x: experts[e](x))
+    c.output("scores", c.layer_norm(h, "norm", "D", 1e-6)[0] @ c.param("head", "Classes D").T)
+
+
+IMAGE = dict(C=3, Y=32, X=32, Pixel=48, Patch=65, D=64, Head=4, Dh=16, E=4, F=256, Classes=10)
+
+
+@case("vision", "half-the-room", tokens=1, **IMAGE)
+def m04(c):
+    vision(c, 0.5)
+
+
+@case("vision", "all-find-room", tokens=1, settings={"room": 4.0}, **IMAGE)
+def m04_roomy(c):
+    vision(c, 4.0)
+
+
+# M05
+
+
+def window_attention(c, x, at, shift):
+    """Swin's, on a grid of 8 by 8 in windows of 4."""
+    rolled = np.roll(x, (-shift, -shift), (0, 1))
+    stripe = np.select([np.arange(8) < 4, np.arange(8) < 8 - shift], [0, 1], 2)
+    region = 3 * stripe[:, None] + stripe
+    cut = lambda a: a.reshape(2, 4, 2, 4, *a.shape[2:]).swapaxes(1, 2).reshape(4, 16, *a.shape[2:])
+    qkv = np.einsum("wpd,thed->twphe", cut(rolled), c.param(at + ".qkv", "Three Head Dh D"))
+    q, k, v = qkv + c.param(at + ".qkv_bias", "Three Head Dh", scale=0.2)[:, None, None]
+    y, x_ = np.divmod(np.arange(16), 4)
+    apart = (y[:, None] - y + 3) * 7 + (x_[:, None] - x_ + 3)
+    scores = np.einsum("wphe,wohe->whpo", q, k) / 4 + c.param(at + ".offset", "Offset Head", scale=0.5)[apart].transpose(2, 0, 1)
+    if shift:
+        near = cut(region)[:, :, None] == cut(region)[:, None]
+        scores = scores + np.where(near, 0.0, -100.0)[:, None]
+    y = np.einsum("whpo,wohe->wphe", softmax(scores), v)
+    y = np.einsum("wphe,dhe->wpd", y, c.param(at + ".out_proj", "D Head Dh")) + c.param(at + ".out_bias", "D", scale=0.2)
+    whole = y.reshape(2, 2, 4, 4, -1).swapaxes(1, 2).reshape(8, 8, -1)
+    return np.roll(whole, (shift, shift), (0, 1))
+
+
+@case("grid", "windows", tokens=1, Y=8, X=8, D=32, Head=2, Dh=16, Three=3, Offset=49, E=4, F=64, R=16, One=1)
+def m05(c):
+    h = c.input("x", "Y X D")
+    norm = lambda x, path: c.layer_norm(x, path, "D", 1e-5)
+    h = h + window_attention(c, norm(h, "first.norm"), "first.attn", 0)
+    h = h + mlp(c, "dense", gelu)(norm(h, "norm1"))
+    h = h + window_attention(c, norm(h, "second.norm"), "second.attn", 2)
+    x = norm(h, "norm2").reshape(64, 32)
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
+    at = "sparse.gate."
+    scale = np.exp(np.minimum(c.param(at + "log_scale", "One", scale=0.5, offset=1.5), np.log(100)))
+    p = softmax(unit(x @ c.param(at + "project", "R D").T) @ unit(c.param(at + "centre", "E R")).T * scale)
+    w, i = c.top_k(p, 1)
+    keep = places(i, 4) < math.ceil(1.25 * 64 / 4)
+    assert 0 < (~keep).sum() < 30
+    experts = [mlp(c, "sparse.experts[e]", gelu, 0, e) for e in range(4)]
+    y = c.combine(x, np.where(keep, i, -1), np.where(keep, w, 0.0), lambda e, x: experts[e](x))
+    c.output("y", h + y.reshape(8, 8, 32))
 
 
 # M06
@@ -156,6 +308,46 @@ def m06_layered_extraction(c):
     reads = [first, first, common, common, second, second]
     y = [expert(row) for expert, row in zip(experts, reads)]
     answers(c, [mixed(p1, y[0:4]), mixed(p2, y[2:6])])
+
+
+# M07
+
+
+@case("contrast", "pair", tokens=1, also=["aux"], P=24, V=60, D=64, Patch=16, Token=28, Head=4, Dh=16, E=8, F=96, C=32)
+def m07(c):
+    words = c.given("text", (np.arange(12) * 17 + 5) % 60)
+    h = np.concatenate([c.input("image", "Patch P") @ c.param("project", "D P").T, c.param("table", "V D", scale=1.0)[words]])
+    h = h + c.param("position", "Token D", scale=0.5)
+    kind = np.arange(28) < 16
+    losses, entropy = [], lambda p: -(p * np.log(p)).sum(-1)
+    uneven = lambda x: (x.std() / x.mean()) ** 2
+    for l in range(4):
+        x = c.layer_norm(h, "layers[l].norm1", "D", 1e-6, l)
+        q, k, v = (np.einsum("nd,hed->nhe", x, c.param(f"layers[l].attn.{n}", "Head Dh D", layer=l)) for n in "qkv")
+        y = np.concatenate([seen(q[of], k[of], v[of]) for of in (kind, ~kind)])
+        h = h + np.einsum("nhe,dhe->nd", y, c.param("layers[l].attn.o", "D Head Dh", layer=l, scale=0.2))
+        x = c.layer_norm(h, "layers[l].norm2", "D", 1e-6, l)
+        if l % 2 == 0:
+            h = h + mlp(c, "layers[l].ffn", gelu, l)(x)
+            continue
+        logits = x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T
+        p = softmax(logits)
+        w, i = c.top_k(p, 1)
+        above = 0.5 * (1 + erf((logits - logits.max(-1, keepdims=True)) * 8 / math.sqrt(2)))
+        z = np.square(np.log(np.exp(logits).sum(-1))).mean()
+        local = [entropy(p[of]).mean() for of in (kind, ~kind)]
+        whole = [-entropy(p[of].mean(0)) for of in (kind, ~kind)]
+        losses.append([uneven(p.sum(0)), uneven(above.sum(0)), z, *local, *whole])
+        experts = [mlp(c, "layers[l].ffn.experts[e]", gelu, l, e) for e in range(8)]
+        h = h + c.combine(x, i, w, lambda e, x: experts[e](x))
+    y = c.layer_norm(h, "norm", "D", 1e-6)
+    for name, of in (("image", kind), ("text", ~kind)):
+        vector = y[of].mean(0) @ c.param(f"of_{name}", "C D").T
+        c.output(f"{name}_vector", vector / np.linalg.norm(vector))
+    losses = np.array(losses).T
+    for name, loss in zip("importance load z local_image local_text global_image global_text".split(), losses):
+        c.output(f"layers.ffn.gate.{name}", loss)
+    c.output("aux", np.array([0.005, 0.005, 0.001, 0.04, 0.04, 0.04, 0.04]) @ losses.sum(1)[:, None])
 
 
 # M08

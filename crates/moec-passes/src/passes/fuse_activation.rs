@@ -95,12 +95,8 @@ fn product(module: &Module, value: ValueId) -> Option<Product> {
             let symbolic = |value: ValueId| module.tensor(value).dims.iter().any(|dim| dim.size.fixed().is_none());
             let crosses =
                 over.iter().any(|axis| module.tensor(x).dim(axis).is_some_and(|dim| dim.size.fixed().is_none()));
-            (is_param(&param) && symbolic(x) && !crosses && row_wise::sums_rows(module, x, param, over)).then(|| Product {
-                x,
-                params: vec![param],
-                over: over.clone(),
-                epilogue: Expr::Arg(0),
-                extras: Vec::new(),
+            (is_param(&param) && symbolic(x) && !crosses && row_wise::sums_rows(module, x, param, over)).then(|| {
+                Product { x, params: vec![param], over: over.clone(), epilogue: Expr::Arg(0), extras: Vec::new() }
             })
         }
         Op::Linear(linear) => Some(Product {

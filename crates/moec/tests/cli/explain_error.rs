@@ -35,7 +35,8 @@ fn a_run_says_once_that_codes_are_explained() {
     for name in ["a.moe", "b.moe"] {
         fs::write(here.path().join(name), "model m(x: f32[S, S]) { out y = z }").expect("written");
     }
-    let ended = moec_in(here.path(), "check a.moe b.moe").refused(1, &["(`moec explain-error moec::sema::axis_twice` says more)"]);
+    let ended = moec_in(here.path(), "check a.moe b.moe")
+        .refused(1, &["(`moec explain-error moec::sema::axis_twice` says more)"]);
     assert_eq!(ended.stderr.matches("explain-error").count(), 1, "{}", ended.stderr);
     assert!(!moec_in(here.path(), "check --json a.moe").stderr.contains("explain-error"));
 }

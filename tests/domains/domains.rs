@@ -140,6 +140,23 @@ impl Domain {
         weights
     }
 
+    /// What a later pass gives, behind what earlier ones gave: rows of later positions. What has no positions comes again.
+    pub fn extend(&self, found: &mut Found, later: Found) {
+        if found.outputs.is_empty() {
+            *found = later;
+            return;
+        }
+        for ((found, later), wanted) in found.routes.iter_mut().zip(later.routes).zip(&self.routes) {
+            if later.0.len() == wanted.i.len() {
+                *found = later;
+            } else {
+                found.0.extend(later.0);
+                found.1.extend(later.1);
+            }
+        }
+        found.outputs.iter_mut().zip(later.outputs).for_each(|(found, later)| found.extend(later));
+    }
+
     /// Compares the routes: choices exactly, weights nearly; then the outputs.
     pub fn gave(&self, who: &str, found: &Found) {
         let name = &self.name;
@@ -153,21 +170,6 @@ impl Domain {
         for (found, wanted) in found.outputs.iter().zip(&self.outputs) {
             near(found, &wanted.values, || format!("{name}, {who}, `{}`", wanted.name));
         }
-    }
-}
-
-impl Found {
-    /// What a later pass gives, behind what earlier ones gave: rows of later positions.
-    pub fn extend(&mut self, later: Found) {
-        if self.outputs.is_empty() {
-            *self = later;
-            return;
-        }
-        for (found, later) in self.routes.iter_mut().zip(later.routes) {
-            found.0.extend(later.0);
-            found.1.extend(later.1);
-        }
-        self.outputs.iter_mut().zip(later.outputs).for_each(|(found, later)| found.extend(later));
     }
 }
 

@@ -36,10 +36,13 @@ fn by_oracle(case: &Domain, module: &Module, weights: &MemoryWeights, passes: &[
         let mut trace = Trace::default();
         let outputs = session.run(&tensors(case, module, first, *tokens), Some(&mut trace)).expect("the oracle runs");
         let numbers = |tensor: Tensor| tensor.f32().iter().map(|y| f64::from(*y)).collect();
-        all.extend(Found {
-            routes: trace.routes.into_iter().map(|route| (route.indices, route.weights)).collect(),
-            outputs: outputs.into_iter().map(|(_, tensor)| numbers(tensor)).collect(),
-        });
+        case.extend(
+            &mut all,
+            Found {
+                routes: trace.routes.into_iter().map(|route| (route.indices, route.weights)).collect(),
+                outputs: outputs.into_iter().map(|(_, tensor)| numbers(tensor)).collect(),
+            },
+        );
         first += tokens;
     }
     case.gave(&format!("oracle, passes of {passes:?}"), &all);
@@ -55,7 +58,7 @@ fn by_plan(case: &Domain, module: &Module, weights: &MemoryWeights, passes: &[us
     for tokens in passes {
         let input = |input: &Input| case.input(&input.name, module.tensor(input.value), first, *tokens);
         let found = machine.run(module.inputs.iter().map(input).collect(), *tokens as u64, 0);
-        all.extend(Found { routes: found.routes, outputs: found.outputs });
+        case.extend(&mut all, Found { routes: found.routes, outputs: found.outputs });
         first += tokens;
     }
     case.gave(&format!("plan, passes of {passes:?}"), &all);

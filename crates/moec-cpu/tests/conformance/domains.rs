@@ -29,7 +29,7 @@ fn compiled_models_give_the_reference() {
                 let inputs = module.inputs.iter().map(input).collect();
                 let outputs = session.run(&library, &inputs, *tokens as u64, 0);
                 let routes = session.traced.drain(..).map(|traced| (traced.indices, traced.weights)).collect();
-                all.extend(Found { routes, outputs });
+                case.extend(&mut all, Found { routes, outputs });
                 first += tokens;
             }
             case.gave(&format!("{level:?}, {threads} threads, passes of {passes:?}"), &all);

@@ -1053,16 +1053,152 @@ def mixture_of_heads(c):
     return y.reshape(c.T, -1) @ c.param(at + "output", "Head Dh D", heads * width, c.D, 13.0)
 
 
+def per_slot(c, x, experts, into, back):
+    """y = back · experts(into · x); `into` and `back` [tokens, experts, slots]."""
+    rows = np.einsum("tep,td->epd", into, x)
+    return np.einsum("tep,epd->td", back, np.stack([f(row) for f, row in zip(experts, rows)]))
+
+
+@technique("expert_choice", "i=11 14 0 1; sum_i=1233; w=0.708889 0.204386 0.200796 0.179592; sum_w=10.974627; norm=10.60809; sum=-0.32313")  # G10
+def expert_choice(c):
+    ratio = c.sizes(c=(2, 1))
+    p, experts, y = softmax(c.x @ c.W()), c.mlps(), np.zeros_like(c.x)
+    c.w, c.i = c.top_k(p.T, -(-c.T * ratio // c.E))
+    for e, slot in np.ndindex(c.i.shape):
+        t = c.i[e, slot]
+        y[t] += c.w[e, slot] * experts[e](c.x[t])
+    return y
+
+
+@technique("mixture_of_depths", "i=0 10 13 14; sum_i=37; norm=14.54724; sum=2.06507")  # G27
+def mixture_of_depths(c):
+    per = c.sizes(per=(4, 5))
+    c.set.pop("E", None)
+    score = c.x @ c.param("depth.gate.w", "D", c.D, 1, 22.0)[:, 0]
+    (expert,), y = c.mlps("depth.experts[e]", 1), c.x.copy()
+    w, t = c.top_k(score, -(-c.T // per))
+    c.i = np.sort(t)[None]
+    y[t] += w[:, None] * expert(c.x[t])
+    return y
+
+
+def soft_weights(c, x, where, slots):
+    phi = c.param(where + ".phi", "D E P", c.D, c.E * slots, 11.0)
+    logits = unit(x) @ unit(phi, 0)
+    shape = (c.T, c.E, slots)
+    c.w = softmax(logits)
+    return softmax(logits, 0).reshape(shape), c.w.reshape(shape)
+
+
+@technique("soft", "w=0.049465 0.037384 0.13583 0.037281; sum_w=16; norm=1.38812; sum=-0.54439")  # G16
+def soft(c):
+    slots = c.sizes(P=(2, 3))
+    return per_slot(c, c.x, c.mlps(), *soft_weights(c, c.x, "ffn.gate", slots))
+
+
+@technique("hopfield")
+def hopfield(c):
+    slots, memory = c.sizes(P=(2, 1), M=(5, 7))
+    keys, values = (c.param("remember." + name, "D M", c.D, memory, seed) for name, seed in (("key", 41.0), ("value", 42.0)))
+    x = softmax(2 * c.x @ keys) @ values.T
+    return per_slot(c, x, c.mlps(), *soft_weights(c, x, "ffn.gate", slots))
+
+
+def merged(c, where, weights, x, **sizes):
+    """One expert relu(x A1) A2 of all experts' matrices; weights [E], or [T, E] for one of each token's."""
+    a, b = ups_and_downs(c, where)
+    up, down = (np.einsum("...e,eij->...ij", weights, m) for m in (a, b))
+    return (relu(x[..., None, :] @ up) @ down)[..., 0, :]
+
+
+def ups_and_downs(c, where):
+    each = dict(each=1.0, count=c.E)
+    return (np.array(c.param(where + ".up", "D F", c.D, c.H, 10.0, **each)),
+            np.array(c.param(where + ".down", "F D", c.H, c.D, 20.0, **each)))
+
+
+@technique("merged_by_mean", "w=0.115107 0.152493 0.108932 0.123602; sum_w=1; norm=0.94149; sum=-0.34819")  # G17
+def merged_by_mean(c):
+    normalised = c.sizes(normalised=(False, True))
+    mean, W = c.x.mean(0), c.W()
+    p = softmax(unit(mean) @ unit(W, 0) if normalised else mean @ W)
+    c.w = p[None]
+    return merged(c, "ffn.experts[e]", p, c.x)
+
+
+@technique("segments", "norm=1.99174; sum=0.63181")  # G18
+def segments(c):
+    c.sizes()
+    segment = 1 if c.kind == "one" else 5 if c.kind == "odd" else 4
+    if c.kind == "odd":
+        c.T, c.inputs = 20, []
+        c.x = c.input("x", (c.T, c.D, 1.0))
+    if c.kind != "golden":
+        c.set.update(N=c.T, Tok=segment)
+    means = c.x.reshape(-1, segment, c.D).mean(1)
+    p = softmax(np.concatenate([means[:1], means[:-1]]) @ c.W())
+    return merged(c, "ffn.experts[e]", np.repeat(p, segment, 0), c.x)
+
+
+@technique("merged_top_k")
+def merged_top_k(c):
+    k = c.sizes(K=(2, 3))
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    return merged(c, "ffn.experts[e]", chosen(normalise(w), i, c.E), c.x)
+
+
+@technique("mixture_of_tokens")
+def mixture_of_tokens(c):
+    group = c.sizes(Group=(4, 3))
+    c.inputs = []
+    x = c.input("x", (c.T, group * c.D, 1.0)).reshape(c.T, group, c.D)
+    p = softmax(x @ c.W(), 1)
+    experts = c.mlps()
+    rows = np.einsum("tge,tgd->etd", p, x)
+    y = np.einsum("tge,etd->tgd", p, np.stack([f(row) for f, row in zip(experts, rows)]))
+    return y.reshape(c.T, -1)
+
+
+@technique("merged_equally")
+def merged_equally(c):
+    r, e = c.sizes(R=(3, 4)), dict(each=1.0, count=c.E)
+    c.set.pop("H", None)
+    a = np.mean(c.param("adapters.experts[e].A", "D R", c.D, r, 10.0, **e), 0)
+    b = np.mean(c.param("adapters.experts[e].B", "R D", r, c.D, 40.0, **e), 0)
+    return c.x + gelu(c.x @ a) @ b
+
+
+@technique("merged_vectors")
+def merged_vectors(c):
+    c.sizes()
+    c.set.pop("H", None)
+    p = softmax(c.x @ c.W("choose.W"))
+    vectors = np.array(c.param("vectors.experts[e].v", "D", 1, c.D, 43.0, each=1.0, count=c.E))[:, 0]
+    return c.x @ c.param("base", "D Out", c.D, c.D, 32.0) * (p @ vectors)
+
+
+@technique("soft_adapters")
+def soft_adapters(c):
+    r, slots, e = *c.sizes(R=(3, 4), P=(1, 2)), dict(each=1.0, count=c.E)
+    c.set.pop("H", None)
+    downs = c.param("adapters.experts[e].A", "D R", c.D, r, 10.0, **e)
+    ups = c.param("adapters.experts[e].B", "R D", r, c.D, 40.0, **e)
+    experts = [lambda x, a=a, b=b: x @ a @ b for a, b in zip(downs, ups)]
+    base = c.x @ c.param("base", "D Out", c.D, c.D, 32.0)
+    return base + per_slot(c, c.x, experts, *soft_weights(c, c.x, "adapters.gate", slots))
+
+
 def check(spec, c, y, golden):
     """The case against the line of the golden table."""
+    i, w = getattr(c, "i", np.zeros((1, 1), int)), getattr(c, "w", np.zeros((1, 1)))
     found = {
-        "i": c.i[0].tolist(),
-        "sum_i": int((c.i * (1 + np.arange(len(c.i)))[:, None]).sum()),
-        "w": c.w[0][:4].tolist(),
-        "sum_w": c.w.sum(),
+        "i": i[0].tolist(),
+        "sum_i": int((i * (1 + np.arange(len(i)))[:, None]).sum()),
+        "w": w[0][:4].tolist(),
+        "sum_w": w.sum(),
         "norm": np.linalg.norm(y),
         "sum": y.sum(),
-        "active": int((c.i >= 0).sum()),
+        "active": int((i >= 0).sum()),
         **{name.rsplit(".", 1)[-1]: value.ravel() for name, value in c.extras.items()},
         "first": np.linalg.norm(getattr(c, "first", 0)),
         "first_sum": np.sum(getattr(c, "first", 0)),
@@ -1095,7 +1231,7 @@ def main():
                     "name": f"{spec}{', training' * train}, {c.kind}",
                     "spec": spec,
                     "tokens": c.T,
-                    "set": [[name, str(value)] for name, value in c.set.items()] if c.kind == "odd" else [],
+                    "set": [[name, str(value).lower() if value is True else str(value)] for name, value in c.set.items()],
                     "inputs": c.inputs,
                     "params": c.params,
                     "routes": c.routes,

@@ -86,7 +86,8 @@ impl Machine<'_> {
 
     fn plain(&mut self, id: ParamId, at: u64, expert: u32) -> f64 {
         assert!(matches!(self.plan.param(id).layout, Layout::Plain { .. }));
-        self.param(id, expert)[at as usize]
+        let stride = self.plan.param(id).instance_stride();
+        self.param(id, expert + (at / stride) as u32)[(at % stride) as usize]
     }
 }
 

@@ -82,6 +82,7 @@ impl Lowering<'_> {
             | Place::Buffer(_)
             | Place::Gathered { .. }
             | Place::Param(_)
+            | Place::Stack(_)
             | Place::Literal(_)
             | Place::Iota(_)
             | Place::Count(_) => None,
@@ -251,7 +252,7 @@ impl Lowering<'_> {
             args.push(match place {
                 Some(Place::Iota(dim)) if matches!(dim.size, Size::Input(_)) => Expr::Arg(QUERY_POSITION),
                 Some(Place::Iota(dim)) if matches!(dim.size, Size::Past(_)) => Expr::Arg(KEY_POSITION),
-                Some(Place::Param(_) | Place::Literal(_)) => {
+                Some(Place::Param(_) | Place::Stack(_) | Place::Literal(_)) => {
                     let access = self.access(*operand, node.at)?;
                     let heads = [groups, queries].map(|dims| {
                         let view = access.over(dims);

@@ -30,6 +30,8 @@ pub enum Place {
         route: ValueId,
     },
     Param(ModelParam),
+    /// All experts' instances of a parameter.
+    Stack(ModelParam),
     Literal(LiteralId),
     Iota(Dim),
     Count(Extent),
@@ -146,7 +148,7 @@ impl<'m> Lowering<'m> {
         let module = self.module;
         let node = module.node(at);
         match &node.op {
-            Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => self.leaf(node)?,
+            Op::ParamRef(_) | Op::Stack(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => self.leaf(node)?,
             Op::Past(op) => self.past(op, node)?,
             Op::Assign(_) => {
                 let way_round = "run the model with the oracle, or choose without `assign`, as for inference: `phase`";

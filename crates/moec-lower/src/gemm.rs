@@ -76,7 +76,14 @@ impl Lowering<'_> {
             Some(Place::Buffer(_)) => (self.laid_out(*x, rows, &order, node.at)?, false),
             Some(Place::Gathered { .. }) if shared || !in_order => (self.laid_out(*x, rows, &order, node.at)?, false),
             Some(Place::Gathered { tokens, .. }) => (*tokens, true),
-            Some(Place::Param(_) | Place::Literal(_) | Place::Iota(_) | Place::Count(_) | Place::Past { .. })
+            Some(
+                Place::Param(_)
+                | Place::Stack(_)
+                | Place::Literal(_)
+                | Place::Iota(_)
+                | Place::Count(_)
+                | Place::Past { .. },
+            )
             | None => {
                 let reason = "its first operand is not computed for each position";
                 return Err(self.unsupported(node, reason, "contract a value of the model with a parameter"));

@@ -19,6 +19,11 @@ impl Packing {
         self.add(module, &[param], Layout::Plain { elements }, &axes, &[])
     }
 
+    /// Elements from an expert's instance to the next one's.
+    pub fn instance_stride(&self, param: ParamId) -> u64 {
+        self.params[param.0 as usize].instance_stride()
+    }
+
     /// Parameters of equal shape that GEMMs read together.
     pub fn panels(&mut self, module: &Module, branches: &[ModelParam], rows: &[Axis], columns: &[Axis]) -> ParamId {
         let ty = &module.param(branches[0]).ty;

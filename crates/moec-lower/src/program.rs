@@ -99,7 +99,12 @@ impl Lowering<'_> {
             Some(Place::Buffer(buffer)) => Place::Buffer(*buffer),
             Some(Place::Iota(dim)) => Place::Iota(Dim::new(op.to.clone(), dim.size.clone())),
             Some(
-                Place::Gathered { .. } | Place::Param(_) | Place::Literal(_) | Place::Count(_) | Place::Past { .. },
+                Place::Gathered { .. }
+                | Place::Param(_)
+                | Place::Stack(_)
+                | Place::Literal(_)
+                | Place::Count(_)
+                | Place::Past { .. },
             )
             | None => return self.single(at),
         };
@@ -194,6 +199,7 @@ pub struct RowAxis {
 fn label(module: &Module, nodes: &[OpId], yields: &[Yield]) -> String {
     let param = |at: &OpId| match &module.node(*at).op {
         Op::ParamRef(op) => Some(module.param(op.param).path.as_str()),
+        Op::Stack(op) => Some(module.param(op.param).path.as_str()),
         _ => None,
     };
     let mut words: Vec<&str> = nodes.iter().filter_map(param).collect();
@@ -260,6 +266,12 @@ impl<'a, 'm> Programmer<'a, 'm> {
                 let packed = self.lowering.packing.plain(self.lowering.module, param);
                 whole(Source::Param(packed), &dims)
             }
+            Some(Place::Stack(param)) => {
+                let packed = self.lowering.packing.plain(self.lowering.module, param);
+                let mut strides = contiguous(&dims);
+                strides[0] = self.lowering.packing.instance_stride(packed);
+                View { strides, ..whole(Source::Param(packed), &dims) }
+            }
             Some(Place::Literal(literal)) => whole(Source::Literal(literal), &dims),
             Some(Place::Iota(dim)) => {
                 let row = u64::from(dims.is_empty());
@@ -283,7 +295,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
 
     fn node(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
         match &node.op {
-            Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => {
+            Op::ParamRef(_) | Op::Stack(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => {
                 self.lowering.leaf(node)?;
                 let access = self.outer(node.results[0], node.at)?;
                 self.values.insert(node.results[0], access);
@@ -733,6 +745,7 @@ impl Lowering<'_> {
     pub fn leaf(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
         let place = match &node.op {
             Op::ParamRef(op) => Place::Param(op.param),
+            Op::Stack(op) => Place::Stack(op.param),
             Op::Literal(op) => Place::Literal(self.literal(op)),
             Op::Iota(op) => Place::Iota(op.dim.clone()),
             Op::Count(ops::Count { size: Size::Past(axis) }) => {

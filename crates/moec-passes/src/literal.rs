@@ -57,6 +57,7 @@ pub fn fold(module: &Module, op: &Op, operands: &[ValueId], result: ValueId) -> 
                 .map(|offsets| constant.data.get((offsets[0] + start) as usize).copied())?
         }
         Op::ParamRef(_)
+        | Op::Stack(_)
         | Op::Literal(_)
         | Op::Iota(_)
         | Op::Count(_)

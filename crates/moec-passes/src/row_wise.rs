@@ -61,7 +61,7 @@ pub fn chooses(op: &Op) -> bool {
 
 /// Nodes without operands: cheap to repeat wherever they are read.
 pub fn is_leaf(op: &Op) -> bool {
-    matches!(op, Op::ParamRef(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_))
+    matches!(op, Op::ParamRef(_) | Op::Stack(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_))
 }
 
 /// The regions that are not within a `rows` or a `scan`, outer before inner.

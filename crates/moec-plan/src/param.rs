@@ -54,6 +54,11 @@ impl PackedParam {
         self.instance_bytes * u64::from(self.layers) * u64::from(self.experts)
     }
 
+    /// Elements from one instance to the next.
+    pub fn instance_stride(&self) -> u64 {
+        self.instance_bytes / self.storage.bytes()
+    }
+
     /// Elements of one instance, padding included.
     pub fn instance_elements(&self) -> u64 {
         match self.layout {

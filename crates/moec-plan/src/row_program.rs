@@ -137,7 +137,8 @@ pub enum Source {
     Row(BufferId),
     /// The whole buffer: element 0 is row 0's first (of a cache, the first position's of the sequence).
     Whole(BufferId),
-    /// The instance of a `Plain` parameter that belongs to this layer.
+    /// The instance of a `Plain` parameter that belongs to this layer; those of later experts follow, each
+    /// `instance_stride` elements after the one before.
     Param(ParamId),
     Literal(LiteralId),
     /// The computed place itself, as an i32.

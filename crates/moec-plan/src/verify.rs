@@ -268,10 +268,16 @@ impl Looks<'_> {
                     Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => None,
                 }
             }
-            Source::Param(id) => match param(self.plan, id)?.layout {
-                Layout::Plain { elements } => Some(elements),
-                Layout::Panels { .. } => return Err(format!("parameter {} is in panels", id.0)),
-            },
+            Source::Param(id) => {
+                let found = param(self.plan, id)?;
+                match found.layout {
+                    Layout::Plain { elements } => {
+                        let others = u64::from(found.experts.max(1)) - 1;
+                        Some(others * found.instance_stride() + elements)
+                    }
+                    Layout::Panels { .. } => return Err(format!("parameter {} is in panels", id.0)),
+                }
+            }
             Source::Literal(id) => {
                 let literal = self.plan.literals.get(id.0 as usize).ok_or_else(|| format!("no literal {}", id.0))?;
                 Some(literal.data.len() as u64)

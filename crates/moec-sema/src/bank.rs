@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::{
     evaluator::Evaluator,
     scope::{Bank, Frame},
-    value::{BankTemplate, Operand, Part, PartOf, Value},
+    value::{BankTemplate, MemberTemplate, Operand, Part, PartOf, Value},
 };
 
 /// The axis of the rows that experts see.
@@ -62,6 +62,15 @@ impl Evaluator {
         Some(self.emit1(frame, Each, &[(rows, bank.at), route], at))
     }
 
+    /// Where a member's parameters live. Members have their own under one path: `experts[e]`, told apart by `e`.
+    pub fn member_part(&self, part: &Rc<Part>, member: &MemberTemplate, number: usize) -> Rc<Part> {
+        part.child(&format!("experts {number}"), |_| {
+            let path = part.path_of("experts[e]");
+            let range = ExpertRange { first: member.first, count: member.count };
+            Part::new(path, part.layer, Some(range), PartOf::Block(member.expert.clone()))
+        })
+    }
+
     /// The experts' rows, by slot.
     fn run_bank(
         &mut self,
@@ -86,12 +95,7 @@ impl Evaluator {
         let mut bank = Vec::new();
         let mut order: Option<Vec<Dim>> = None;
         for (number, member) in template.members.iter().enumerate() {
-            let range = ExpertRange { first: member.first, count: member.count };
-            // Members have their own parameters under one path: `experts[e]`, told apart by `e`.
-            let instance = part.child(&format!("experts {number}"), |_| {
-                let path = part.path_of("experts[e]");
-                Part::new(path, part.layer, Some(range), PartOf::Block(member.expert.clone()))
-            });
+            let instance = self.member_part(part, member, number);
             let region = self.module.add_region();
             let arg = self.module.add_arg(region, ty.clone());
             self.module.set_name(arg, "x");
@@ -173,13 +177,13 @@ pub(crate) struct BankInBank {
 #[derive(Debug, Error, Diagnostic)]
 #[error("the experts of a bank give {first_gives} and {second_gives}")]
 #[diagnostic(code(moec::sema::members_differ), help("all experts of a bank must give the same axes"))]
-struct MembersDiffer {
-    first_gives: String,
-    second_gives: String,
+pub(crate) struct MembersDiffer {
+    pub first_gives: String,
+    pub second_gives: String,
     #[label("gives {first_gives}")]
-    first_at: Span,
+    pub first_at: Span,
     #[label("gives {second_gives}")]
-    second_at: Span,
+    pub second_at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -188,10 +192,10 @@ struct MembersDiffer {
     code(moec::sema::expert_looks_across),
     help("which tokens meet in an expert is up to the route: an expert works on each by itself")
 )]
-struct ExpertLooksAcross {
-    axis: Axis,
+pub(crate) struct ExpertLooksAcross {
+    pub axis: Axis,
     #[label("works along `{axis}`, the tokens that came here")]
-    node_at: Span,
+    pub node_at: Span,
     #[label("in this expert")]
-    expert_at: Span,
+    pub expert_at: Span,
 }

@@ -375,7 +375,7 @@ fn difference(declared: &TensorType, found: &TensorType) -> String {
 }
 
 fn matches_route(value: &Value) -> bool {
-    matches!(value, Value::Route(_))
+    matches!(value, Value::Route(_) | Value::Shape(_))
 }
 
 fn matches_tensor(value: &Value) -> bool {

@@ -53,6 +53,8 @@ enum Takes {
     Past,
     Concat,
     Tokens,
+    Slots,
+    Mix,
     Each,
     Combine,
     Weights,
@@ -105,7 +107,7 @@ const PRIMITIVES: &[Primitive] = &[
     Primitive { name: "gather", form: "gather(x, i over E)", takes: Takes::Gather },
     Primitive { name: "scatter_add", form: "scatter_add(x, i, (E, C) as N)", takes: Takes::ScatterAdd },
     Primitive { name: "split", form: "split(x, E as (Group = 4, Member))", takes: Takes::Split },
-    Primitive { name: "merge", form: "merge(x, (Group, Member) as E)", takes: Takes::Merge },
+    Primitive { name: "merge", form: "merge(x, (Group, Member) as E)` or `merge(weights)", takes: Takes::Merge },
     Primitive { name: "rename", form: "rename(x, K as K2)", takes: Takes::Rename },
     Primitive { name: "past", form: "past(x, S as T)", takes: Takes::Past },
     Primitive { name: "concat", form: "concat(a, b over A)", takes: Takes::Concat },
@@ -114,6 +116,12 @@ const PRIMITIVES: &[Primitive] = &[
         form: "tokens(indices, weights)` or `tokens(indices, weights, keep)",
         takes: Takes::Tokens,
     },
+    Primitive {
+        name: "slots",
+        form: "slots(positions, weights)` or `slots(positions, weights over N)",
+        takes: Takes::Slots,
+    },
+    Primitive { name: "mix", form: "mix(into, back)` or `mix(into, back over N)", takes: Takes::Mix },
     Primitive { name: "each", form: "each(route, bank, x)", takes: Takes::Each },
     Primitive { name: "combine", form: "combine(route, y)", takes: Takes::Combine },
     Primitive { name: "weights", form: "weights(route)", takes: Takes::Weights },
@@ -231,6 +239,10 @@ impl Evaluator {
                 let into = self.split_sizes(frame, x.0, &axis, regroup)?;
                 self.reshape(frame, Split { axis, into }, x, at)
             }
+            Takes::Merge if given.regroups.is_empty() => {
+                let [weights] = self.exactly(primitive, &given, Over::None)?;
+                self.merge_experts(frame, &weights, at)?
+            }
             Takes::Merge => {
                 let (x, regroup) = self.regrouped(primitive, &given)?;
                 let ([_, ..], [into]) = (&regroup.from[..], &regroup.to[..]) else {
@@ -271,6 +283,14 @@ impl Evaluator {
             Takes::Tokens => {
                 let (indices, weights, keep) = self.route_form(primitive, given)?;
                 self.tokens(frame, indices, weights, keep, at)?
+            }
+            Takes::Slots => {
+                let [positions, weights] = self.exactly(primitive, &given, Over::NoneOrOne)?;
+                self.slots(frame, &positions, &weights, given.over.first(), at)?
+            }
+            Takes::Mix => {
+                let [into, back] = self.exactly(primitive, &given, Over::NoneOrOne)?;
+                self.mix(frame, &into, &back, given.over.first(), at)?
             }
             Takes::Each => {
                 let [route, bank, x] = self.exactly(primitive, &given, Over::None)?;
@@ -324,6 +344,7 @@ impl Evaluator {
         let axes = match over {
             Over::None => given.over.is_empty(),
             Over::One => given.over.len() == 1,
+            Over::NoneOrOne => given.over.len() <= 1,
             Over::Some => !given.over.is_empty(),
         };
         if axes && given.named.is_empty() && given.regroups.is_empty() {
@@ -599,6 +620,7 @@ impl Evaluator {
 enum Over {
     None,
     One,
+    NoneOrOne,
     Some,
 }
 
@@ -638,9 +660,9 @@ struct ChoicesTaken {
 #[derive(Debug, Error, Diagnostic)]
 #[error("a route outside a gate")]
 #[diagnostic(code(moec::sema::route_outside_gate), help("write a `gate`, and use it in `moe {{ gate …; experts … }}`"))]
-struct RouteOutsideGate {
+pub(crate) struct RouteOutsideGate {
     #[label("no bank to route to")]
-    at: Span,
+    pub at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

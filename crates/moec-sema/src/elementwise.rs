@@ -343,6 +343,7 @@ impl Evaluator {
                 | Value::List(_)
                 | Value::Tuple(_)
                 | Value::Route(_)
+                | Value::Shape(_)
                 | Value::Function(_)
                 | Value::Template(_)
                 | Value::Moe(_)

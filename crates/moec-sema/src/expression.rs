@@ -215,7 +215,9 @@ impl Evaluator {
         let over: Vec<Axis> = match over {
             [] => {
                 let (left, right) = (self.module.tensor(a.0), self.module.tensor(b.0));
-                let shared: Vec<Axis> = left.axes().filter(|axis| right.has(axis)).cloned().collect();
+                let aligned = frame.params.aligned(&self.module);
+                let shared: Vec<Axis> =
+                    left.axes().filter(|axis| right.has(axis) && !aligned.contains(axis)).cloned().collect();
                 if shared.len() != 1 {
                     let names = listed(shared.iter().map(Axis::name));
                     let help = match &shared[..] {
@@ -275,6 +277,7 @@ impl Evaluator {
                 let (param, child) =
                     (part.params.borrow().get(&field.text).copied(), part.parts.borrow().get(&field.text).cloned());
                 match (param, child) {
+                    (Some(param), _) if part.experts.is_some() => self.param_value(frame, param, at),
                     (Some(param), _) => self.emit1(frame, moec_ir::ops::ParamRef { param }, &[], at),
                     (None, Some(child)) => Value::Part(child),
                     (None, None) => {

@@ -86,6 +86,7 @@ impl Evaluator {
             | Value::Tuple(_)
             | Value::Tensor(_)
             | Value::Route(_)
+            | Value::Shape(_)
             | Value::Function(_)
             | Value::Template(_)
             | Value::Moe(_)

@@ -329,6 +329,9 @@ impl Comparison<'_> {
     fn ops(&mut self, a: &Op, b: &Op) -> bool {
         match (a, b) {
             (Op::ParamRef(a), Op::ParamRef(b)) => self.params.get(&b.param).unwrap_or(&b.param) == &a.param,
+            (Op::Stack(a), Op::Stack(b)) => {
+                a.axis == b.axis && self.params.get(&b.param).unwrap_or(&b.param) == &a.param
+            }
             (Op::Experts(a), Op::Experts(b)) => {
                 let members = |one: &moec_ir::ops::Experts| {
                     one.bank.iter().map(|member| (member.first, member.count)).collect::<Vec<_>>()

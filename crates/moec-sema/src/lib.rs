@@ -27,6 +27,7 @@ mod placement;
 mod route;
 mod scan;
 mod scope;
+mod shape;
 mod value;
 mod weights;
 

@@ -11,7 +11,7 @@ use crate::{
     body::Reported,
     evaluator::Evaluator,
     param::{AxisTwice, ParamTooLarge},
-    scope::{BodyKind, FileId, Frame, Origin},
+    scope::{BodyKind, FileId, Frame, Origin, Parameters},
     value::{Operand, Part, Value},
 };
 
@@ -30,6 +30,7 @@ impl Evaluator {
             region,
             part: Part::model(),
             bank: None,
+            params: Parameters::Own,
             x: None,
         };
         for input in &model.inputs {

@@ -3,8 +3,8 @@
 use miette::Diagnostic;
 use moec_diag::Span;
 use moec_ir::{
-    Param, Role,
-    ops::{Op, ParamRef},
+    Param, ParamId, Role,
+    ops::{Contract, Op, ParamRef, Stack},
 };
 use moec_syntax::tree::{AxisExpr, Expr, Name};
 use moec_types::{Axis, DType, Dim, Size, TensorType};
@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::{
     body::Reported,
     evaluator::{Evaluator, Shared, WrongKind},
-    scope::{Frame, Origin},
+    scope::{Frame, Origin, Parameters},
     value::{Operand, Value},
 };
 
@@ -111,9 +111,23 @@ impl Evaluator {
                 param
             }
         };
-        let value = self.emit1(frame, ParamRef { param }, &[], name.at);
+        let value = self.param_value(frame, param, name.at);
         self.call_it(&value, &name.text);
         value
+    }
+
+    /// A parameter of the body's own part, as the body sees it.
+    pub fn param_value(&mut self, frame: &mut Frame, param: ParamId, at: Span) -> Value {
+        match frame.params.clone() {
+            Parameters::Own => self.emit1(frame, ParamRef { param }, &[], at),
+            Parameters::Stacked(axis) => self.emit1(frame, Stack { param, axis }, &[], at),
+            Parameters::Merged { weights, axis } => {
+                match self.emit1(frame, Stack { param, axis: axis.clone() }, &[], at) {
+                    Value::Tensor(all) => self.emit1(frame, Contract { over: vec![axis] }, &[weights, (all, at)], at),
+                    _ => Value::Error,
+                }
+            }
+        }
     }
 
     /// `param head[V, D] = if tied { table }`: another parameter under a second name, or a number instead of a parameter.

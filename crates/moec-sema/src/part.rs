@@ -109,6 +109,7 @@ impl Evaluator {
             region,
             part: part.clone(),
             bank,
+            params: frame.params.clone(),
             x: Some(x.value.clone()),
         };
         if let Some(ty) = x.value.tensor_type(&self.module) {
@@ -149,6 +150,10 @@ impl Evaluator {
         let route = self.run(frame, &gate, &moe.gate, x, frame.region, Some(bank), moe.gate.at);
         let ran = match route {
             Value::Route(route) => self.mixed(frame, part, &moe.bank, x, (route, moe.gate.at), at),
+            Value::Shape(shape) => match self.each_of_shape(frame, part, &moe.bank, x, &shape, at) {
+                Some(Value::Tensor(y)) => self.combine_of_shape(frame, (y, bank.at), &shape, at),
+                Some(_) | None => None,
+            },
             _ => None,
         };
         // Shared experts see every token; they are checked even where the routed ones failed.

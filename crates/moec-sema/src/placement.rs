@@ -117,6 +117,7 @@ impl Evaluator {
             | Value::Tuple(_)
             | Value::Tensor(_)
             | Value::Route(_)
+            | Value::Shape(_)
             | Value::Bank(_)
             | Value::Moe(_)
             | Value::Part(_) => "…".to_owned(),

@@ -16,12 +16,11 @@ use crate::{
 };
 
 impl Evaluator {
-    /// `each(route, bank, x)`: what each choice's expert makes of x.
+    /// `each(route, bank, x)`: what each choice's expert makes of x, or each expert of its slots.
     pub fn each(&mut self, frame: &mut Frame, route: &Operand, bank: &Operand, x: &Operand, at: Span) -> Option<Value> {
         if self.refused_in_a_scan(frame, "`each`", at) {
             return None;
         }
-        let route = self.route(route, "`each`")?;
         let Value::Part(part) = &bank.value else {
             let found = bank.value.describe(&self.module);
             let help = Some("declare it as a part: `part experts = bank { name(F) × 8 }`".to_owned());
@@ -34,13 +33,21 @@ impl Evaluator {
             return None;
         };
         self.place(frame, part);
-        self.each_choice(frame, &part.clone(), &template.clone(), x, route, at)
+        let (part, template) = (part.clone(), template.clone());
+        if let Value::Shape(shape) = &route.value {
+            return self.each_of_shape(frame, &part, &template, x, shape, at);
+        }
+        let route = self.route(route, "`each`")?;
+        self.each_choice(frame, &part, &template, x, route, at)
     }
 
     /// `combine(route, y)`: y's choices, weighed and summed.
     pub fn combine(&mut self, frame: &mut Frame, route: &Operand, y: &Operand, at: Span) -> Option<Value> {
-        let (value, route_at) = self.route(route, "`combine`")?;
         let y = self.tensor(y, "`combine`")?;
+        if let Value::Shape(shape) = &route.value {
+            return self.combine_of_shape(frame, y, shape, at);
+        }
+        let (value, route_at) = self.route(route, "`combine`")?;
         if let Some(Op::Each(_)) = self.module.producer(y.0).map(|node| &node.op)
             && let Some([rows, chosen]) = self.module.producer(y.0).map(|node| &node.operands[..])
             && *chosen == value
@@ -84,8 +91,12 @@ impl Evaluator {
             Value::Error => None,
             other => {
                 let found = other.describe(&self.module);
-                let help = Some("a gate that is a part gives one: `part choose = name(2)`, `choose(x)`".to_owned());
-                self.report(WrongKind { who: who.to_owned(), wants: "a route", found, at: operand.at, help });
+                let help = match other {
+                    Value::Shape(_) => "only where tokens choose experts is there one for each choice",
+                    _ => "a gate that is a part gives one: `part choose = name(2)`, `choose(x)`",
+                };
+                let (who, help) = (who.to_owned(), Some(help.to_owned()));
+                self.report(WrongKind { who, wants: "a route of tokens to experts", found, at: operand.at, help });
                 None
             }
         }

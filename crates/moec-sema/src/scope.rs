@@ -7,7 +7,7 @@ use std::{
 
 use miette::Diagnostic;
 use moec_diag::{Problems, SourceMap, Span};
-use moec_ir::RegionId;
+use moec_ir::{Module, RegionId, ValueId};
 use moec_syntax::tree::{Definition, File, Item, Name, Use};
 use moec_types::{Axis, Dim, TensorType};
 use thiserror::Error;
@@ -276,6 +276,30 @@ pub(crate) struct Bank {
     pub at: Span,
 }
 
+/// What a body gets for the parameters that it declares.
+#[derive(Clone, Debug)]
+pub(crate) enum Parameters {
+    /// Its own instance.
+    Own,
+    /// Those of all experts of its bank's member, along this axis.
+    Stacked(Axis),
+    /// Those of all experts as one, each weighed by its place along the axis.
+    Merged { weights: (ValueId, Span), axis: Axis },
+}
+
+impl Parameters {
+    /// The axes that every parameter has besides those that it declares: a product sums over none of them unless it says so.
+    pub fn aligned(&self, module: &Module) -> Vec<Axis> {
+        match self {
+            Parameters::Own => Vec::new(),
+            Parameters::Stacked(axis) => vec![axis.clone()],
+            Parameters::Merged { weights, axis } => {
+                module.tensor(weights.0).axes().filter(|other| *other != axis).cloned().collect()
+            }
+        }
+    }
+}
+
 /// The body being evaluated: its names, the axes it knows, and where its nodes and parameters go.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
@@ -295,6 +319,7 @@ pub(crate) struct Frame {
     pub region: RegionId,
     pub part: Rc<Part>,
     pub bank: Option<Bank>,
+    pub params: Parameters,
     /// The body's input, in blocks, experts and gates.
     pub x: Option<Value>,
 }
@@ -314,6 +339,7 @@ impl Frame {
             region: RegionId(0),
             part: Part::model(),
             bank: None,
+            params: Parameters::Own,
             x: None,
         }
     }

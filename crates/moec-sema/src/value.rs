@@ -10,6 +10,7 @@ use moec_types::{Axis, TensorType};
 use crate::{
     count::Fraction,
     scope::{Bank, DefinitionId},
+    shape::Shape,
 };
 
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub(crate) enum Value {
     Tuple(Rc<[(Option<&'static str>, Value)]>),
     Tensor(ValueId),
     Route(ValueId),
+    /// A route of another shape.
+    Shape(Rc<Shape>),
     /// A `fn` by its name, to be called by whoever gets it.
     Function(DefinitionId),
     /// A block, expert or gate with its arguments: what a `part` makes an instance of.
@@ -165,6 +168,7 @@ impl Value {
                 Some(RouteType { choices, experts, .. }) => format!("a route to {} of {experts} experts", choices.size),
                 None => "a route".to_owned(),
             },
+            Value::Shape(shape) => shape.describe().to_owned(),
             Value::Function(_) => "a function".to_owned(),
             Value::Template(template) => format!("the {} `{}`", kind_name(template.kind), template.name),
             Value::Moe(_) => "a `moe { … }` layer".to_owned(),

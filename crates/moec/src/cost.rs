@@ -132,6 +132,7 @@ fn flops(module: &Module, at: OpId, place: Place, pass: Pass) -> (f64, f64) {
         Op::Reduce(_) | Op::Cumsum(_) | Op::Assign(_) | Op::ScatterAdd(_) | Op::TopK(_) => (0.0, of(node.operands[0])),
         Op::Combine(_) => (0.0, 2.0 * node.operands.first().map_or(0.0, |rows| of(*rows))),
         Op::ParamRef(_)
+        | Op::Stack(_)
         | Op::Literal(_)
         | Op::Iota(_)
         | Op::Count(_)
@@ -172,6 +173,7 @@ fn reads(module: &Module, at: OpId, pass: Pass) -> Vec<(ParamId, Option<f64>)> {
     let node = module.node(at);
     let param = |value: ValueId| match module.producer(value).map(|node| &node.op) {
         Some(Op::ParamRef(reference)) => Some(reference.param),
+        Some(Op::Stack(stack)) => Some(stack.param),
         Some(_) | None => None,
     };
     let looked_up = matches!(node.op, Op::Gather(_));

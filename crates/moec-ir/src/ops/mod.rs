@@ -138,6 +138,7 @@ macro_rules! ops {
 
 ops! {
     param::ParamRef,
+    stack::Stack,
     literal::Literal,
     iota::Iota,
     count::Count,

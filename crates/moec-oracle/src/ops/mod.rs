@@ -198,6 +198,7 @@ impl<'a> Pass<'a> {
         let one = |tensor: Tensor| Ok(vec![tensor.into()]);
         match &node.op {
             Op::ParamRef(op) => Ok(vec![Value::Tensor(self.param(op.param)?)]),
+            Op::Stack(op) => one(self.stack(op)?),
             Op::Literal(op) => one(literal::eval_literal(op)),
             Op::Iota(op) => one(self.iota(op)),
             Op::Count(op) => one(Tensor::new(Vec::new(), vec![self.size(&op.size) as i32])),

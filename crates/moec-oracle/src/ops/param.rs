@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use moec_ir::ParamId;
+use moec_ir::{ParamId, ops::Stack};
 use moec_types::Dim;
 
 use super::Pass;
@@ -12,9 +12,26 @@ use crate::tensor::{Data, Tensor};
 
 impl Pass<'_> {
     pub(super) fn param(&self, id: ParamId) -> Result<Arc<Tensor>, EvalError> {
+        let expert = self.module.param(id).experts.and(self.expert).map_or(0, |(rank, _)| rank);
+        self.instance(id, expert)
+    }
+
+    /// All experts' instances, one after the other.
+    pub(super) fn stack(&self, op: &Stack) -> Result<Tensor, EvalError> {
+        let param = self.module.param(op.param);
+        let experts = param.experts.map_or(1, |experts| experts.count);
+        let mut all = Vec::new();
+        for expert in 0..experts {
+            all.extend_from_slice(self.instance(op.param, expert)?.arranged(param.ty.axes()).f32());
+        }
+        let size = |dim: &Dim| dim.size.fixed().expect("parameters have fixed sizes") as usize;
+        let axes = param.ty.dims.iter().map(|dim| (dim.axis.clone(), size(dim)));
+        Ok(Tensor::new(std::iter::once((op.axis.clone(), experts as usize)).chain(axes).collect(), all))
+    }
+
+    fn instance(&self, id: ParamId, expert: u32) -> Result<Arc<Tensor>, EvalError> {
         let param = self.module.param(id);
         let layer = param.layers.as_ref().and(self.layers.last()).map_or(0, |layer| layer.execution);
-        let expert = param.experts.and(self.expert).map_or(0, |(rank, _)| rank);
         let path = || instance_path(&param.path, self.layers.last().map(|layer| layer.number), expert);
         let Some(value) = self.weights.instance(id, layer, expert) else {
             let Some((initial, count)) = param.initial().zip(param.ty.elements()) else {

@@ -150,6 +150,7 @@ fn simplify(module: &Module, at: OpId, readers: &Readers, homes: &HashMap<OpId, 
         }
         Op::Concat(_) => (node.operands.len() == 1).then_some(Simpler::Is(node.operands[0])),
         Op::ParamRef(_)
+        | Op::Stack(_)
         | Op::Literal(_)
         | Op::Iota(_)
         | Op::Count(_)

@@ -88,6 +88,14 @@ pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], ou
     Ok(Made { manifest, files })
 }
 
+/// Writes other weights into the folder of a build of the same spec.
+pub fn pack_again(loaded: Loaded, tensors: &BTreeMap<String, NamedTensor>, folder: &Path) -> Result<(), Failure> {
+    let Loaded { checked, sources } = loaded;
+    let from = FromTensors::new(&checked.module, tensors).map_err(|problems| Failure::problems(problems, &sources))?;
+    let (fused, _) = compile::fuse(checked.module.clone(), &[])?;
+    pack(&compile::plan(&fused, &sources)?, &from, folder)
+}
+
 /// The folder to write to, with one inside it to work in. A folder made for a build that fails goes away again.
 struct Place {
     work: TempDir,

@@ -49,7 +49,7 @@ pub struct Spec {
     pub settings: Settings,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Settings {
     /// A config.json that supplies configuration values [default: the one in the folder of --weights, if given].
     #[arg(long, value_name = "JSON")]
@@ -228,7 +228,7 @@ pub enum Emit {
     Asm,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Run {
     /// A .moe file, or a folder that `moec build` wrote.
     pub model: PathBuf,
@@ -267,6 +267,9 @@ pub struct Run {
     /// Where to write what every route chose: `route.N.indices` and `.weights`, in the order in which routes are run.
     #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
     pub trace: Option<PathBuf>,
+    /// Run so many times on the same inputs, each time with the states that the last one gave; the outputs are the last one's.
+    #[arg(long, value_name = "N", requires = "inputs", conflicts_with_all = ["weights", "trace"])]
+    pub steps: Option<std::num::NonZeroUsize>,
     /// Who computes on named tensors; `oracle` takes a .moe file.
     #[arg(long, value_enum, default_value = "cpu", requires = "inputs")]
     pub backend: Computer,

@@ -1,5 +1,7 @@
 //! `moec run`: text in, text out; or named tensors in, named tensors out.
 
+mod steps;
+
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -226,13 +228,32 @@ impl Iterator for Tokens<'_> {
 
 fn run_tensors(arguments: &Run, inputs: &Path, outputs: &Path) -> Result<(), Failure> {
     let given = tensors::read(inputs)?;
+    if let Some(count) = arguments.steps {
+        let results = steps::run(arguments, given, inputs, count.get())?;
+        return tensors::write(outputs, &results);
+    }
     if arguments.backend == Computer::Oracle {
         let (results, trace) = by_oracle(arguments, &given, inputs)?;
         tensors::write(outputs, &results)?;
         return arguments.trace.as_ref().map_or(Ok(()), |path| tensors::write(path, &trace));
     }
     let ready = ready(arguments, Some(&given))?;
-    let (taken, positions) = chosen_inputs(&ready.manifest, &given, inputs)?;
+    let (results, routed) = by_library(arguments, &ready, &given, inputs)?;
+    tensors::write(outputs, &results)?;
+    if let Some(path) = &arguments.trace {
+        tensors::write(path, &trace_tensors(routed))?;
+    }
+    Ok(())
+}
+
+/// The outputs, and where a trace is wanted what the routes chose, by compiled code.
+fn by_library(
+    arguments: &Run,
+    ready: &Ready,
+    given: &BTreeMap<String, NamedTensor>,
+    inputs: &Path,
+) -> Result<(Vec<NamedTensor>, Vec<Routed>), Failure> {
+    let (taken, positions) = chosen_inputs(&ready.manifest, given, inputs)?;
     let empty = |tensor: &crate::manifest::Tensor| {
         let (dtype, shape) = (tensor.dtype(), tensor.shape(positions));
         let bytes = vec![0; shape.iter().product::<usize>() * dtype.bytes() as usize];
@@ -252,11 +273,7 @@ fn run_tensors(arguments: &Run, inputs: &Path, outputs: &Path) -> Result<(), Fai
             Vec::new()
         }
     };
-    tensors::write(outputs, &results)?;
-    if let Some(path) = &arguments.trace {
-        tensors::write(path, &trace_tensors(routed))?;
-    }
-    Ok(())
+    Ok((results, routed))
 }
 
 /// The outputs, and what the routes chose, by the slow, obvious evaluator.

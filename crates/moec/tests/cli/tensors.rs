@@ -229,3 +229,48 @@ fn assert_near(one: &Path, other: &Path, tolerance: f32) {
         }
     }
 }
+
+/// A state of each layer, handed in again: after three steps, the sums of what came before.
+#[test]
+fn states_go_from_step_to_step() {
+    let spec = "
+        block counted { state seen[D] = 0.5 on step seen + mean(x over S)  out x + seen }
+        model kept(x: f32[S, D = 2]) {
+          let h = x
+          layers l in 0..3 { part step = counted  h = step(h) }
+          aux size(0.5) = sum(h over (S, D))
+          out y: f32[S, D] = h
+        }";
+    let folder = folder();
+    fs::write(folder.path().join("kept.moe"), spec).expect("written");
+    let x = [[1.0f32, 2.0], [3.0, 4.0]];
+    write(&folder.path().join("in.safetensors"), &[("x".to_owned(), (vec![2, 2], x.concat()))].into());
+    let (mut states, mut y) = ([[0.5f32; 2]; 3], x);
+    for _ in 0..3 {
+        y = x;
+        for state in &mut states {
+            let before = *state;
+            for d in 0..2 {
+                state[d] += (y[0][d] + y[1][d]) / 2.0;
+                y.iter_mut().for_each(|row| row[d] += before[d]);
+            }
+        }
+    }
+    let run = "run kept.moe --inputs in.safetensors --outputs out.safetensors --also aux --steps 3 --backend";
+    for backend in ["oracle", "cpu"] {
+        moec_in(folder.path(), &format!("{run} {backend}")).fine();
+        let bytes = fs::read(folder.path().join("out.safetensors")).expect("written");
+        let found = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let floats = |name: &str| -> Vec<f32> {
+            let tensor = found.tensor(name).unwrap_or_else(|_| panic!("no `{name}`"));
+            tensor.data().as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
+        };
+        assert_eq!(floats("layers.step.seen"), states.concat(), "{backend}");
+        assert_eq!(floats("y"), y.concat(), "{backend}");
+        assert_eq!(floats("aux"), [y.concat().iter().sum::<f32>() / 2.0], "{backend}");
+    }
+    let without = spec.replace("on step seen + mean(x over S)", "");
+    fs::write(folder.path().join("kept.moe"), without).expect("written");
+    let failed = moec_in(folder.path(), &format!("{run} oracle"));
+    assert!(failed.stderr.contains("moec::run::no_state"), "{}", failed.stderr);
+}

@@ -10,7 +10,7 @@ use std::{
 use moec_diag::SourceMap;
 use moec_ir::{Module, Param, ParamId};
 use moec_oracle::{MemoryWeights, Tensor};
-use moec_plan::Plan;
+use moec_plan::{Plan, Rows};
 use moec_sema::{Also, Phase, Settings};
 use serde::Deserialize;
 
@@ -158,7 +158,11 @@ impl Case {
     /// The rows of a plan's inputs at some positions.
     pub fn rows_at(&self, plan: &Plan, positions: &Range<usize>) -> Vec<Vec<f64>> {
         let at = |port: &moec_plan::Port| {
-            let row = plan.buffer(port.buffer).row as usize;
+            let buffer = plan.buffer(port.buffer);
+            let row = buffer.row as usize;
+            if let Rows::Fixed(rows) = buffer.rows {
+                return self.input(&port.name, rows as usize * row);
+            }
             self.input(&port.name, self.tokens * row)[positions.start * row..positions.end * row].to_vec()
         };
         plan.inputs.iter().map(at).collect()

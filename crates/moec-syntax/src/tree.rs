@@ -123,7 +123,7 @@ pub struct FormalParam {
     pub default: Option<Expr>,
 }
 
-/// `model decoder(ids: i32[S]) { … }`, `model expert_choice(ids: i32[S]) across S { … }`
+/// `model decoder(ids: i32[S]) { … }`, `model crossing(ids: i32[S]) across S { … }`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub doc: Vec<String>,

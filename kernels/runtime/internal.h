@@ -136,6 +136,7 @@ struct moec_session {
     atomic_flag busy;
     moec_block workspace;
     moec_block cache;
+    moec_block states;
     moec_block scratch;
     moec_block *staging; /* for each output: where rows go that nobody asked for; made when first needed */
     void **bound;        /* addresses of a call's inputs, then outputs */

@@ -55,6 +55,7 @@ typedef struct moec_description {
     int64_t workspace_bytes_per_token; /* of the longest pass */
     int64_t workspace_bytes_fixed;
     int64_t cache_bytes_per_position;
+    int64_t state_bytes; /* of a session, whatever its positions */
     int64_t scratch_bytes; /* for each thread; a multiple of 64 */
     const moec_level_entry *levels; /* the plainest first; the first needs nothing special */
     const moec_port *inputs;

@@ -19,6 +19,7 @@ typedef struct moec_pass {
     int64_t capacity;     /* positions that the caches hold, a multiple of 16 */
     char *workspace;      /* 64-byte aligned; Plan::workspace_bytes */
     char *cache;          /* 64-byte aligned; Plan::cache_bytes_per_position times capacity */
+    char *states;         /* 64-byte aligned; Plan::state_bytes */
     const char *weights;  /* 64-byte aligned; the data of the weight file */
     void *const *inputs;  /* row 0 of each input */
     void *const *outputs; /* where row 0 of each output is or would be: rows before first_output are never touched */

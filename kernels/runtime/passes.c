@@ -120,6 +120,7 @@ static moec_pass pass_of(const moec_session *session, moec_part part, int64_t pa
         .capacity = session->capacity,
         .workspace = session->workspace.at,
         .cache = session->cache.at,
+        .states = session->states.at,
         .weights = session->model->weights.data,
         .inputs = session->inputs,
         .outputs = session->outputs,

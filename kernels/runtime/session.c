@@ -10,6 +10,7 @@ static void session_free(moec_session *session) {
     const moec_description *description = session->model->description;
     moec_block_free(&session->workspace);
     moec_block_free(&session->cache);
+    moec_block_free(&session->states);
     moec_block_free(&session->scratch);
     for (int32_t at = 0; session->staging && at < description->output_count; at++) moec_block_free(&session->staging[at]);
     free(session->staging);
@@ -37,6 +38,7 @@ static bool session_allocate(moec_session *session, const moec_description *desc
     return session->bound && session->inputs && session->outputs && session->staging &&
            moec_block_new(&session->workspace, 1, workspace) &&
            moec_block_new(&session->cache, (size_t)session->capacity, (size_t)description->cache_bytes_per_position) &&
+           moec_block_new(&session->states, 1, (size_t)description->state_bytes) &&
            moec_block_new(&session->scratch, (size_t)session->threads, (size_t)description->scratch_bytes);
 }
 

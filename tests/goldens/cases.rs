@@ -168,10 +168,9 @@ impl Case {
         plan.inputs.iter().map(at).collect()
     }
 
-    /// Whether a plan can be made of it: no step goes from position to position yet, or assigns tokens evenly.
+    /// Whether a plan can be made of it: no step assigns tokens evenly yet.
     pub fn lowers(&self, module: &Module) -> bool {
-        use moec_ir::Op::{Assign, Scan};
-        !module.walk().into_iter().any(|(_, at)| matches!(module.node(at).op, Scan(_) | Assign(_)))
+        !module.walk().into_iter().any(|(_, at)| matches!(module.node(at).op, moec_ir::Op::Assign(_)))
     }
 
     /// The positions of each pass.

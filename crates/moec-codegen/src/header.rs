@@ -66,6 +66,7 @@ fn constants(plan: &Plan) -> String {
     bytes("WORKSPACE_BYTES_PER_TOKEN", per_token, "of a pass");
     bytes("WORKSPACE_BYTES_FIXED", fixed, "of a session");
     bytes("CACHE_BYTES_PER_TOKEN", plan.cache_bytes_per_position(), "of a session's positions");
+    bytes("STATE_BYTES", plan.state_bytes(), "of a session, whatever its positions");
     text
 }
 

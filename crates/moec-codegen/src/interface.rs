@@ -131,6 +131,7 @@ fn written_rows(body: &[Node], buffer: BufferId) -> Vec<Rows> {
                     (Rows::Tokens, written)
                 }
                 StepKind::Attention(attention) => (attention.rows, attention.out == buffer),
+                StepKind::Scan(scan) => (Rows::Tokens, scan.program.ops.iter().any(|op| writes(op, buffer))),
             };
             if written { vec![rows] } else { Vec::new() }
         }
@@ -152,7 +153,7 @@ pub fn sees_later_positions(plan: &Plan) -> bool {
                 StepKind::Rows { rows, program, .. } => {
                     program.ops.iter().flat_map(RowOp::reads).any(|view| looks_across(plan, *rows, view))
                 }
-                StepKind::Gemm(_) | StepKind::Bin(_) => false,
+                StepKind::Gemm(_) | StepKind::Bin(_) | StepKind::Scan(_) => false,
             },
         })
     }

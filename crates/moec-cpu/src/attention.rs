@@ -244,7 +244,8 @@ impl Item<'_> {
         let lanes = ty.lanes;
         let position = b.narrow(b.add(frame.past, query.position), Elem::I32);
         let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
-        let row = Row { frame, program: &program, rows: Rows::ONE, row: b.i64(0), locals: &[], expert: None };
+        let row =
+            Row { frame, program: &program, rows: Rows::ONE, row: b.i64(0), part: b.i64(0), locals: &[], expert: None };
         let extras: Vec<Val> =
             attention.extras.iter().map(|view| row.load(b, view, &[group, query.query], None)).collect();
         let infinity = b.float(F32, f32::NEG_INFINITY);

@@ -1,7 +1,7 @@
 //! What this backend cannot do, found before any code is made: emission itself never fails.
 
 use moec_codegen::Unsupported;
-use moec_plan::{Attention, BufferId, Gemm, Home, Layout, Node, Plan, Source, Step, StepKind, View};
+use moec_plan::{Attention, BufferId, Gemm, Home, Layout, Node, Plan, RowProgram, Source, Step, StepKind, View};
 use moec_types::DType;
 
 /// Every step of the plan, and every literal.
@@ -18,10 +18,8 @@ fn nodes(plan: &Plan, body: &[Node]) -> Result<(), Unsupported> {
 
 fn check_step(plan: &Plan, step: &Step) -> Result<(), Unsupported> {
     let problem = match &step.kind {
-        StepKind::Rows { program, .. } => {
-            let views = program.ops.iter().flat_map(|op| op.reads().into_iter().chain(op.writes()));
-            views.into_iter().find_map(|view| check_view(plan, view))
-        }
+        StepKind::Rows { program, .. } => check_program(plan, program),
+        StepKind::Scan(scan) => check_program(plan, &scan.start).or_else(|| check_program(plan, &scan.program)),
         StepKind::Gemm(gemm) => check_gemm(plan, gemm),
         StepKind::Bin(_) => None,
         StepKind::Attention(attention) => check_attention(plan, attention),
@@ -37,6 +35,11 @@ type Problem = (&'static str, &'static str);
 
 fn in_panels(plan: &Plan, id: BufferId) -> bool {
     matches!(plan.buffer(id).home, Home::Cache { panels: true, .. })
+}
+
+fn check_program(plan: &Plan, program: &RowProgram) -> Option<Problem> {
+    let views = program.ops.iter().flat_map(|op| op.reads().into_iter().chain(op.writes()));
+    views.into_iter().find_map(|view| check_view(plan, view))
 }
 
 fn check_view(plan: &Plan, view: &View) -> Option<Problem> {

@@ -112,6 +112,7 @@ impl<'c> Entry<'c> {
             self.long(per_token),
             self.long(fixed),
             self.long(plan.cache_bytes_per_position()),
+            self.long(plan.state_bytes()),
             self.long(scratch_bytes.next_multiple_of(64)),
             self.array(levels.iter().map(|level| self.level(*level)).collect()),
             ports(&plan.inputs),

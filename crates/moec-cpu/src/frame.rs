@@ -20,6 +20,7 @@ enum Field {
     Capacity,
     Workspace,
     Cache,
+    States,
     Weights,
     Inputs,
     Outputs,
@@ -109,6 +110,11 @@ impl<'a> Frame<'a> {
                 let instance = b.mul(instance, b.i64(buffer.row_bytes() as i64));
                 let per_position = b.add(b.i64(per_position as i64), instance);
                 (scaled(Field::Cache, per_position, Field::Capacity, 0), panels)
+            }
+            Home::State { instances, offset } => {
+                let instance = if instances > 1 { self.rank } else { b.i64(0) };
+                let start = b.offset_by(field(Field::States, PTR), offset as i64);
+                (b.offset(start, b.mul(instance, b.i64(buffer.instance_bytes() as i64))), false)
             }
         };
         Matrix { base, row: buffer.row, element_bytes: buffer.dtype.bytes(), panels }
@@ -206,7 +212,11 @@ impl<'a> Frame<'a> {
 pub fn element_stride(buffer: &Buffer) -> u64 {
     match buffer.home {
         Home::Cache { panels: true, .. } => PANEL,
-        Home::Cache { panels: false, .. } | Home::Input(_) | Home::Output(_) | Home::Workspace { .. } => 1,
+        Home::Cache { panels: false, .. }
+        | Home::State { .. }
+        | Home::Input(_)
+        | Home::Output(_)
+        | Home::Workspace { .. } => 1,
     }
 }
 

@@ -338,8 +338,15 @@ impl Block<'_> {
             return memory::load_strided(b, frame.level, dtype, own.0, own.1, lanes);
         }
         let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
-        let row =
-            Row { frame, program: &program, rows: gemm.rows, row: target.extra_row, locals: &[], expert: self.expert };
+        let row = Row {
+            frame,
+            program: &program,
+            rows: gemm.rows,
+            row: target.extra_row,
+            part: target.extra_row,
+            locals: &[],
+            expert: self.expert,
+        };
         let lanes = (lanes > 0).then_some((0, lanes));
         row.load(b, view, &[column], lanes)
     }

@@ -142,6 +142,7 @@ impl<'c> Emitter<'_, 'c> {
                 StepKind::Gemm(gemm) => gemm::emit(b, &frame, &self.kernels, gemm),
                 StepKind::Bin(bin) => bin::emit(b, &frame, bin),
                 StepKind::Attention(attention) => attention::emit(b, &frame, &self.kernels, attention),
+                StepKind::Scan(scan) => rows::emit_scan(b, &frame, scan),
             }
             Vec::new()
         });
@@ -163,6 +164,7 @@ pub fn scratch_bytes(plan: &Plan) -> u64 {
             Node::Step(step) => match &step.kind {
                 StepKind::Rows { program, .. } => rows::scratch_bytes(program),
                 StepKind::Attention(attention) => attention::scratch_bytes(attention),
+                StepKind::Scan(scan) => rows::scratch_bytes(&scan.start).max(rows::scratch_bytes(&scan.program)),
                 StepKind::Gemm(_) | StepKind::Bin(_) => 0,
             },
             Node::Layers(layers) => layers.kinds.iter().map(|kind| most(kind)).max().unwrap_or(0),

@@ -9,7 +9,7 @@ mod scatter;
 mod sort;
 mod top_k;
 
-use moec_plan::{Extent, RowGroup, RowOp, RowProgram, Rows, View};
+use moec_plan::{Extent, RowGroup, RowOp, RowProgram, Rows, Scan, View};
 use moec_types::Expr;
 
 use crate::{
@@ -25,32 +25,8 @@ use sort::sort;
 use top_k::top_k;
 
 pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group: Option<&RowGroup>) {
-    let (locals, keys) = layout(program);
-    let body = |b: &Builder, row: Val, expert: Option<Val>| {
-        let row = Row { frame, program, rows, row, locals: &locals, expert };
-        for op in &program.ops {
-            match op {
-                RowOp::Map { extents, expr, args, into } => map(b, &row, extents, expr, args, into),
-                RowOp::Reduce { op, extents, over, expr, args, into } => {
-                    Reduction::new(&row, *op, extents, over, expr, args, into).emit(b);
-                }
-                RowOp::Cumsum { extents, along, expr, args, into } => {
-                    cumsum(b, &row, extents, *along, expr, args, into);
-                }
-                RowOp::ScatterAdd { extents, over, count, index, expr, args, into } => {
-                    Scatter { row: &row, extents, over, count: *count, index, expr, args, into }.emit(b);
-                }
-                RowOp::TopK { extents, len, k, arg, values, indices, work: Some(work) } => {
-                    sort(b, &row, extents, [*len, *k], [arg, values, indices], *work);
-                }
-                RowOp::TopK { extents, len, k, arg, values, indices, work: None } => {
-                    let keys = b.offset_by(frame.scratch, keys as i64);
-                    let sizes = [*len, *k].map(|size| size.fixed().expect("verified: without room, of fixed size"));
-                    top_k(b, &row, extents, sizes, [arg, values, indices], keys);
-                }
-            }
-        }
-    };
+    let body =
+        |b: &Builder, row: Val, expert: Option<Val>| run(b, frame, program, Place { rows, row, part: row, expert });
     if rows == Rows::ONE {
         let first = b.cmp(Cmp::Eq, frame.thread, b.i64(0));
         return b.when(first, |b| body(b, b.i64(0), None));
@@ -77,6 +53,54 @@ pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group:
         let end = b.min(to, bound(b, b.add(expert, b.i64(1))));
         b.range(first, end, b.i64(1), |b, row| body(b, row, Some(expert)));
     });
+}
+
+/// Each part by one thread, which takes it through all tokens: what a token needs of the one before it, that thread has.
+pub fn emit_scan(b: &Builder, frame: &Frame, scan: &Scan) {
+    let (from, to) = frame.share(b, b.i64(scan.parts as i64));
+    b.range(from, to, b.i64(1), |b, part| {
+        let place = |row: Val| Place { rows: Rows::Tokens, row, part, expert: None };
+        let first = b.cmp(Cmp::Eq, frame.past, b.i64(0));
+        b.when(first, |b| run(b, frame, &scan.start, place(b.i64(0))));
+        b.repeat(frame.tokens, |b, token| run(b, frame, &scan.program, place(token)));
+    });
+}
+
+/// Where a program is run.
+struct Place {
+    rows: Rows,
+    row: Val,
+    part: Val,
+    expert: Option<Val>,
+}
+
+/// The program's ops, one after the other.
+fn run(b: &Builder, frame: &Frame, program: &RowProgram, place: Place) {
+    let (locals, keys) = layout(program);
+    let Place { rows, row, part, expert } = place;
+    let row = Row { frame, program, rows, row, part, locals: &locals, expert };
+    for op in &program.ops {
+        match op {
+            RowOp::Map { extents, expr, args, into } => map(b, &row, extents, expr, args, into),
+            RowOp::Reduce { op, extents, over, expr, args, into } => {
+                Reduction::new(&row, *op, extents, over, expr, args, into).emit(b);
+            }
+            RowOp::Cumsum { extents, along, expr, args, into } => {
+                cumsum(b, &row, extents, *along, expr, args, into);
+            }
+            RowOp::ScatterAdd { extents, over, count, index, expr, args, into } => {
+                Scatter { row: &row, extents, over, count: *count, index, expr, args, into }.emit(b);
+            }
+            RowOp::TopK { extents, len, k, arg, values, indices, work: Some(work) } => {
+                sort(b, &row, extents, [*len, *k], [arg, values, indices], *work);
+            }
+            RowOp::TopK { extents, len, k, arg, values, indices, work: None } => {
+                let keys = b.offset_by(frame.scratch, keys as i64);
+                let sizes = [*len, *k].map(|size| size.fixed().expect("verified: without room, of fixed size"));
+                top_k(b, &row, extents, sizes, [arg, values, indices], keys);
+            }
+        }
+    }
 }
 
 /// Bytes of scratch that one row needs.

@@ -15,6 +15,8 @@ pub struct Row<'a> {
     pub program: &'a RowProgram,
     pub rows: Rows,
     pub row: Val,
+    /// What `View::row` counts: the row, or a scan's part.
+    pub part: Val,
     /// Where each local starts, in bytes of the thread's scratch.
     pub locals: &'a [u64],
     /// For parameters with an instance for each expert.
@@ -53,7 +55,7 @@ impl Row<'_> {
     fn elements(&self, b: &Builder, view: &View, ivs: &[Val]) -> Val {
         let mut sum = b.i64(view.offset as i64);
         if view.row != 0 {
-            sum = b.add(sum, b.mul(self.row, b.i64(view.row as i64)));
+            sum = b.add(sum, b.mul(self.part, b.i64(view.row as i64)));
         }
         for (stride, iv) in view.strides.iter().zip(ivs) {
             if *stride != 0 {

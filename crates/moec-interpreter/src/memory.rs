@@ -1,4 +1,4 @@
-//! The memory of a session: workspace and caches as cells at byte addresses, inputs and outputs as rows.
+//! The memory of a session: workspace, caches and states as cells at byte addresses, inputs and outputs as rows.
 
 use moec_plan::{BufferId, Home, PANEL, Plan, Rows};
 use moec_types::DType;
@@ -9,6 +9,7 @@ use crate::scalar::Scalar;
 pub struct Memory {
     pub workspace: Vec<f64>,
     pub cache: Vec<f64>,
+    pub states: Vec<f64>,
     pub inputs: Vec<Vec<f64>>,
     pub outputs: Vec<Vec<f64>>,
     pub chunk: u64,
@@ -19,6 +20,7 @@ pub struct Memory {
 enum Cell {
     Workspace(u64),
     Cache(u64),
+    State(u64),
     Input(usize, u64),
     Output(usize, u64),
 }
@@ -31,6 +33,7 @@ impl Memory {
         Memory {
             workspace: vec![f64::NAN; (per_token * chunk + fixed) as usize],
             cache: vec![f64::NAN; (plan.cache_bytes_per_position() * capacity) as usize],
+            states: vec![f64::NAN; plan.state_bytes() as usize],
             inputs: vec![Vec::new(); plan.inputs.len()],
             outputs: vec![Vec::new(); plan.outputs.len()],
             chunk,
@@ -61,6 +64,10 @@ impl Memory {
                 };
                 Cell::Cache(start + place * bytes)
             }
+            Home::State { instances, offset } => {
+                let rank = if instances > 1 { rank } else { 0 };
+                Cell::State(offset + rank * buffer.instance_bytes() + element * bytes)
+            }
         }
     }
 
@@ -68,6 +75,7 @@ impl Memory {
         let value = match self.cell(plan, id, row, element, rank) {
             Cell::Workspace(at) => self.workspace[at as usize],
             Cell::Cache(at) => self.cache[at as usize],
+            Cell::State(at) => self.states[at as usize],
             Cell::Input(port, at) => self.inputs[port][at as usize],
             Cell::Output(port, at) => self.outputs[port][at as usize],
         };
@@ -80,13 +88,16 @@ impl Memory {
             past: 0,
             workspace: Vec::new(),
             cache: Vec::new(),
+            states: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             ..*self
         };
         match at_start.cell(plan, id, position, element, rank) {
             Cell::Cache(at) => self.cache[at as usize],
-            Cell::Workspace(_) | Cell::Input(..) | Cell::Output(..) => panic!("attention reads caches"),
+            Cell::Workspace(_) | Cell::State(_) | Cell::Input(..) | Cell::Output(..) => {
+                panic!("attention reads caches")
+            }
         }
     }
 
@@ -100,6 +111,7 @@ impl Memory {
         match self.cell(plan, id, row, element, rank) {
             Cell::Workspace(at) => self.workspace[at as usize] = value,
             Cell::Cache(at) => self.cache[at as usize] = value,
+            Cell::State(at) => self.states[at as usize] = value,
             Cell::Input(..) => panic!("a step writes an input"),
             Cell::Output(port, at) => self.outputs[port][at as usize] = value,
         }

@@ -13,6 +13,8 @@ pub struct Row<'a, 'p> {
     machine: &'a mut Machine<'p>,
     locals: Vec<Vec<Scalar>>,
     row: u64,
+    /// What `View::row` counts: the row, or a scan's part.
+    part: u64,
     /// Counted from the first of the step's group.
     expert: u32,
 }
@@ -21,7 +23,12 @@ impl<'a, 'p> Row<'a, 'p> {
     pub fn new(machine: &'a mut Machine<'p>, program: &RowProgram, row: u64, expert: u32) -> Self {
         let blank =
             |local: &moec_plan::Local| vec![Scalar { value: f64::NAN, dtype: local.dtype }; local.elements as usize];
-        Row { machine, locals: program.locals.iter().map(blank).collect(), row, expert }
+        Row { machine, locals: program.locals.iter().map(blank).collect(), row, part: row, expert }
+    }
+
+    /// A part of a scan at one of the pass's tokens.
+    pub fn of_part(machine: &'a mut Machine<'p>, program: &RowProgram, token: u64, part: u64) -> Self {
+        Row { part, ..Row::new(machine, program, token, 0) }
     }
 
     pub fn run(&mut self, program: &RowProgram) {
@@ -102,7 +109,7 @@ impl<'a, 'p> Row<'a, 'p> {
     fn place(&mut self, view: &View, loops: &[u64]) -> u64 {
         assert_eq!(view.strides.len(), loops.len(), "a view has one stride for each loop");
         let at = view.offset
-            + view.row * self.row
+            + view.row * self.part
             + view.strides.iter().zip(loops).map(|(stride, i)| stride * i).sum::<u64>();
         let Some(index) = &view.index else { return at };
         at + index.stride * self.read(&index.view, loops).value as u64

@@ -34,6 +34,16 @@ pub fn run(machine: &mut Machine, kind: &StepKind) {
         },
         StepKind::Bin(step) => bin(machine, step),
         StepKind::Attention(step) => attention(machine, step),
+        StepKind::Scan(scan) => {
+            for part in 0..scan.parts {
+                if machine.memory.past == 0 {
+                    Row::of_part(machine, &scan.start, 0, part).run(&scan.start);
+                }
+                for token in 0..machine.tokens {
+                    Row::of_part(machine, &scan.program, token, part).run(&scan.program);
+                }
+            }
+        }
     }
 }
 

@@ -75,6 +75,7 @@ pub struct Lowering<'m> {
     pub member: Option<MemberPlace>,
     pub route_count: u32,
     pub cache_bytes: u64,
+    pub state_bytes: u64,
 }
 
 impl<'m> Lowering<'m> {
@@ -104,6 +105,7 @@ impl<'m> Lowering<'m> {
             member: None,
             route_count: 0,
             cache_bytes: 0,
+            state_bytes: 0,
         }
     }
 
@@ -154,14 +156,7 @@ impl<'m> Lowering<'m> {
                 let way_round = "run the model with the oracle, or choose without `assign`, as for inference: `phase`";
                 return Err(self.unsupported(node, "no step of the plan makes a balanced assignment yet", way_round));
             }
-            Op::Scan(_) => {
-                let way_round = "run the model with the oracle: `moec verify --backend oracle`";
-                return Err(self.unsupported(
-                    node,
-                    "no step of the plan goes from position to position yet",
-                    way_round,
-                ));
-            }
+            Op::Scan(op) => self.scan(op, node)?,
             Op::Attention(op) => self.attention(op, node)?,
             Op::Linear(op) => self.linear(op, node)?,
             Op::Contract(op) => self.contract(op, at, node)?,
@@ -350,6 +345,15 @@ impl<'m> Lowering<'m> {
         let home = Home::Cache { instances: self.instances, per_position: self.cache_bytes, panels };
         let buffer = Buffer { name: name.to_owned(), dtype: DType::F32, rows: Rows::Positions, row, home };
         self.cache_bytes += buffer.row_bytes() * u64::from(self.instances);
+        self.buffers.push(buffer);
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    /// What a session keeps of one row, for every execution of the layer kind.
+    pub fn state_buffer(&mut self, name: &str, row: u64) -> BufferId {
+        let home = Home::State { instances: self.instances, offset: self.state_bytes };
+        let buffer = Buffer { name: name.to_owned(), dtype: DType::F32, rows: Rows::ONE, row, home };
+        self.state_bytes += buffer.instance_bytes() * u64::from(self.instances);
         self.buffers.push(buffer);
         BufferId(self.buffers.len() as u32 - 1)
     }

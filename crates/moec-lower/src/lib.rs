@@ -13,6 +13,7 @@ mod parallel;
 mod params;
 mod ports;
 mod program;
+mod scan;
 mod workspace;
 
 use moec_diag::Span;

@@ -210,24 +210,35 @@ fn label(module: &Module, nodes: &[OpId], yields: &[Yield]) -> String {
 }
 
 /// Builds one row program.
-struct Programmer<'a, 'm> {
-    lowering: &'a mut Lowering<'m>,
-    locals: Vec<Local>,
-    ops: Vec<RowOp>,
-    values: BTreeMap<ValueId, Access>,
+pub struct Programmer<'a, 'm> {
+    pub lowering: &'a mut Lowering<'m>,
+    pub locals: Vec<Local>,
+    pub ops: Vec<RowOp>,
+    pub values: BTreeMap<ValueId, Access>,
     /// Readers within the program, the yields included.
-    uses: BTreeMap<ValueId, usize>,
+    pub uses: BTreeMap<ValueId, usize>,
     /// Where yielded values go, and what they are called outside.
-    targets: BTreeMap<ValueId, Vec<(BufferId, ValueId)>>,
-    row: Option<RowAxis>,
+    pub targets: BTreeMap<ValueId, Vec<(BufferId, ValueId)>>,
+    pub row: Option<RowAxis>,
+    /// The program sees a part of this axis only.
+    pub part: Option<Part>,
     /// What made the program impossible.
-    failed: Option<Unsupported>,
+    pub failed: Option<Unsupported>,
+}
+
+/// An axis that is cut into parts of equal size, one for each row of the step (or part of a scan).
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub axis: Axis,
+    /// Positions of the axis in one part.
+    pub size: u64,
 }
 
 impl<'a, 'm> Programmer<'a, 'm> {
-    fn new(lowering: &'a mut Lowering<'m>, row: Option<RowAxis>) -> Self {
+    pub fn new(lowering: &'a mut Lowering<'m>, row: Option<RowAxis>) -> Self {
         Programmer {
             row,
+            part: None,
             failed: None,
             lowering,
             locals: Vec::new(),
@@ -239,9 +250,9 @@ impl<'a, 'm> Programmer<'a, 'm> {
     }
 
     /// A value from outside the program.
-    fn outer(&mut self, value: ValueId, at: Span) -> Result<Access, Unsupported> {
+    pub fn outer(&mut self, value: ValueId, at: Span) -> Result<Access, Unsupported> {
         let ty = self.lowering.module.tensor(value).clone();
-        let dims = self.dims(value);
+        let dims = self.whole_dims(value);
         let refuse = |reason: &str| Unsupported {
             op: format!("a value of type {ty}"),
             reason: reason.to_owned(),
@@ -249,7 +260,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
             at,
         };
         let view = match self.lowering.places.get(&value).cloned() {
-            Some(Place::Buffer(buffer)) => self.in_buffer(buffer, value),
+            Some(Place::Buffer(buffer)) => self.all_in_buffer(buffer, value),
             Some(Place::Gathered { tokens, route }) => {
                 let token_of = self.lowering.token_of(route, at);
                 let index = View {
@@ -290,10 +301,10 @@ impl<'a, 'm> Programmer<'a, 'm> {
             Some(Place::Past { .. }) => return Err(refuse("it holds every earlier position")),
             None => panic!("lowering met a value that nothing placed: {ty}"),
         };
-        Ok(Access::view(ty.dtype, dims, view))
+        Ok(Access::view(ty.dtype, self.dims(value), self.cut(view, &dims)))
     }
 
-    fn node(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
+    pub fn node(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
         match &node.op {
             Op::ParamRef(_) | Op::Stack(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => {
                 self.lowering.leaf(node)?;
@@ -332,17 +343,38 @@ impl<'a, 'm> Programmer<'a, 'm> {
         Ok(())
     }
 
+    /// The dims of a value as the program sees them: without that of the rows, and of a part what is in it.
+    pub fn dims(&self, value: ValueId) -> Vec<RowDim> {
+        let mut dims = self.whole_dims(value);
+        if let Some(part) = &self.part {
+            let cut = dims.iter_mut().filter(|(axis, _)| *axis == part.axis);
+            cut.for_each(|(_, extent)| *extent = Extent::Fixed(part.size));
+        }
+        dims
+    }
+
+    /// A view of all of an axis as its first part sees it; the next part is so many elements further.
+    pub fn cut(&self, view: View, dims: &[RowDim]) -> View {
+        let Some(part) = &self.part else { return view };
+        let Some(at) = dims.iter().position(|(axis, _)| *axis == part.axis) else { return view };
+        View { row: view.strides[at] * part.size, ..view }
+    }
+
     /// The dims of a value but for that of the rows, in the order of its type.
-    fn dims(&self, value: ValueId) -> Vec<RowDim> {
+    fn whole_dims(&self, value: ValueId) -> Vec<RowDim> {
         let of_rows = |axis: &Axis| self.row.as_ref().is_some_and(|row| row.axis == *axis);
         let dims = self.lowering.module.tensor(value).dims.iter().filter(|dim| !of_rows(&dim.axis));
         dims.map(|dim| (dim.axis.clone(), self.lowering.extent(&dim.size))).collect()
     }
 
-    /// A value's buffer as the program sees it, in the order of its dims: its own row; or all of it, where loops go along
-    /// what the pass counts.
+    /// A value's buffer as the program sees it, in the order of its dims.
     fn in_buffer(&self, buffer: BufferId, value: ValueId) -> View {
-        let dims = self.dims(value);
+        self.cut(self.all_in_buffer(buffer, value), &self.whole_dims(value))
+    }
+
+    /// A value's own row of its buffer; or all of it, where loops go along what the pass counts.
+    fn all_in_buffer(&self, buffer: BufferId, value: ValueId) -> View {
+        let dims = self.whole_dims(value);
         let loops_along_rows = dims.iter().any(|(_, extent)| extent.fixed().is_none());
         whole(if loops_along_rows { Source::Whole(buffer) } else { Source::Row(buffer) }, &dims)
     }
@@ -352,7 +384,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
     }
 
     /// A value in memory.
-    fn read(&mut self, value: ValueId) -> Access {
+    pub fn read(&mut self, value: ValueId) -> Access {
         let access = self.values[&value].clone();
         if access.memory().is_some() {
             return access;
@@ -386,7 +418,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
     }
 
     /// Computes an access into `into` (or scratch) and returns it as a view.
-    fn materialise(&mut self, access: &Access, into: Option<View>) -> Access {
+    pub fn materialise(&mut self, access: &Access, into: Option<View>) -> Access {
         let into = into.unwrap_or_else(|| self.local(access.dtype, &access.dims));
         let (expr, args) = match &access.body {
             Body::View(_) => (Expr::Arg(0), vec![access.over(&access.dims)]),
@@ -701,7 +733,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
     }
 
     /// Brings every yielded value to all of its targets.
-    fn finish(&mut self, yields: &[Yield]) {
+    pub fn finish(&mut self, yields: &[Yield]) {
         for (inner, targets) in std::mem::take(&mut self.targets) {
             let access = self.read(inner);
             let dims = yields.iter().find(|(value, _)| *value == inner).map(|(_, outer)| self.dims(*outer));
@@ -719,7 +751,10 @@ impl<'a, 'm> Programmer<'a, 'm> {
     /// The view through which a value is written to its buffer: caches may order a row's dims differently.
     fn target(&self, buffer: BufferId, value: ValueId, dims: &[RowDim]) -> View {
         match self.lowering.cache_order(value) {
-            Some(order) => Access::view(DType::F32, order.clone(), whole(Source::Row(buffer), &order)).over(dims),
+            Some(order) => {
+                let all = self.cut(whole(Source::Row(buffer), &order), &order);
+                Access::view(DType::F32, order, all).over(dims)
+            }
             None => self.in_buffer(buffer, value),
         }
     }

@@ -62,11 +62,33 @@ pub enum Home {
         per_position: u64,
         panels: bool,
     },
+    /// Kept between passes, of a size that does not depend on how many positions there were; one instance for each execution
+    /// of the layer kind that it stands in. Instance `i` starts at `offset + i * instance bytes` of the session's states,
+    /// where instance bytes are the row's, rounded up to 64. What a new sequence starts from is written by steps.
+    State {
+        instances: u32,
+        offset: u64,
+    },
+}
+
+impl Home {
+    /// Whether a session keeps it from pass to pass.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Home::Cache { .. } | Home::State { .. } => true,
+            Home::Input(_) | Home::Output(_) | Home::Workspace { .. } => false,
+        }
+    }
 }
 
 impl Buffer {
     pub fn row_bytes(&self) -> u64 {
         self.row * self.dtype.bytes()
+    }
+
+    /// Bytes from one instance of a state to the next.
+    pub fn instance_bytes(&self) -> u64 {
+        self.row_bytes().next_multiple_of(64)
     }
 
     /// `(bytes for each token of the chunk, fixed bytes)`, each rounded up to 64.

@@ -17,7 +17,7 @@ pub use extent::{Extent, Share, fixed_product};
 pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
 pub use parse::parse;
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View, Work};
-pub use step::{Attention, Bin, Gemm, Group, Layers, Node, RowGroup, Step, StepKind, Store};
+pub use step::{Attention, Bin, Gemm, Group, Layers, Node, RowGroup, Scan, Step, StepKind, Store};
 pub use verify::{VerifyError, verify};
 
 /// Constant data that steps read.
@@ -68,7 +68,7 @@ impl Plan {
                 let (row, more) = buffer.bytes();
                 Some((per_token + row, fixed + more))
             }
-            Home::Input(_) | Home::Output(_) | Home::Cache { .. } => None,
+            Home::Input(_) | Home::Output(_) | Home::Cache { .. } | Home::State { .. } => None,
         });
         ends.fold((0, 0), |most, end| (most.0.max(end.0), most.1.max(end.1)))
     }
@@ -78,8 +78,17 @@ impl Plan {
     pub fn cache_bytes_per_position(&self) -> u64 {
         let of = |buffer: &Buffer| match buffer.home {
             Home::Cache { instances, .. } => buffer.row_bytes() * u64::from(instances),
-            Home::Input(_) | Home::Output(_) | Home::Workspace { .. } => 0,
+            Home::Input(_) | Home::Output(_) | Home::Workspace { .. } | Home::State { .. } => 0,
         };
         self.buffers.iter().map(of).sum()
+    }
+
+    /// Bytes of all states that a session holds, whatever its context.
+    pub fn state_bytes(&self) -> u64 {
+        let end = |buffer: &Buffer| match buffer.home {
+            Home::State { instances, offset } => offset + u64::from(instances) * buffer.instance_bytes(),
+            Home::Input(_) | Home::Output(_) | Home::Workspace { .. } | Home::Cache { .. } => 0,
+        };
+        self.buffers.iter().map(end).max().unwrap_or(0)
     }
 }

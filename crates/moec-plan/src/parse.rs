@@ -5,8 +5,8 @@ use moec_types::{DType, ParseError, Reader};
 
 use crate::{
     Attention, Bin, Buffer, BufferId, Extent, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId, Local,
-    LocalId, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Share,
-    Source, Step, StepKind, Store, View, Work,
+    LocalId, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Scan,
+    Share, Source, Step, StepKind, Store, View, Work,
 };
 
 type Parsed<T> = Result<T, ParseError>;
@@ -136,6 +136,7 @@ fn buffer(text: &mut Reader) -> Parsed<Buffer> {
             })?;
             Home::Cache { instances: text.integer()?, per_position: text.integer()?, panels }
         }
+        "state" => Home::State { instances: text.integer()?, offset: text.integer()? },
         _ => return Err(text.error(format!("a buffer's home is wanted, found `{word}`"))),
     };
     Ok(Buffer { name, dtype, rows, row, home })
@@ -204,6 +205,7 @@ fn node(text: &mut Reader) -> Parsed<Node> {
         "grouped_gemm" => StepKind::Gemm(gemm(text, true)?),
         "bin" => StepKind::Bin(bin(text)?),
         "attention" => StepKind::Attention(attention(text)?),
+        "scan" => StepKind::Scan(Scan { parts: text.integer()?, start: program(text)?, program: program(text)? }),
         _ => return Err(text.error_at(at, format!("no step `{word}`"))),
     };
     Ok(Node::Step(Step { kind, barrier, at: Span::NONE, label }))

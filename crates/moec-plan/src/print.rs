@@ -142,6 +142,7 @@ fn write_buffer(f: &mut Formatter<'_>, at: usize, buffer: &Buffer) -> fmt::Resul
         Home::Cache { instances, per_position, panels } => {
             writeln!(f, "cache {} {instances} {per_position}", if *panels { "panels" } else { "rows" })
         }
+        Home::State { instances, offset } => writeln!(f, "state {instances} {offset}"),
     }
 }
 
@@ -202,6 +203,13 @@ fn write_step(f: &mut Formatter<'_>, step: &Step, indent: &str) -> fmt::Result {
         StepKind::Attention(attention) => {
             write!(f, "{indent}attention {label}{barrier} ")?;
             write_attention(f, attention)
+        }
+        StepKind::Scan(scan) => {
+            writeln!(f, "{indent}scan {label}{barrier} {} {{", scan.parts)?;
+            write_program(f, &scan.start, indent)?;
+            writeln!(f, "{indent}}} {{")?;
+            write_program(f, &scan.program, indent)?;
+            writeln!(f, "{indent}}}")
         }
     }
 }

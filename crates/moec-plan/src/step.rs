@@ -42,6 +42,21 @@ pub enum StepKind {
     Gemm(Gemm),
     Bin(Bin),
     Attention(Attention),
+    Scan(Scan),
+}
+
+/// A program run for the tokens of the pass one after the other, with states that go from each to the next and from pass to
+/// pass. It comes in `parts` that have nothing to do with each other, each of which goes through all tokens: they are what
+/// threads share out.
+///
+/// In both programs `Source::Row` is the row of the token, and `View::row` counts elements from part to part. Scratch is of one
+/// token of one part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scan {
+    pub parts: u64,
+    /// Run once for each part before the first position of a sequence (`past` is 0): gives the states their first values.
+    pub start: RowProgram,
+    pub program: RowProgram,
 }
 
 /// The slots of experts `first .. first + count` of a routing; parameters with an instance for each expert are read as the

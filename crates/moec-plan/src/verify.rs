@@ -77,6 +77,7 @@ impl StepKind {
             StepKind::Gemm(_) => "gemm",
             StepKind::Bin(_) => "bin",
             StepKind::Attention(_) => "attention",
+            StepKind::Scan(_) => "scan",
         }
     }
 }
@@ -101,6 +102,9 @@ fn placed(plan: &Plan, home: &Home) -> Check {
             ensure(per_token % 64 == 0 && fixed % 64 == 0, || "its place is not aligned".into())
         }
         Home::Cache { instances, .. } => ensure(*instances > 0, || "a cache without instances".into()),
+        Home::State { instances, offset } => {
+            ensure(*instances > 0 && offset % 64 == 0, || "a state without instances, or not aligned".into())
+        }
     }
 }
 
@@ -109,11 +113,16 @@ fn step(plan: &Plan, step: &Step) -> Check {
         StepKind::Rows { rows, program, group } => {
             group.iter().try_for_each(|group| row_group(plan, *rows, group))?;
             ensure(*rows != Rows::Positions, || "no step computes all positions".into())?;
-            program.ops.iter().try_for_each(|op| row_op(plan, *rows, program, op))
+            let looks = Looks { plan, rows: *rows, of_token: false, program: Some(program) };
+            program.ops.iter().try_for_each(|op| row_op(&looks, op))
         }
         StepKind::Gemm(gemm) => self::gemm(plan, gemm),
         StepKind::Bin(bin) => self::bin(plan, bin),
         StepKind::Attention(step) => attention(plan, step),
+        StepKind::Scan(scan) => [&scan.start, &scan.program].into_iter().try_for_each(|program| {
+            let looks = Looks { plan, rows: Rows::Fixed(scan.parts), of_token: true, program: Some(program) };
+            program.ops.iter().try_for_each(|op| row_op(&looks, op))
+        }),
     }
 }
 
@@ -124,8 +133,7 @@ fn row_group(plan: &Plan, rows: Rows, group: &RowGroup) -> Check {
     ensure(last <= experts, || format!("experts up to {last} of {experts}"))
 }
 
-fn row_op(plan: &Plan, rows: Rows, program: &RowProgram, op: &RowOp) -> Check {
-    let looks = Looks { plan, rows, program: Some(program) };
+fn row_op(looks: &Looks, op: &RowOp) -> Check {
     match op {
         RowOp::Map { extents, expr, args, into } => {
             args.iter().try_for_each(|view| looks.view(view, extents))?;
@@ -183,6 +191,8 @@ fn counted(rows: Rows) -> Option<Extent> {
 struct Looks<'p> {
     plan: &'p Plan,
     rows: Rows,
+    /// `Source::Row` is the row of a token, whatever the step's rows are.
+    of_token: bool,
     program: Option<&'p RowProgram>,
 }
 
@@ -257,7 +267,8 @@ impl Looks<'_> {
                     || found.rows == Rows::Positions
                     || found.rows == self.rows
                     || (found.rows == Rows::Tokens && self.rows == Rows::Outputs)
-                    || (found.rows == Rows::Outputs && self.rows == Rows::Tokens);
+                    || (found.rows == Rows::Outputs && self.rows == Rows::Tokens)
+                    || (self.of_token && found.rows == Rows::Tokens);
                 ensure(fits, || format!("%{} has rows {}, the step {}", id.0, found.rows, self.rows))?;
                 Some(found.row)
             }
@@ -321,7 +332,7 @@ fn gemm(plan: &Plan, gemm: &Gemm) -> Check {
     ensure(batch > 0 && a.row == batch * k, || format!("rows of {} elements meet {batch} times {k} weights", a.row))?;
     let by_row = gemm.extras.iter().any(|view| matches!(view.source, Source::Row(_)));
     ensure(batch == 1 || !by_row, || "an extra of the step's row for several matrix rows".into())?;
-    let looks = Looks { plan, rows: gemm.rows, program: None };
+    let looks = Looks { plan, rows: gemm.rows, of_token: false, program: None };
     gemm.extras.iter().try_for_each(|view| looks.view(view, &[Extent::Fixed(n)]))?;
     let extras = gemm.extras.iter().map(|view| looks.dtype(view.source)).collect::<Result<Vec<_>, _>>()?;
     let types: Vec<DType> = (0..branches).map(|_| DType::F32).chain(extras).collect();
@@ -368,7 +379,7 @@ fn attention(plan: &Plan, step: &Attention) -> Check {
     let homes =
         matches!(k.home, Home::Cache { panels: true, .. }) && matches!(v.home, Home::Cache { panels: false, .. });
     ensure(homes, || "keys must be a cache in panels, values one in rows".into())?;
-    let looks = Looks { plan, rows: step.rows, program: None };
+    let looks = Looks { plan, rows: step.rows, of_token: false, program: None };
     let heads_of = [step.groups, step.queries].map(Extent::Fixed);
     step.extras.iter().try_for_each(|view| looks.view(view, &heads_of))?;
     let extras = step.extras.iter().map(|view| looks.dtype(view.source)).collect::<Result<Vec<_>, _>>()?;

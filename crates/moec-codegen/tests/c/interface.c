@@ -43,10 +43,11 @@ SAME(TINY_TOKEN_LIMIT, 10);
 SAME(TINY_OUTPUT_LOGITS_V, 7);
 SAME(TINY_CACHE_BYTES(17), 32 * 64);
 SAME(TINY_WORKSPACE_BYTES(17), 17 * 64);
+SAME(TINY_STATE_BYTES, 0);
 SAME(TINY_WEIGHT_BYTES, 320);
 
 /* What entry objects are made after (crates/moec-cpu/src/entry.rs). */
 _Static_assert(sizeof(moec_port) == 56 && offsetof(moec_port, axis_count) == 40, "moec_port");
 _Static_assert(sizeof(moec_axis) == 16, "moec_axis");
 _Static_assert(sizeof(moec_level_entry) == 24, "moec_level_entry");
-_Static_assert(sizeof(moec_description) == 104 && offsetof(moec_description, levels) == 64, "moec_description");
+_Static_assert(sizeof(moec_description) == 112 && offsetof(moec_description, levels) == 72, "moec_description");

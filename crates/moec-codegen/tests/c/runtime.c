@@ -329,7 +329,7 @@ static const moec_port sum_outputs[] = {
     {"count", NULL, 1, 4, -1, 0, MOEC_I32, MOEC_ROWS_ONE, 0},
 };
 static const moec_level_entry sum_levels[] = {{"scalar", sum_pass, 1, 0}};
-static moec_description sum = {"sum", "moec test, model sum", 0, 0, 0, 0, 0, 0, sum_levels, sum_inputs, sum_outputs, 1, 3, 2, 1};
+static moec_description sum = {"sum", "moec test, model sum", 0, 0, 0, 0, 0, 0, 0, sum_levels, sum_inputs, sum_outputs, 1, 3, 2, 1};
 
 enum { ROWS = 700 };
 

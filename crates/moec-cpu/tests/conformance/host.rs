@@ -20,6 +20,7 @@ struct Pass {
     capacity: i64,
     workspace: *mut u8,
     cache: *mut u8,
+    states: *mut u8,
     weights: *const u8,
     inputs: *const *mut u8,
     outputs: *const *mut u8,
@@ -145,6 +146,7 @@ pub struct Session<'a> {
     pub threads: usize,
     workspace: Memory,
     cache: Memory,
+    states: Memory,
     weights: Memory,
     pub traced: Vec<Traced>,
     seconds: f64,
@@ -191,6 +193,7 @@ impl<'a> Session<'a> {
             threads,
             workspace: Memory::new(per_token * chunk + fixed),
             cache: Memory::new(plan.cache_bytes_per_position() * capacity),
+            states: Memory::new(plan.state_bytes()),
             weights: packed,
             traced: Vec::new(),
             seconds: 0.0,
@@ -243,6 +246,7 @@ impl<'a> Session<'a> {
                 capacity: self.capacity as i64,
                 workspace: self.workspace.pointer(),
                 cache: self.cache.pointer(),
+                states: self.states.pointer(),
                 weights: self.weights.pointer(),
                 inputs: input_pointers.as_ptr(),
                 outputs: output_pointers.as_ptr(),
@@ -267,7 +271,7 @@ impl<'a> Session<'a> {
         }
         self.past += tokens;
         // Nobody wrote past the ends.
-        for memory in output_memory.iter().chain([&self.workspace, &self.cache, &scratch]) {
+        for memory in output_memory.iter().chain([&self.workspace, &self.cache, &self.states, &scratch]) {
             let before = &memory.data[..memory.start];
             assert!(before.iter().all(|byte| *byte == 0xff), "written before the start");
             let end = memory.data.len() - (192 - memory.start).min(64);

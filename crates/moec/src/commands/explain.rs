@@ -169,6 +169,9 @@ impl<'a> Explained<'a> {
         ));
         lines
             .push(format!("  cache      {:>18} for each position", short(plan.cache_bytes_per_position() as f64, "B")));
+        if plan.state_bytes() > 0 {
+            lines.push(format!("  states     {:>18} of a session", short(plan.state_bytes() as f64, "B")));
+        }
     }
 
     fn json(&self, sources: &SourceMap) -> Value {
@@ -185,6 +188,7 @@ impl<'a> Explained<'a> {
                     "workspace_bytes_per_token": per_token,
                     "workspace_bytes_fixed": fixed,
                     "cache_bytes_per_position": plan.cache_bytes_per_position(),
+                    "state_bytes": plan.state_bytes(),
                 })
             }
             Err(why) => json!({ "unsupported": why }),

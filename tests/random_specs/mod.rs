@@ -7,6 +7,7 @@ mod attention;
 mod body;
 pub mod random;
 mod routing;
+pub mod scans;
 pub mod session;
 
 use std::{collections::BTreeSet, fmt::Write};

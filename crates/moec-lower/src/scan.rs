@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use moec_ir::{Node as ModelNode, Op, RegionId, ValueId, ops};
-use moec_plan::{BufferId, Extent, RowOp, RowProgram, Scan, Source, StepKind, View};
+use moec_plan::{BufferId, Extent, LocalId, RowOp, RowProgram, Scan, Source, StepKind, View, Work};
 use moec_types::{Axis, DType, Expr};
 
 use crate::{
@@ -188,15 +188,37 @@ fn same(a: &Access, b: &Access) -> bool {
 /// that something still reads.
 fn in_place(program: &mut RowProgram, states: &[BufferId]) {
     for state in states.iter().map(|buffer| Source::Whole(*buffer)) {
-        while let Some((local, home)) = (0..program.locals.len())
-            .rev()
-            .find_map(|local| Some((local, can_take(program, Source::Local(moec_plan::LocalId(local as u32)), state)?)))
+        let local = |at: usize| Source::Local(LocalId(at as u32));
+        while let Some((taken, home)) =
+            (0..program.locals.len()).rev().find_map(|at| Some((local(at), can_take(program, local(at), state)?)))
         {
-            let from = Source::Local(moec_plan::LocalId(local as u32));
             for view in program.ops.iter_mut().flat_map(RowOp::views_mut) {
-                take(view, from, &home);
+                exchange(view, taken, (home.source, home.row));
             }
             program.ops.retain(|op| !changes_nothing(op));
+        }
+    }
+    drop_unused(program);
+}
+
+/// Scratch that nothing writes goes.
+fn drop_unused(program: &mut RowProgram) {
+    for at in (0..program.locals.len()).rev() {
+        let local = |at: usize| Source::Local(LocalId(at as u32));
+        let writes = |op: &RowOp| op.writes().iter().any(|view| view.source == local(at));
+        if program.ops.iter().any(|op| writes(op) || room(op).is_some_and(|id| id.0 as usize == at)) {
+            continue;
+        }
+        program.locals.remove(at);
+        for op in &mut program.ops {
+            for later in at + 1..=program.locals.len() {
+                op.views_mut().into_iter().for_each(|view| exchange(view, local(later), (local(later - 1), 0)));
+            }
+            if let RowOp::TopK { work: Some(Work::Local(id)), .. } = op
+                && id.0 as usize > at
+            {
+                id.0 -= 1;
+            }
         }
     }
 }
@@ -257,12 +279,24 @@ fn product(extents: &[Extent]) -> Option<u64> {
     moec_plan::fixed_product(extents)
 }
 
-fn take(view: &mut View, from: Source, home: &View) {
+/// The scratch that an op sorts in.
+fn room(op: &RowOp) -> Option<LocalId> {
+    match op {
+        RowOp::TopK { work: Some(Work::Local(id)), .. } => Some(*id),
+        RowOp::TopK { work: Some(Work::Buffer(_)) | None, .. }
+        | RowOp::Map { .. }
+        | RowOp::Reduce { .. }
+        | RowOp::Cumsum { .. }
+        | RowOp::ScatterAdd { .. } => None,
+    }
+}
+
+fn exchange(view: &mut View, from: Source, to: (Source, u64)) {
     if view.source == from {
-        (view.source, view.row) = (home.source, home.row);
+        (view.source, view.row) = to;
     }
     if let Some(index) = &mut view.index {
-        take(&mut index.view, from, home);
+        exchange(&mut index.view, from, to);
     }
 }
 

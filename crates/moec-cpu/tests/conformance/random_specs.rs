@@ -15,6 +15,7 @@ use specs::{
     across::ACROSS,
     generate,
     random::Random,
+    scans::SCANS,
     session::{Found, FromOracle, OnePass, Passes, check, same},
 };
 
@@ -103,6 +104,14 @@ fn random_specs_give_the_oracles_numbers() {
         }
     }
     assert_eq!(failed, [0u64; 0], "seeds that failed");
+}
+
+#[test]
+fn from_token_to_token_the_code_gives_the_oracles_numbers() {
+    for (seed, (name, text)) in (0..).zip(SCANS) {
+        let faults = faults(text, seed, true);
+        assert!(faults.is_empty(), "{name}: {}", faults.join("\n"));
+    }
 }
 
 #[test]

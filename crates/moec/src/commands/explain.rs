@@ -310,8 +310,8 @@ fn fusion_json(report: &Report, sources: &SourceMap) -> Vec<Value> {
 
 /// How many steps of each kind the plan has, those of layers counted once.
 fn steps(plan: &Plan) -> Vec<(&'static str, usize)> {
-    let mut counts = [("rows", 0), ("gemm", 0), ("grouped gemm", 0), ("bin", 0), ("attention", 0)];
-    fn count(nodes: &[Node], counts: &mut [(&'static str, usize); 5]) {
+    let mut counts = [("rows", 0), ("gemm", 0), ("grouped gemm", 0), ("bin", 0), ("attention", 0), ("scan", 0)];
+    fn count(nodes: &[Node], counts: &mut [(&'static str, usize); 6]) {
         for node in nodes {
             match node {
                 Node::Layers(layers) => layers.kinds.iter().for_each(|kind| count(kind, counts)),
@@ -322,6 +322,7 @@ fn steps(plan: &Plan) -> Vec<(&'static str, usize)> {
                         StepKind::Gemm(_) => 2,
                         StepKind::Bin(_) => 3,
                         StepKind::Attention(_) => 4,
+                        StepKind::Scan(_) => 5,
                     };
                     counts[at].1 += 1;
                 }

@@ -75,8 +75,13 @@ fn faults(text: &str, seed: u64, everywhere: bool) -> Vec<String> {
     let some = if everywhere { &all[..] } else { &all[seed as usize % all.len()..][..1] };
     for level in some {
         let library = Library::new(&plan, *level);
+        let mut alone = None;
         for threads in [1, 3] {
             let found = compiled((&module, &plan), &library, &packed, &passes, threads);
+            let text = format!("{found:?}");
+            if alone.get_or_insert_with(|| text.clone()) != &text {
+                faults.push(format!("{level:?}: {threads} threads differ from one"));
+            }
             if let Err(what) = same(&expected, &found)
                 && !passes.unsteady(&module, &weights, &expected, ROUNDING)
             {

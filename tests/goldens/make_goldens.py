@@ -42,6 +42,7 @@ class Case:
         self.kind, self.shift, self.T, self.D, self.E, self.H, self.K = kind, shift, T, D, E, H, K
         self.set, self.inputs, self.params, self.routes = {}, [], [], []
         self.extras, self.train = {}, False
+        self.facts = {}  # more of the golden table's values, by their names there
         self.x = self.input("x", (T, D, 1.0))
 
     def sizes(self, **golden):
@@ -344,6 +345,98 @@ def top_p(c):
     v, i = c.top_k(p_all, c.E)
     c.extra(entropy=entropy(p_all).mean())
     return c.combine(np.where(np.cumsum(v, 1) - v < p, i, -1), v, c.mlps())
+
+
+def place(i, E, order=None):
+    """The place of each choice in its expert's buffer: choice by choice, in each token by token (or in the order given)."""
+    taken, places = np.zeros(E, int), np.zeros(i.shape, int)
+    for k in range(i.shape[1]):
+        for t in range(len(i)) if order is None else order:
+            if i[t, k] >= 0:
+                places[t, k] = taken[i[t, k]]
+                taken[i[t, k]] += 1
+    return places
+
+
+def capacity(c, factor):
+    return math.ceil(factor * c.T / c.E)
+
+
+def ranked(priority):
+    """Tokens by falling priority; how clearly they are told apart counts as a choice."""
+    gaps = -np.diff(np.sort(-priority))
+    if len(gaps):
+        Case.margin = min(Case.margin, np.abs(gaps).min())
+    return np.argsort(-priority, kind="stable")
+
+
+def kept(c, i, w, keep, experts):
+    """Dropped choices are none; the golden table lists them all the same."""
+    y = c.combine(np.where(keep, i, -1), w, experts)
+    c.facts = {"i": i[0].tolist(), "sum_i": int((i * (1 + np.arange(len(i)))[:, None]).sum()), "kept": int(keep.sum()), "dropped": int((~keep).sum())}
+    return y
+
+
+@technique("switch", "i=3; sum_i=378; w=0.383124; sum_w=6.996596; norm=7.26918; sum=1.00815; dropped=3")  # G01
+def switch(c):
+    factor = c.sizes(factor=(1.0, 0.75))
+    w, i = c.top_k(softmax(c.x @ c.W()), 1)
+    return kept(c, i, w, place(i, c.E) < capacity(c, factor), c.mlps())
+
+
+@technique("first_come", "i=3 0; sum_i=768; sum_w=7.470375")  # G06, where it is compared with first-come places
+def first_come(c):
+    k, factor = c.sizes(K=(2, 3), factor=(1.0, 1.5))
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    return kept(c, i, w, place(i, c.E) < capacity(c, factor), c.mlps())
+
+
+def random_second(c, factor, threshold):
+    w, i = c.top_k(softmax(c.x @ c.W()), 2)
+    g, u = normalise(w), c.ids("u", ((M(c.T, 1, 7.0 + c.shift)[:, 0] + 1) / 2).round(6))
+    wanted = np.stack([np.full(c.T, True), g[:, 1] / threshold > u], 1)
+    Case.margin = min(Case.margin, np.abs(g[:, 1] - threshold * u).min())
+    y = kept(c, i, g, wanted & (place(np.where(wanted, i, -1), c.E) < capacity(c, factor)), c.mlps())
+    c.facts["second"] = int(wanted[:, 1].sum())
+    return y
+
+
+@technique("gshard", "i=3 0; sum_i=768; w=0.656124 0; sum_w=13.720868; norm=12.76927; sum=-0.87029; second=7; kept=22")  # G05
+def gshard(c):
+    return random_second(c, c.sizes(factor=(2.0, 1.25)), 0.5)
+
+
+@technique("st_moe")
+def st_moe(c):
+    return random_second(c, c.sizes(factor=(1.25, 2.0)), 0.2)
+
+
+@technique("batch_priority", "i=3 0; sum_i=768; w=0.383124 0.200796; sum_w=7.855877; norm=8.65911; sum=0.31192; kept=16")  # G06
+def batch_priority(c):
+    k, factor = c.sizes(K=(2, 3), factor=(0.5, 0.4))
+    p = softmax(c.x @ c.W())
+    w, i = c.top_k(p, k)
+    return kept(c, i, w, place(i, c.E, ranked(p.max(-1))) < capacity(c, factor * k), c.mlps())
+
+
+@technique("random_tokens")
+def random_tokens(c):
+    factor = c.sizes(factor=(1.0, 0.75))
+    w, i = c.top_k(softmax(c.x @ c.W()), 1)
+    order = ranked(c.input("priority", (c.T, 1, 7.0))[:, 0])
+    return kept(c, i, w, place(i, c.E, order) < capacity(c, factor), c.mlps())
+
+
+@technique("no_token_left_behind")
+def no_token_left_behind(c):
+    k, factor = c.sizes(K=(3, 4), factor=(1.0, 0.8))
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    room, keep = np.full(c.E, capacity(c, factor)), np.zeros(i.shape, bool)
+    for choice, t in np.ndindex(k, c.T):
+        if not keep[t].any() and room[i[t, choice]] > 0:
+            keep[t, choice] = True
+            room[i[t, choice]] -= 1
+    return kept(c, i, w, keep, c.mlps())
 
 
 @technique("cosine", "i=4; sum_i=485; w=0.696375; sum_w=8.138462; norm=8.72917; sum=-2.20480")  # G11
@@ -1202,7 +1295,7 @@ def check(spec, c, y, golden):
         **{name.rsplit(".", 1)[-1]: value.ravel() for name, value in c.extras.items()},
         "first": np.linalg.norm(getattr(c, "first", 0)),
         "first_sum": np.sum(getattr(c, "first", 0)),
-    }
+    } | c.facts
     for part in golden.split("; "):
         name, wanted = part.split("=")
         got = np.atleast_1d(found[name])

@@ -6,6 +6,7 @@ use crate::spelling::closest;
 const FILES: &[(&str, &str)] = &[
     ("prelude", include_str!("../std/prelude.moe")),
     ("attention", include_str!("../std/attention.moe")),
+    ("capacity", include_str!("../std/capacity.moe")),
     ("expert", include_str!("../std/expert.moe")),
     ("gate", include_str!("../std/gate.moe")),
     ("loss", include_str!("../std/loss.moe")),

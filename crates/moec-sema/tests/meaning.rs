@@ -389,3 +389,42 @@ fn a_decoder_may_accept_that_its_tokens_compete() {
     near(&passes(&module, &x, 2, &[4]), &[1.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0, 9.0]);
     near(&passes(&module, &x, 2, &[2, 2]), &[1.0, 0.0, 2.0, 0.0, 3.0, 0.0, 3.0, 9.0]);
 }
+
+/// One bank behind different gates with a capacity.
+fn with_room(gate: &str, x: &[f32]) -> (Vec<f32>, Trace) {
+    let text = format!(
+        "use std::capacity::{{first_come, by_priority, no_token_left_behind}}
+        use std::expert::mlp
+        config {{ D = 4  E = 3 }}
+        model m(x: f32[S, D]) {{
+          part ffn = moe {{ gate {gate}; experts mlp(5, relu, biased = false) × E }}
+          out y: f32[S, D] = ffn(x)
+        }}"
+    );
+    traced(&checked(&text).module, x, 4)
+}
+
+#[test]
+fn without_priorities_the_first_to_come_finds_room() {
+    let x = inputs(11, 4);
+    let (first, _) = with_room("first_come(1, 0.7)", &x);
+    near(&with_room("by_priority(0.7, sum(x * 0.0 over D))", &x).0, &first);
+    let (last, _) = with_room("by_priority(0.7, f32(S))", &x);
+    assert!(first.iter().zip(&last).any(|(first, last)| first != last), "the last come first");
+}
+
+#[test]
+fn no_token_is_left_behind_while_there_is_room() {
+    let x = inputs(11, 4);
+    let chosen = |gate| {
+        with_room(gate, &x).1.routes[0]
+            .indices
+            .chunks(3)
+            .map(|row| row.iter().filter(|e| **e >= 0).count())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(chosen("no_token_left_behind(3, 1.0)"), [1; 11]);
+    let dropped = chosen("no_token_left_behind(3, 0.5)").iter().filter(|count| **count == 0).count();
+    // Each of three has room for ceil(0.5 * 11 / 3) = 2.
+    assert_eq!(dropped, 5);
+}

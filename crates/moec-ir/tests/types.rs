@@ -3,7 +3,8 @@
 use moec_ir::{parse, print};
 
 const INPUTS: &str = "x %x: f32[S, D=6], y %y: f32[S, E=4], w %w: f32[E=4, D=6], i %i: i32[S, K=2], \
-                      c %c: bool[S], t %t: f32[T=past(S), D=6], v %v: f32[S, K=2]";
+                      c %c: bool[S], t %t: f32[T=past(S), D=6], v %v: f32[S, K=2], \
+                      j %j: i32[N=5, K=2], u %u: f32[K=2], z %z: f32[N=5, D=6]";
 
 /// The node's printed types, or the error's message.
 fn typed(node: &str) -> Result<String, String> {
@@ -52,6 +53,7 @@ fn every_op_has_the_type_it_promises() {
         ("past %x {S as P}", "f32[P=past(S), D=6]"),
         ("attention %x, %t, %t, %c {over (D), keys T, score where($1, $0, 0.0)}", "f32[S, D=6]"),
         ("route %i, %v {experts 4}", "route[S, K=2] of 4"),
+        ("route %j, %u {experts 4, tokens N}", "route[N=5, K=2] of 4"),
     ];
     for (node, wanted) in cases {
         assert_eq!(typed(node).as_deref(), Ok(wanted), "{node}");
@@ -81,6 +83,8 @@ fn what_does_not_fit_is_said_in_the_authors_words() {
         ("scatter_add %v, %i {(S) as N=5}", "the index i32[S, K=2] has an axis `K` besides (S)"),
         ("scatter_add %v, %i {(S, D) as N=5}", "no axis `D` in f32[S, K=2]"),
         ("count {4}", "`count` of 4"),
+        ("route %j, %u {experts 4}", "a route's choices are i32[tokens, choices], found i32[N=5, K=2]"),
+        ("route %i, %v {experts 4, tokens K}", "a route's choices are i32[tokens, choices], found i32[S, K=2]"),
         ("gather %x, %y {over D}", "an index wants i32, found f32[S, E=4]"),
         ("split %x {D as (A=4, B=2)}", "`D` has 6 and cannot be split as (A=4, B=2)"),
         ("split %x {S as (A=4, B=2)}", "`split` wants an axis of known size, and `S` is known only at run time"),

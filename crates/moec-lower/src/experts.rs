@@ -6,7 +6,7 @@ use moec_plan::{
     Bin, BufferId, Extent, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, StepKind,
     Store, View,
 };
-use moec_types::{Axis, BinaryOp, DType, Expr};
+use moec_types::{Axis, BinaryOp, DType, Expr, Size};
 
 use crate::{
     Unsupported,
@@ -62,6 +62,11 @@ impl Lowering<'_> {
         let module = self.module;
         let ty = module.ty(node.results[0]).route().expect("verified: a route").clone();
         let choices = ty.choices.size.fixed().expect("verified: a fixed number of choices");
+        if !matches!(ty.tokens.size, Size::Input(_)) {
+            let reason = format!("its tokens are {} and not the positions of a pass", ty.tokens);
+            let way_round = format!("let `{}` be as long as the input: leave its size out", ty.tokens.axis);
+            return Err(self.unsupported(node, reason, way_round));
+        }
         let row = [(ty.choices.axis.clone(), Extent::Fixed(choices))];
         let tokens = self.tokens;
         let mut in_rows = |value: ValueId, name: &str, dtype| -> Result<BufferId, Unsupported> {

@@ -26,7 +26,7 @@ fn bank(choices: usize) -> Bank {
     let indices = build.input("i", DType::I32, &["S", &k]);
     let weights = build.input("w", DType::F32, &[&k, "S"]);
     let scale = build.param("experts[e].scale", &["D=3"], None, Some((0, 3)));
-    let route = build.one(Route { experts: EXPERTS as u64 }, &[indices, weights]);
+    let route = build.one(Route { experts: EXPERTS as u64, tokens: None }, &[indices, weights]);
     let rows = build.one(Dispatch { slots: axis("Slot") }, &[x, route]);
     let scaled = build.region_like(rows, |build, rows| {
         let w = build.one(ParamRef { param: scale }, &[]);
@@ -126,7 +126,7 @@ fn slots_lie_by_expert_then_position_and_unused_ones_last() {
     let x = build.input("x", DType::F32, &["S"]);
     let indices = build.input("i", DType::I32, &["S", "K=2"]);
     let weight = build.one(Literal { ty: ty(DType::F32, &[]), data: vec![1.0] }, &[]);
-    let route = build.one(Route { experts: 3 }, &[indices, weight]);
+    let route = build.one(Route { experts: 3, tokens: None }, &[indices, weight]);
     let rows = build.one(Dispatch { slots: axis("Slot") }, &[x, route]);
     build.output("rows", rows);
     let inputs =
@@ -186,7 +186,7 @@ fn decoder() -> Build {
         let w = build.one(ParamRef { param: router }, &[]);
         let scores = build.one(Contract { over: vec![axis("D")] }, &[h, w]);
         let top = build.all(TopK { over: axis("E"), choices: dim("K=2") }, &[scores]);
-        let route = build.one(Route { experts: 3 }, &[top[1], top[0]]);
+        let route = build.one(Route { experts: 3, tokens: None }, &[top[1], top[0]]);
         build.module.set_name(route, "ffn");
         let rows = build.one(Dispatch { slots: axis("Slot") }, &[h, route]);
         let member = build.region_like(rows, |build, rows| {

@@ -78,13 +78,14 @@ fn parts(ty: &TensorType) -> (u64, Vec<String>) {
     let mut factor = ty.dtype.bytes();
     let mut symbols = Vec::new();
     for dim in &ty.dims {
-        match &dim.size {
-            Size::Fixed(size) => factor = factor.saturating_mul(*size),
-            Size::Slots { tokens, choices } => {
-                factor = factor.saturating_mul(*choices);
-                symbols.push(tokens.to_string());
-            }
-            size @ (Size::Input(_) | Size::Past(_) | Size::Share { .. }) => symbols.push(size.to_string()),
+        let mut size = &dim.size;
+        if let Size::Slots { tokens, choices } = size {
+            factor = factor.saturating_mul(*choices);
+            size = tokens;
+        }
+        match size.fixed() {
+            Some(size) => factor = factor.saturating_mul(size),
+            None => symbols.push(size.to_string()),
         }
     }
     symbols.sort();

@@ -477,8 +477,18 @@ impl Evaluator {
         let indices = self.tensor(&indices, "`tokens`")?;
         let weights = self.materialise_for(frame, &weights, "`tokens`")?;
         let indices = self.over_all_choices(frame, indices, weights)?;
-        let route = self.emit(frame, Route { experts }, &[indices, weights], at)?;
+        let tokens = self.fixed_tokens(frame, indices.0);
+        let route = self.emit(frame, Route { experts, tokens }, &[indices, weights], at)?;
         Some(Value::Route(*route.first()?))
+    }
+
+    /// The axis of the tokens, where none of the indices' axes is as long as the input: the one that x has.
+    fn fixed_tokens(&self, frame: &Frame, indices: ValueId) -> Option<Axis> {
+        let x = frame.x.as_ref().and_then(|x| x.tensor_type(&self.module))?;
+        let dims = &self.module.tensor(indices).dims;
+        let mut shared = dims.iter().map(|dim| &dim.axis).filter(|axis| x.has(axis));
+        let all_fixed = dims.iter().all(|dim| dim.size.fixed().is_some());
+        shared.next().filter(|_| all_fixed && shared.next().is_none()).cloned()
     }
 
     /// The indices, repeated along axes that only the weights have, along the tokens of x where they are the same for all, and
@@ -502,7 +512,10 @@ impl Evaluator {
             (*all.first()?, indices.1)
         } else if more.axes().any(|axis| !has.has(axis)) {
             weights
-        } else if has.dims.len() == 1 && has.dims[0].size.fixed().is_none() && !has.has(&Axis::new(CHOICES)) {
+        } else if has.dims.len() == 1
+            && !has.has(&Axis::new(CHOICES))
+            && (symbolic(has) || self.fixed_tokens(frame, indices.0).is_some())
+        {
             let one = self.emit(frame, Iota { dim: Dim::fixed(CHOICES, 1) }, &[], indices.1)?;
             (*one.first()?, indices.1)
         } else {

@@ -392,11 +392,19 @@ fn a_decoder_may_accept_that_its_tokens_compete() {
 
 /// One bank behind different gates with a capacity.
 fn with_room(gate: &str, x: &[f32]) -> (Vec<f32>, Trace) {
+    let found = ["S".to_owned(), format!("S = {}", x.len() / 4)].map(|tokens| over_tokens(&tokens, gate, x));
+    // Nothing changes where the file says how many tokens there are.
+    near(&found[1].0, &found[0].0);
+    assert_eq!(found[1].1.routes[0].indices, found[0].1.routes[0].indices);
+    found.into_iter().next().expect("two")
+}
+
+fn over_tokens(tokens: &str, gate: &str, x: &[f32]) -> (Vec<f32>, Trace) {
     let text = format!(
         "use std::capacity::{{first_come, by_priority, no_token_left_behind}}
         use std::expert::mlp
         config {{ D = 4  E = 3 }}
-        model m(x: f32[S, D]) {{
+        model m(x: f32[{tokens}, D]) {{
           part ffn = moe {{ gate {gate}; experts mlp(5, relu, biased = false) × E }}
           out y: f32[S, D] = ffn(x)
         }}"

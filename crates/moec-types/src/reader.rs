@@ -218,7 +218,7 @@ impl<'t, Names: Default> Reader<'t, Names> {
             }
             ("slots", true) => {
                 self.expect("(")?;
-                let tokens = self.axis()?;
+                let tokens = Box::new(self.deeper(Self::size)?);
                 self.expect(",")?;
                 Size::Slots { tokens, choices: self.integer()? }
             }

@@ -33,9 +33,9 @@ pub enum Size {
     Input(Axis),
     /// Every position of the sequence up to now, this pass included (`past(x, S as T)`).
     Past(Axis),
-    /// One row for each (position, choice) of a token-choice route.
+    /// One row for each (position, choice) of a token-choice route over so many tokens. An expert sees only its own.
     Slots {
-        tokens: Axis,
+        tokens: Box<Size>,
         choices: u64,
     },
     /// A share of the positions of this pass along a symbolic axis: `of * times / per`, rounded down, or `up`.

@@ -92,7 +92,7 @@ fn size(size: &Size, pass: Pass) -> f64 {
         Size::Fixed(size) => *size as f64,
         Size::Input(_) => pass.tokens as f64,
         Size::Past(_) => (pass.tokens + pass.past) as f64,
-        Size::Slots { choices, .. } => (pass.tokens * choices) as f64,
+        Size::Slots { tokens, choices } => self::size(tokens, pass) * *choices as f64,
         Size::Share { times, per, .. } => pass.tokens as f64 * *times as f64 / *per as f64,
     }
 }

@@ -3,7 +3,7 @@
 use moec_types::{Axis, DType, Dim, Size, TensorType};
 
 use super::{OpDef, Reach, TypeError, operands};
-use crate::{Module, RouteType, ValueId, ValueType, ParseError, reader::Reader};
+use crate::{Module, ParseError, RouteType, ValueId, ValueType, reader::Reader};
 
 /// `dispatch %x, %route {as Slot}`: one row for each (position, choice), ordered by expert, then by position.
 ///
@@ -36,10 +36,10 @@ impl OpDef for Dispatch {
 
 /// The dimension that a route's (position, choice) pairs run along.
 pub(super) fn slots(route: &RouteType, axis: &Axis) -> Result<Dim, TypeError> {
-    let (Size::Input(tokens), Some(choices)) = (&route.tokens.size, route.choices.size.fixed()) else {
-        return Err(TypeError::new(format!("a route over `{}`, which is not an axis of the input", route.tokens.axis)));
+    let Some(choices) = route.choices.size.fixed() else {
+        return Err(TypeError::new(format!("a route with {} choices, which is not a number", route.choices.size)));
     };
-    Ok(Dim::new(axis.clone(), Size::Slots { tokens: tokens.clone(), choices }))
+    Ok(Dim::new(axis.clone(), Size::Slots { tokens: Box::new(route.tokens.size.clone()), choices }))
 }
 
 /// The axis of slots of rows that a route has filled. `who` names the operation.

@@ -151,7 +151,7 @@ impl<'a> Pass<'a> {
                 (if *up { whole.div_ceil(*per) } else { whole / per }) as usize
             }
             (Size::Slots { .. }, Some((_, rows))) => rows,
-            (Size::Slots { tokens, choices }, None) => extent(tokens).now * *choices as usize,
+            (Size::Slots { tokens, choices }, None) => self.size(tokens) * *choices as usize,
         }
     }
 

@@ -4,18 +4,22 @@
 //! the file, and every fault names the file and the tensor.
 
 mod checkpoint;
+mod claimed;
 mod error;
 mod header;
 mod matching;
 mod pattern;
+mod small;
 mod stored;
 mod tensor_file;
 mod weights;
 
 pub use checkpoint::Checkpoint;
+pub use claimed::{Part, Scaled, Tensor, find};
 pub use error::CheckpointError;
 pub use matching::{
-    DoublyClaimed, MissingTensors, UnboundParam, UnclaimedTensors, UnsupportedElements, WrongShape, match_checkpoint,
+    DoublyClaimed, MissingTensors, UnboundParam, UnclaimedTensors, Unscalable, UnsupportedElements, WrongShape,
+    match_checkpoint,
 };
 pub use pattern::matches;
 pub use stored::{StoredTensor, StoredType};

@@ -10,8 +10,9 @@ use moec_types::DType;
 use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
+use crate::claimed::{self, Tensor};
 use crate::pattern;
-use crate::stored::{StoredTensor, StoredType};
+use crate::stored::StoredType;
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the checkpoint has no tensor `{tensor}`{}", and_others(*.others))]
@@ -99,6 +100,21 @@ pub struct UnboundParam {
     pub at: Span,
 }
 
+#[derive(Debug, Error, Diagnostic)]
+#[error("tensor `{tensor}` cannot be scaled as the rule says: {reason}{}", and_others(*.others))]
+#[diagnostic(
+    code(moec::checkpoint::unscalable),
+    help("`scaled \"…\" as FORMAT by \"…\" as FORMAT in [BLOCK, …]`: sizes of blocks are those of the last axes")
+)]
+pub struct Unscalable {
+    pub tensor: String,
+    /// How many more tensors of the same rule are so.
+    pub others: usize,
+    pub reason: String,
+    #[label("claimed here")]
+    pub at: Span,
+}
+
 fn and_others(others: usize) -> String {
     match others {
         0 => String::new(),
@@ -122,9 +138,15 @@ pub fn match_checkpoint(checkpoint: &Checkpoint, weights: &WeightMap, module: &M
     let needed = || weights.claims.iter().filter(|claim| !claim.shared);
 
     let (found, missing): (Vec<_>, Vec<_>) = needed().partition(|claim| checkpoint.tensor(&claim.tensor).is_some());
+    let scales: BTreeSet<String> = weights
+        .claims
+        .iter()
+        .filter_map(|claim| claimed::scales_of(checkpoint, weights, &claim.tensor))
+        .map(|(_, scales)| scales)
+        .collect();
     let extra: Vec<&str> = checkpoint
         .names()
-        .filter(|name| !claimed.contains(name))
+        .filter(|name| !claimed.contains(name) && !scales.contains(*name))
         .filter(|name| !weights.ignored.iter().any(|ignored| pattern::matches(ignored, name)))
         .collect();
 
@@ -136,25 +158,34 @@ pub fn match_checkpoint(checkpoint: &Checkpoint, weights: &WeightMap, module: &M
         };
         problems.report(MissingTensors { tensor: claim.tensor.clone(), others, help, at: claim.at, path });
     }
-    let wrong = |wrong: &dyn Fn(&Claim, &StoredTensor) -> bool| {
+    let wrong = |wrong: &dyn Fn(&Claim, &Tensor) -> bool| {
         let found = found.iter().copied();
-        by_rule(
-            found
-                .filter(|claim| checkpoint.tensor(&claim.tensor).is_some_and(|tensor| wrong(claim, &tensor)))
-                .collect(),
-        )
+        let is_wrong = |claim: &&Claim| {
+            claimed::find(checkpoint, weights, &claim.tensor).is_some_and(|tensor| wrong(claim, &tensor))
+        };
+        by_rule(found.filter(is_wrong).collect())
     };
-    for (claim, others) in wrong(&|claim, tensor| wanted_shape(module, claim) != tensor.shape) {
-        let tensor = checkpoint.tensor(&claim.tensor).expect("only tensors that are there are wrong");
-        problems.report(wrong_shape(module, claim, tensor.shape, others));
+    let tensor_of = |claim: &Claim| {
+        claimed::find(checkpoint, weights, &claim.tensor).expect("only tensors that are there are wrong")
+    };
+    for (claim, others) in wrong(&|_, tensor| matches!(tensor, Tensor::Unscalable(_))) {
+        let Tensor::Unscalable(reason) = tensor_of(claim) else { continue };
+        problems.report(Unscalable { tensor: claim.tensor.clone(), others, reason, at: claim.at });
     }
-    for (claim, others) in wrong(&|claim, tensor| !converts(tensor.dtype, module.param(claim.param).ty.dtype)) {
-        let tensor = checkpoint.tensor(&claim.tensor).expect("only tensors that are there are wrong");
+    for (claim, others) in wrong(&|claim, tensor| tensor.shape().is_some_and(|shape| shape != wanted_shape(claim))) {
+        let shape = tensor_of(claim).shape().unwrap_or_default();
+        problems.report(wrong_shape(module, claim, &shape, others));
+    }
+    let converts = |claim: &Claim, tensor: &Tensor| {
+        tensor.dtype().is_none_or(|dtype| converts(&dtype, module.param(claim.param).ty.dtype))
+    };
+    for (claim, others) in wrong(&|claim, tensor| !converts(claim, tensor)) {
+        let Some(found) = tensor_of(claim).dtype() else { continue };
         let wants = module.param(claim.param).ty.dtype;
         problems.report(UnsupportedElements {
             tensor: claim.tensor.clone(),
             others,
-            found: tensor.dtype.clone(),
+            found,
             path: instance_path(module, claim),
             wants,
             convert: if wants.is_float() { "bf16, f16 or f32" } else { "integers of 32 bits" },
@@ -189,6 +220,9 @@ fn doubly_claimed<'w>(weights: &'w WeightMap, module: &Module, problems: &mut Pr
     for claim in &weights.claims {
         let Some(first) = first_of.insert(&claim.tensor, claim) else { continue };
         let rules = (first.at, claim.at);
+        if first.lies_beside(claim) {
+            continue;
+        }
         if first.shared || claim.shared || !reported.insert(rules) {
             continue;
         }
@@ -213,22 +247,13 @@ fn by_rule(claims: Vec<&Claim>) -> Vec<(&Claim, usize)> {
 }
 
 /// The sizes of the tensor's axes as its claim has them, slowest first.
-fn wanted_shape(module: &Module, claim: &Claim) -> Vec<u64> {
-    let ty = &module.param(claim.param).ty;
-    let size = |axis| ty.dim(axis).and_then(|dim| dim.size.fixed()).expect("a layout names the parameter's own axes");
-    claim.layout.iter().map(|axes| axes.iter().map(size).product()).collect()
+fn wanted_shape(claim: &Claim) -> Vec<u64> {
+    claim.view.shape.iter().map(|(_, size)| *size).collect()
 }
 
 fn wrong_shape(module: &Module, claim: &Claim, found: &[u64], others: usize) -> WrongShape {
-    let shape = wanted_shape(module, claim);
-    let names: Vec<String> = claim
-        .layout
-        .iter()
-        .map(|axes| match &axes[..] {
-            [axis] => axis.to_string(),
-            axes => format!("({})", axes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-        })
-        .collect();
+    let shape = wanted_shape(claim);
+    let names: Vec<&str> = claim.view.shape.iter().map(|(name, _)| name.as_str()).collect();
     let turned = shape.len() == 2 && shape.iter().rev().eq(found);
     let help = if turned {
         format!("the checkpoint holds it transposed; write `as [{}, {}]`", names[1], names[0])
@@ -251,7 +276,15 @@ fn wrong_shape(module: &Module, claim: &Claim, found: &[u64], others: usize) -> 
 pub(crate) fn converts(from: &StoredType, to: DType) -> bool {
     match to {
         DType::F32 | DType::Bf16 | DType::F16 => {
-            matches!(from, StoredType::F32 | StoredType::Bf16 | StoredType::F16 | StoredType::F64)
+            matches!(
+                from,
+                StoredType::F32
+                    | StoredType::Bf16
+                    | StoredType::F16
+                    | StoredType::F64
+                    | StoredType::F8E4M3
+                    | StoredType::F8E8M0
+            )
         }
         DType::I32 => matches!(
             from,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use moec_syntax::tree::{PatternPiece, TensorPattern};
 
 /// Whether a name fits a pattern as a whole. `{l}` stands for any number, `{a,b}` for one of the alternatives, `{any}` for any
-/// text, dots included.
+/// text, dots included, `{l >= 3}` for any number from 3 on.
 pub fn matches(pattern: &TensorPattern, name: &str) -> bool {
     // Where the pieces so far may end; a set, so that no pattern takes longer than its length times the name's.
     let mut ends = BTreeSet::from([0]);
@@ -14,6 +14,12 @@ pub fn matches(pattern: &TensorPattern, name: &str) -> bool {
             PatternPiece::Text(text) => after(&ends, name, text),
             PatternPiece::Alternatives(texts) => texts.iter().flat_map(|text| after(&ends, name, text)).collect(),
             PatternPiece::Index(_) => ends.iter().flat_map(|start| numbers(name, *start)).collect(),
+            PatternPiece::AtLeast { least, .. } => {
+                let ends = ends.iter().flat_map(|start| numbers(name, *start).map(|end| (*start, end)));
+                let large = |(start, end): &(usize, usize)| at_least(&name[*start..*end], least);
+                ends.filter(large).map(|(_, end)| end).collect()
+            }
+            PatternPiece::Several(_) => BTreeSet::new(),
             PatternPiece::Any => ends.first().map_or(BTreeSet::new(), |start| (*start..=name.len()).collect()),
         };
     }
@@ -29,6 +35,13 @@ fn after(starts: &BTreeSet<usize>, name: &str, text: &str) -> BTreeSet<usize> {
 fn numbers(name: &str, start: usize) -> impl Iterator<Item = usize> {
     let digits = name.as_bytes()[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     start + 1..=start + digits
+}
+
+/// Whether a number is as large as another, both as digits.
+fn at_least(number: &str, least: &str) -> bool {
+    let plain = |digits: &str| digits.trim_start_matches('0').to_owned();
+    let (number, least) = (plain(number), plain(least));
+    (number.len(), number) >= (least.len(), least)
 }
 
 #[cfg(test)]
@@ -55,5 +68,9 @@ mod tests {
         assert!(!fits(&any, "inv_freq") && !fits(&any, "a.inv_freq2"));
         assert!(fits(&[], "") && !fits(&[], "a") && fits(&[PatternPiece::Any], "a"));
         assert!(fits(&[layer, text("7")], "177"));
+        let late = PatternPiece::AtLeast { index: "l".to_string(), least: "12".to_string() };
+        let late = [text("layers."), late, text(".w")];
+        assert!(["12", "13", "100", "0012"].iter().all(|number| fits(&late, &format!("layers.{number}.w"))));
+        assert!(["1", "9", "11", "x", ""].iter().all(|number| !fits(&late, &format!("layers.{number}.w"))));
     }
 }

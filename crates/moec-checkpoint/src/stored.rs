@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::small;
+
 /// Element types of the format. Types that moec cannot compute with are kept by name: a tensor that nobody needs may have any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoredType {
@@ -18,6 +20,8 @@ pub enum StoredType {
     Bf16,
     F32,
     F64,
+    F8E4M3,
+    F8E8M0,
     Other(String),
 }
 
@@ -37,6 +41,8 @@ impl StoredType {
             "BF16" => StoredType::Bf16,
             "F32" => StoredType::F32,
             "F64" => StoredType::F64,
+            "F8_E4M3" => StoredType::F8E4M3,
+            "F8_E8M0" => StoredType::F8E8M0,
             other => StoredType::Other(other.to_string()),
         }
     }
@@ -44,7 +50,7 @@ impl StoredType {
     /// Bytes of one element; `None` where it is not known.
     pub fn bytes(&self) -> Option<u64> {
         match self {
-            StoredType::Bool | StoredType::U8 | StoredType::I8 => Some(1),
+            StoredType::Bool | StoredType::U8 | StoredType::I8 | StoredType::F8E4M3 | StoredType::F8E8M0 => Some(1),
             StoredType::U16 | StoredType::I16 | StoredType::F16 | StoredType::Bf16 => Some(2),
             StoredType::U32 | StoredType::I32 | StoredType::F32 => Some(4),
             StoredType::U64 | StoredType::I64 | StoredType::F64 => Some(8),
@@ -70,6 +76,8 @@ impl fmt::Display for StoredType {
             StoredType::Bf16 => "BF16",
             StoredType::F32 => "F32",
             StoredType::F64 => "F64",
+            StoredType::F8E4M3 => "F8_E4M3",
+            StoredType::F8E8M0 => "F8_E8M0",
             StoredType::Other(name) => name,
         })
     }
@@ -92,6 +100,8 @@ impl StoredTensor<'_> {
             StoredType::Bf16 => Some(each(self.bytes, |bytes| half::bf16::from_le_bytes(bytes).to_f32())),
             StoredType::F16 => Some(each(self.bytes, |bytes| half::f16::from_le_bytes(bytes).to_f32())),
             StoredType::F64 => Some(each(self.bytes, |bytes| f64::from_le_bytes(bytes) as f32)),
+            StoredType::F8E4M3 => Some(each(self.bytes, |[byte]| small::f8e4m3(byte))),
+            StoredType::F8E8M0 => Some(each(self.bytes, |[byte]| small::e8m0(byte))),
             StoredType::Bool
             | StoredType::U8
             | StoredType::I8
@@ -121,6 +131,8 @@ impl StoredTensor<'_> {
             | StoredType::Bf16
             | StoredType::F32
             | StoredType::F64
+            | StoredType::F8E4M3
+            | StoredType::F8E8M0
             | StoredType::Other(_) => None,
         }
     }

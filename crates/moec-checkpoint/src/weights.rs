@@ -10,6 +10,8 @@ use moec_sema::{Claim, WeightMap};
 use moec_types::{Axis, DType};
 
 use crate::checkpoint::Checkpoint;
+use crate::claimed;
+use crate::stored::StoredTensor;
 
 /// Instances converted so far are kept until they fill this; after that each is converted anew.
 const KEPT_BYTES: usize = 2 << 30;
@@ -19,6 +21,7 @@ type Instance = (ParamId, u32, u32);
 /// Parameters read from a checkpoint when they are asked for, with the parameter's order of axes, as f32 (or i32, bool).
 pub struct CheckpointWeights<'a> {
     checkpoint: &'a Checkpoint,
+    weights: &'a WeightMap,
     module: &'a Module,
     claims: BTreeMap<Instance, &'a Claim>,
     kept: RefCell<Kept>,
@@ -35,15 +38,16 @@ impl<'a> CheckpointWeights<'a> {
     pub fn new(checkpoint: &'a Checkpoint, weights: &'a WeightMap, module: &'a Module) -> Self {
         let own = weights.claims.iter().filter(|claim| !claim.shared);
         let claims = own.map(|claim| ((claim.param, claim.layer, claim.expert), claim)).collect();
-        CheckpointWeights { checkpoint, module, claims, kept: RefCell::default() }
+        CheckpointWeights { checkpoint, weights, module, claims, kept: RefCell::default() }
     }
 
     fn read(&self, instance: Instance) -> Option<Tensor> {
         let claim = self.claims.get(&instance)?;
-        let stored = self.checkpoint.tensor(&claim.tensor)?;
+        let part = claimed::find(self.checkpoint, self.weights, &claim.tensor)?.part(&claim.view)?;
         let ty = &self.module.param(claim.param).ty;
-        let sized = |axis: &Axis| Some((axis.clone(), usize::try_from(ty.dim(axis)?.size.fixed()?).ok()?));
-        let axes = claim.layout.iter().flatten().map(sized).collect::<Option<Vec<_>>>()?;
+        let sized = |(axis, size): &(Axis, u64)| Some((axis.clone(), usize::try_from(*size).ok()?));
+        let axes = part.axes.iter().map(sized).collect::<Option<Vec<_>>>()?;
+        let stored = StoredTensor { dtype: &part.dtype, shape: &[], bytes: &part.bytes };
         let data = match ty.dtype {
             DType::F32 | DType::Bf16 | DType::F16 => Data::F32(stored.to_f32()?),
             DType::I32 => Data::I32(stored.to_i32()?),

@@ -7,7 +7,7 @@ use moec_checkpoint::{Checkpoint, CheckpointWeights, match_checkpoint};
 use moec_diag::Span;
 use moec_ir::{Experts, Module, Param, ParamId};
 use moec_oracle::{Tensor, Weights};
-use moec_sema::{Claim, WeightMap};
+use moec_sema::{Claim, View, WeightMap};
 use moec_syntax::tree::{PatternPiece, TensorPattern};
 use moec_types::{Axis, DType, Dim, TensorType};
 use safetensors::Dtype;
@@ -50,10 +50,28 @@ fn claim(tensor: &str, param: u32, expert: u32, layout: &[&[&str]]) -> Claim {
         param: ParamId(param),
         layer: 0,
         expert,
-        layout: layout.iter().map(|axes| axes.iter().map(|name| Axis::new(name)).collect()).collect(),
+        view: view(param, layout),
         at: Span::new(param, param + 1),
+        source: 0,
         shared: false,
     }
+}
+
+/// All of a tensor under a parameter's axes.
+fn view(param: u32, layout: &[&[&str]]) -> View {
+    let module = module();
+    let size = |name: &&str| module.param(ParamId(param)).ty.dim(&Axis::new(name)).unwrap().size.fixed().unwrap();
+    let shape = layout.iter().map(|axes| match axes {
+        [axis] => (axis.to_string(), size(axis)),
+        axes => (format!("({})", axes.join(", ")), axes.iter().map(size).product()),
+    });
+    let mut stride = 1;
+    let mut axes: Vec<(Axis, u64, u64)> = Vec::new();
+    for name in layout.iter().copied().flatten().rev() {
+        axes.insert(0, (Axis::new(name), size(name), stride));
+        stride *= size(name);
+    }
+    View { shape: shape.collect(), offset: 0, axes }
 }
 
 /// The tensor of `o` has its axes in the order `[(Head, Dh), D]`.
@@ -64,7 +82,7 @@ fn weights() -> WeightMap {
             claim("4.0.up", 1, 0, &[&["F"], &["D"]]),
             claim("4.1.up", 1, 1, &[&["F"], &["D"]]),
         ],
-        ignored: Vec::new(),
+        ..WeightMap::default()
     }
 }
 

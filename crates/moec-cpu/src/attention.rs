@@ -8,7 +8,7 @@ use moec_plan::{Attention, PANEL, RowProgram, Rows};
 use moec_types::DType;
 
 use crate::{
-    builder::{Builder, Cmp, Elem, F32, Ty, Val},
+    builder::{Builder, Cmp, Elem, F32, I32, Ty, Val},
     expr,
     frame::{Frame, Matrix},
     kernel::{Columns, Kernel, Kernels},
@@ -103,8 +103,18 @@ impl Item<'_> {
         let values_bytes = attention.values as i64 * 4;
 
         b.repeat(count, |b, row| {
-            b.store(b.float(F32, f32::NEG_INFINITY), b.offset(largest, b.shl(row, 2)));
-            b.store(b.float(F32, 0.0), b.offset(total, b.shl(row, 2)));
+            // A sink is as good as a key that was looked at before, and has no value.
+            let (score, weight) = match &attention.sink {
+                None => (b.float(F32, f32::NEG_INFINITY), 0.0),
+                Some(sink) => {
+                    let none = [b.float(F32, 0.0), b.int(I32, 0), b.int(I32, 0)];
+                    let mut args = none.to_vec();
+                    args.extend(self.extras(b, group, query(b, b.add(from, row)).query));
+                    (expr::evaluate(b, frame.level, sink, &args, 0), 1.0)
+                }
+            };
+            b.store(score, b.offset(largest, b.shl(row, 2)));
+            b.store(b.float(F32, weight), b.offset(total, b.shl(row, 2)));
         });
         b.repeat(b.mul(count, b.i64(attention.values as i64)), |b, at| {
             b.store(b.float(F32, 0.0), b.offset(sums, b.shl(at, 2)));
@@ -227,6 +237,15 @@ impl Item<'_> {
         });
     }
 
+    /// The extras of a head.
+    fn extras(&self, b: &Builder, group: Val, query: Val) -> Vec<Val> {
+        let (frame, attention) = (self.frame, self.attention);
+        let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
+        let row =
+            Row { frame, program: &program, rows: Rows::ONE, row: b.i64(0), part: b.i64(0), locals: &[], expert: None };
+        attention.extras.iter().map(|view| row.load(b, view, &[group, query], None)).collect()
+    }
+
     /// Scores become probabilities relative to the largest score so far; what was summed before is scaled to match.
     #[allow(clippy::too_many_arguments)]
     fn softmax(
@@ -243,11 +262,7 @@ impl Item<'_> {
         let ty = Ty::vector(Elem::F32, 16);
         let lanes = ty.lanes;
         let position = b.narrow(b.add(frame.past, query.position), Elem::I32);
-        let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
-        let row =
-            Row { frame, program: &program, rows: Rows::ONE, row: b.i64(0), part: b.i64(0), locals: &[], expert: None };
-        let extras: Vec<Val> =
-            attention.extras.iter().map(|view| row.load(b, view, &[group, query.query], None)).collect();
+        let extras = self.extras(b, group, query.query);
         let infinity = b.float(F32, f32::NEG_INFINITY);
         let range = [b.i64(0), keys, b.i64(PANEL_KEYS)];
         let best = b.for_loop(range, &[b.splat(infinity, lanes)], |b, within, best| {

@@ -210,9 +210,15 @@ fn attention(machine: &mut Machine, step: &Attention) {
                 let early = step.window.is_some_and(|window| query.saturating_sub(key as u64) >= window);
                 assert!(!(late || early) || *score == f64::NEG_INFINITY, "a skipped key counts");
             }
-            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sink = step.sink.as_ref().map(|sink| {
+                let mut args =
+                    vec![Scalar::new(0.0, DType::F32), Scalar::new(0.0, DType::I32), Scalar::new(0.0, DType::I32)];
+                args.extend(step.extras.iter().map(|view| machine.element(view, row, &[group, rep], 0)));
+                evaluate(sink, &args).value
+            });
+            let most = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
             let shares: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
-            let total: f64 = shares.iter().sum();
+            let total = shares.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - most).exp());
             for at in 0..step.values {
                 let value = |key: usize| {
                     machine.memory.read_position(machine.plan, step.v, key as u64, group * step.values + at, rank)

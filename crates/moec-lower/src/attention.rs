@@ -174,7 +174,7 @@ impl Lowering<'_> {
         let q_buffer = self.in_order(q, &q_dims, &wanted, node)?;
         let out_dims = self.row_dims(node.results[0]);
         let out_order: Vec<RowDim> = groups.iter().chain(&queries).chain(&averaged).cloned().collect();
-        let (score, extras) = self.score(op, node, &groups, &queries)?;
+        let (score, sink, extras) = self.score(op, node, &groups, &queries)?;
         let bounds = key_bounds(&score);
         let direct = out_order == out_dims;
         let out = if direct {
@@ -194,6 +194,7 @@ impl Lowering<'_> {
             values: elements(&averaged),
             score,
             extras,
+            sink,
             causal: bounds.causal,
             window: bounds.window,
         };
@@ -237,14 +238,14 @@ impl Lowering<'_> {
         to
     }
 
-    /// The score with its operands numbered as the plan has them.
+    /// The score and the sink with their operands numbered as the plan has them.
     fn score(
         &mut self,
         op: &ops::Attention,
         node: &ModelNode,
         groups: &[RowDim],
         queries: &[RowDim],
-    ) -> Result<(Expr, Vec<View>), Unsupported> {
+    ) -> Result<(Expr, Option<Expr>, Vec<View>), Unsupported> {
         let mut args = vec![Expr::Arg(0)];
         let mut extras = Vec::new();
         for operand in &node.operands[3..] {
@@ -282,7 +283,8 @@ impl Lowering<'_> {
                 }
             });
         }
-        Ok((op.score.substitute(&|at| args[at].clone()), extras))
+        let numbered = |expr: &Expr| expr.substitute(&|at| args[at].clone());
+        Ok((numbered(&op.score), op.sink.as_ref().map(numbered), extras))
     }
 }
 

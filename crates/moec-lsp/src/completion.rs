@@ -46,7 +46,7 @@ pub fn completions(analysis: &Analysis, position: Position) -> Vec<CompletionIte
         Place::Type => keywords(&INPUTS),
         Place::Field => keywords(&["values", "indices"]),
         Place::Rule => {
-            let mut items = keywords(&["ignore"]);
+            let mut items = keywords(&["ignore", "scaled"]);
             let paths = analysis.index.params.iter().map(|param| (param.path.clone(), param.ty.to_string()));
             let paths: BTreeMap<String, String> = paths.collect();
             items.extend(paths.into_iter().map(|(path, ty)| plain(path, CompletionItemKind::FIELD, ty)));

@@ -87,7 +87,7 @@ fn of_binding(analysis: &Analysis, offset: u32) -> Option<(Span, String)> {
         WeightRule::Bind(bind) => {
             Some(&bind.target).filter(|target| target.at.start <= offset && offset < target.at.end)
         }
-        WeightRule::Ignore(_) => None,
+        WeightRule::Ignore(_) | WeightRule::Scaled(_) => None,
     })?;
     let mut text = String::new();
     for path in paths(target) {
@@ -106,8 +106,8 @@ fn paths(pattern: &ParamPattern) -> Vec<String> {
         for piece in &segment.pieces {
             let choices = match piece {
                 PatternPiece::Text(text) => std::slice::from_ref(text),
-                PatternPiece::Alternatives(choices) => &choices[..],
-                PatternPiece::Index(_) | PatternPiece::Any => &[],
+                PatternPiece::Alternatives(choices) | PatternPiece::Several(choices) => &choices[..],
+                PatternPiece::Index(_) | PatternPiece::AtLeast { .. } | PatternPiece::Any => &[],
             };
             let joined = endings.iter().flat_map(|start| choices.iter().map(move |end| format!("{start}{end}")));
             endings = joined.take(MOST_PATHS).collect();

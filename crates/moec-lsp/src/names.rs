@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use moec_diag::Span;
 use moec_syntax::tree::{
-    Argument, AxisExpr, BankMember, Definition, DefinitionKind, Expr, ExprKind, File, Item, Name, Pattern, Statement,
-    StatementKind, TypeExpr, WeightRule,
+    Argument, AxisExpr, BankMember, Definition, DefinitionKind, Expr, ExprKind, File, Item, Lane, Name, Pattern,
+    Statement, StatementKind, TypeExpr, WeightRule,
 };
 
 use crate::library;
@@ -148,11 +148,28 @@ impl Finder {
                 }
                 Item::Weights(weights) => {
                     for rule in &weights.rules {
-                        let WeightRule::Bind(bind) = rule else { continue };
-                        bind.layout.iter().flatten().flatten().for_each(|axis| self.axis(axis));
+                        match rule {
+                            WeightRule::Bind(bind) => {
+                                bind.sources
+                                    .iter()
+                                    .filter_map(|source| source.layout.as_ref())
+                                    .flatten()
+                                    .for_each(|lane| self.lane(lane));
+                            }
+                            WeightRule::Scaled(scaled) => scaled.blocks.iter().for_each(|block| self.expr(block)),
+                            WeightRule::Ignore(_) => {}
+                        }
                     }
                 }
             }
+        }
+    }
+
+    fn lane(&mut self, lane: &Lane) {
+        match lane {
+            Lane::Axis(axis) => self.axis(axis),
+            Lane::One(_) => {}
+            Lane::Product(lanes) | Lane::Beside(lanes, _) => lanes.iter().for_each(|lane| self.lane(lane)),
         }
     }
 

@@ -380,9 +380,10 @@ fn attention(text: &mut Reader) -> Parsed<Attention> {
         return Err(text.error_at(at, "`[groups, queries, width, values]` is wanted"));
     };
     let (score, extras) = (text.expr()?, views(text)?);
+    let sink = if text.eats_word("sink") { Some(text.expr()?) } else { None };
     let causal = text.eats_word("causal");
     let window = if text.eats_word("window") { Some(text.integer()?) } else { None };
     text.expect("->")?;
     let out = buffer_id(text)?;
-    Ok(Attention { rows, q, k, v, out, groups, queries, width, values, score, extras, causal, window })
+    Ok(Attention { rows, q, k, v, out, groups, queries, width, values, score, extras, sink, causal, window })
 }

@@ -271,8 +271,11 @@ fn write_bin(f: &mut Formatter<'_>, bin: &Bin) -> fmt::Result {
 }
 
 fn write_attention(f: &mut Formatter<'_>, step: &Attention) -> fmt::Result {
-    let Attention { rows, q, k, v, out, groups, queries, width, values, score, extras, causal, window } = step;
+    let Attention { rows, q, k, v, out, groups, queries, width, values, score, extras, sink, causal, window } = step;
     write!(f, "{rows} %{} %{} %{} [{groups}, {queries}, {width}, {values}] {score} {}", q.0, k.0, v.0, Views(extras))?;
+    if let Some(sink) = sink {
+        write!(f, " sink {sink}")?;
+    }
     if *causal {
         f.write_str(" causal")?;
     }

@@ -157,6 +157,8 @@ pub struct Attention {
     pub score: Expr,
     /// Per head: strides for (groups, queries). `Param` or `Literal`.
     pub extras: Vec<View>,
+    /// One more score in the softmax, without a value: of the extras alone.
+    pub sink: Option<Expr>,
     /// `score` is -inf wherever key > query: such keys may be skipped.
     pub causal: bool,
     /// `score` is -inf wherever query - key >= window: such keys may be skipped.

@@ -384,7 +384,12 @@ fn attention(plan: &Plan, step: &Attention) -> Check {
     step.extras.iter().try_for_each(|view| looks.view(view, &heads_of))?;
     let extras = step.extras.iter().map(|view| looks.dtype(view.source)).collect::<Result<Vec<_>, _>>()?;
     let types: Vec<DType> = [DType::F32, DType::I32, DType::I32].into_iter().chain(extras).collect();
-    typed(&step.score, &types)
+    typed(&step.score, &types)?;
+    let Some(sink) = &step.sink else { return Ok(()) };
+    let mut of_extras = true;
+    sink.visit(&mut |expr| of_extras &= !matches!(expr, Expr::Arg(0..=2)));
+    ensure(of_extras, || "its sink reads more than the extras".into())?;
+    typed(sink, &types)
 }
 
 // Panels are addressed by shifts in backends.

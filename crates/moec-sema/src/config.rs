@@ -38,6 +38,8 @@ impl Evaluator {
         let mut frame = Frame::of_config();
         frame.declares =
             sections.clone().flat_map(|section| &section.entries).map(|entry| entry.name.clone()).collect();
+        let insides: Vec<&str> =
+            sections.clone().filter_map(|section| section.inside.as_ref()).map(|inside| inside.text.as_str()).collect();
         for entry in sections.clone().flat_map(|section| &section.entries) {
             let name = &entry.name.text;
             if let Some(first) = self.config.iter().find(|known| known.name == *name) {
@@ -45,7 +47,7 @@ impl Evaluator {
                 self.report(EntryTwice { name: name.clone(), at: entry.name.at, first_at });
                 continue;
             }
-            let given = entry.keys.iter().find_map(|key| Some((key, look_up(json?, &key.text)?)));
+            let given = entry.keys.iter().find_map(|key| Some((key, look_up_inside(json?, &insides, &key.text)?)));
             let overridden = overrides.iter().rfind(|(known, _)| known == name);
             // A default that is not needed may be impossible: `D / H` where the file says `head_dim`.
             self.muted = given.is_some() || overridden.is_some();
@@ -88,7 +90,7 @@ impl Evaluator {
         }
         for require in sections.flat_map(|section| &section.requires) {
             let wanted = self.eval(&mut frame, &require.value);
-            let Some(found) = json.and_then(|json| look_up(json, &require.key.text)) else { continue };
+            let Some(found) = json.and_then(|json| look_up_inside(json, &insides, &require.key.text)) else { continue };
             let same = match (&wanted, from_json(found)) {
                 (Value::Error, _) => true,
                 (wanted, Some(found)) => equal(wanted, &found),
@@ -185,6 +187,12 @@ pub(crate) fn setting_value(value: &Value) -> Option<SettingValue> {
         | Value::Bank(_)
         | Value::Part(_) => None,
     }
+}
+
+/// In the nested object that describes this model, if there is one, else in the whole.
+fn look_up_inside<'j>(json: &'j Json, insides: &[&str], path: &str) -> Option<&'j Json> {
+    let nested = insides.iter().filter_map(|inside| json.get(inside));
+    nested.chain([json]).find_map(|json| look_up(json, path))
 }
 
 /// `rope_parameters.rope_theta` looks inside objects; `null` counts as not there.

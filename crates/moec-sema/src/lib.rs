@@ -44,7 +44,7 @@ pub use extra::{Also, Extra, ExtraKind};
 pub use index::{Index, ParamFact};
 pub use library::library;
 pub use placement::{PlacedPart, Placement};
-pub use weights::{Claim, WeightMap};
+pub use weights::{Claim, Encoding, Scaling, View, WeightMap};
 
 use evaluator::Evaluator;
 use scope::Definitions;

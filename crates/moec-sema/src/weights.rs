@@ -1,31 +1,41 @@
 //! The `weights` section, expanded: which checkpoint tensor is which instance of which parameter, and how its axes lie.
 
+mod layout;
+mod problems;
+mod scaling;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use miette::Diagnostic;
 use moec_diag::Span;
-use moec_ir::{Experts, Param, ParamId};
+use moec_ir::{Experts, ParamId};
 use moec_syntax::tree::{
-    Binding, Model, Name, ParamPattern, ParamSegment, PatternPiece, Statement, StatementKind, TensorPattern,
+    Binding, Lane, Model, Name, ParamPattern, ParamSegment, PatternPiece, Statement, StatementKind, TensorPattern,
     WeightRule, Weights,
 };
 use moec_types::{Axis, TensorType};
-use thiserror::Error;
 
 use crate::{
     evaluator::{Evaluator, limits},
     spelling::{closest, listed},
+    value::Value,
 };
+use problems::*;
+
+pub use layout::View;
+pub use scaling::{Encoding, Scaling};
 
 /// All tensors that the module expects from a checkpoint.
 #[derive(Clone, Debug, Default)]
 pub struct WeightMap {
     pub claims: Vec<Claim>,
-    /// Patterns of tensors that are known and not needed.
-    pub ignored: Vec<moec_syntax::tree::TensorPattern>,
+    /// Patterns of tensors that are known and not needed. Every bound in them is a number.
+    pub ignored: Vec<TensorPattern>,
+    pub scaled: Vec<Scaling>,
+    /// What names begin with in checkpoints that nest this model in another.
+    pub inside: Option<String>,
 }
 
-/// One instance of one parameter comes from one tensor.
+/// One instance of one parameter comes from one tensor, or from a part of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     pub tensor: String,
@@ -34,12 +44,53 @@ pub struct Claim {
     pub layer: u32,
     /// Which instance: the rank among the parameter's `experts` (0 outside banks).
     pub expert: u32,
-    /// For each axis of the tensor, slowest first, the parameter's axes that it runs over (their product is its size).
-    pub layout: Vec<Vec<Axis>>,
-    /// The rule in the `weights` section.
+    pub view: View,
+    /// The rule in the `weights` section, and which of its sources this is: of each rule one source holds.
     pub at: Span,
+    pub source: u32,
     /// The parameter shares another's tensor (tied): the checkpoint may carry it as well, and it is not read.
     pub shared: bool,
+}
+
+impl Claim {
+    /// Two parts of one tensor.
+    pub fn lies_beside(&self, other: &Claim) -> bool {
+        self.at == other.at && self.view.offset != other.view.offset
+    }
+}
+
+impl WeightMap {
+    /// What holds for a checkpoint with these tensors: of each rule the first source of which it has any tensor (else the
+    /// first), under the names of a nested model if it has such.
+    pub fn for_tensors(&self, names: &BTreeSet<&str>) -> WeightMap {
+        let inside = self.inside.as_deref().filter(|inside| names.iter().any(|name| name.starts_with(inside)));
+        let prefix = inside.unwrap_or_default();
+        let mut chosen: BTreeMap<Span, u32> = BTreeMap::new();
+        for claim in &self.claims {
+            let there = names.contains(format!("{prefix}{}", claim.tensor).as_str());
+            let source = if there { claim.source } else { u32::MAX };
+            chosen.entry(claim.at).and_modify(|first| *first = source.min(*first)).or_insert(source);
+        }
+        let holds = |claim: &&Claim| match chosen[&claim.at] {
+            u32::MAX => claim.source == 0,
+            source => claim.source == source,
+        };
+        let claims = self.claims.iter().filter(holds).cloned();
+        let nested = |pattern: &TensorPattern| {
+            let pieces = [PatternPiece::Text(prefix.to_owned())].into_iter().chain(pattern.pieces.iter().cloned());
+            TensorPattern { pieces: pieces.collect(), at: pattern.at }
+        };
+        let mut ignored = self.ignored.clone();
+        if inside.is_some() {
+            ignored.extend(self.ignored.iter().map(nested));
+        }
+        WeightMap {
+            claims: claims.map(|claim| Claim { tensor: format!("{prefix}{}", claim.tensor), ..claim }).collect(),
+            ignored,
+            scaled: self.scaled.clone(),
+            inside: None,
+        }
+    }
 }
 
 /// What a path can name: a parameter, or a second name of one.
@@ -53,10 +104,10 @@ struct Target {
 
 /// A rule with its alternatives chosen: `{gate,up}` read as `gate`.
 struct Choice {
-    /// Text and index name of each segment of the path.
-    segments: Vec<(String, Option<String>)>,
-    /// Text or index name.
-    tensor: Vec<Piece>,
+    /// Of each of `(q, k)`, or of the one parameter: text and index name of each segment of its path.
+    parts: Vec<Vec<(String, Option<String>)>>,
+    /// For each source, the tensor's name for each part.
+    sources: Vec<Vec<Vec<Piece>>>,
 }
 
 /// What rules are matched with.
@@ -77,11 +128,13 @@ impl Evaluator {
     pub fn weights(&mut self, section: &Weights, model: &Model) -> WeightMap {
         let targets = self.targets();
         let mut known = Known { segments: self.known_segments(model), meant: BTreeSet::new() };
-        let mut map = WeightMap::default();
+        let inside = section.inside.as_ref().map(|inside| inside.text.clone());
+        let mut map = WeightMap { inside, ..WeightMap::default() };
         let mut bound: BTreeMap<usize, Span> = BTreeMap::new();
         for rule in &section.rules {
             match rule {
-                WeightRule::Ignore(pattern) => map.ignored.push(pattern.clone()),
+                WeightRule::Ignore(pattern) => map.ignored.extend(self.with_numbers(pattern)),
+                WeightRule::Scaled(scaled) => map.scaled.extend(self.scaling(scaled)),
                 WeightRule::Bind(binding) => self.rule(binding, &targets, &mut known, &mut bound, &mut map),
             }
             if self.stopped {
@@ -97,8 +150,9 @@ impl Evaluator {
         }
         let mut claimed: BTreeMap<&str, &Claim> = BTreeMap::new();
         let mut twice = Vec::new();
-        for claim in &map.claims {
-            if let Some(first) = claimed.insert(&claim.tensor, claim) {
+        for claim in map.claims.iter().filter(|claim| claim.source == 0) {
+            let Some(first) = claimed.insert(&claim.tensor, claim) else { continue };
+            if !first.lies_beside(claim) {
                 twice.push(ClaimedTwice {
                     tensor: claim.tensor.clone(),
                     first: self.module.param(first.param).path.clone(),
@@ -110,6 +164,26 @@ impl Evaluator {
         }
         twice.into_iter().for_each(|problem| self.report(problem));
         map
+    }
+
+    /// `{l >= L}` with the number that L is.
+    fn with_numbers(&mut self, pattern: &TensorPattern) -> Option<TensorPattern> {
+        let mut pattern = pattern.clone();
+        for piece in &mut pattern.pieces {
+            let PatternPiece::AtLeast { least, .. } = piece else { continue };
+            if least.bytes().all(|byte| byte.is_ascii_digit()) {
+                continue;
+            }
+            let entry = self.config.iter().find(|entry| entry.name == *least).map(|entry| &entry.value);
+            let Some(Value::Int(number)) = entry else {
+                let numbers = self.config.iter().filter(|entry| matches!(entry.value, Value::Int(_)));
+                let help = format!("the numbers of `config` are {}", listed(numbers.map(|entry| entry.name.as_str())));
+                self.report(NoBound { name: least.clone(), at: pattern.at, help });
+                return None;
+            };
+            *least = number.max(&0).to_string();
+        }
+        Some(pattern)
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -185,38 +259,47 @@ impl Evaluator {
             return;
         };
         for choice in choices {
-            let matching: Vec<usize> = (0..targets.len()).filter(|at| matches(&choice, &targets[*at].path)).collect();
-            if matching.is_empty() {
+            let parts: Vec<Vec<usize>> = choice
+                .parts
+                .iter()
+                .map(|path| (0..targets.len()).filter(|at| matches(path, &targets[*at].path)).collect())
+                .collect();
+            if parts.iter().all(Vec::is_empty) {
                 if let Some(meant) = self.explain_no_match(&choice, binding, targets, &known.segments) {
                     known.meant.insert(meant);
                 }
                 continue;
             }
-            for number in matching {
-                let target = &targets[number];
-                if let Some(first_at) = bound.insert(number, binding.at) {
-                    self.report(BoundTwice { path: target.path.clone(), at: binding.target.at, first_at });
-                    continue;
-                }
-                let param = self.module.param(target.param).clone();
-                let Some(layout) = self.layout(binding, &param) else { continue };
-                if !self.claim(binding, &choice, target, layout, map) {
-                    return;
+            if let Some(lacking) = parts.iter().position(Vec::is_empty) {
+                let path = path_of(&choice.parts[lacking]);
+                self.report(PartLacking { path, at: binding.target.at });
+                continue;
+            }
+            for (part, matching) in parts.iter().enumerate() {
+                for number in matching {
+                    let target = &targets[*number];
+                    if let Some(first_at) = bound.insert(*number, binding.at) {
+                        self.report(BoundTwice { path: target.path.clone(), at: binding.target.at, first_at });
+                        continue;
+                    }
+                    let of_part: Vec<Vec<&Target>> =
+                        parts.iter().map(|numbers| numbers.iter().map(|at| &targets[*at]).collect()).collect();
+                    let side = Side { choice: &choice, part, target, parts: of_part };
+                    for source in 0..binding.sources.len() {
+                        if !self.claim(binding, &side, source, map) {
+                            return;
+                        }
+                    }
                 }
             }
         }
     }
 
     /// One claim for each instance of a parameter; `false` once there were too many.
-    fn claim(
-        &mut self,
-        binding: &Binding,
-        choice: &Choice,
-        target: &Target,
-        layout: Vec<Vec<Axis>>,
-        map: &mut WeightMap,
-    ) -> bool {
-        let named: Vec<&str> = choice.segments.iter().filter_map(|(_, index)| index.as_deref()).collect();
+    fn claim(&mut self, binding: &Binding, side: &Side, source: usize, map: &mut WeightMap) -> bool {
+        let Side { choice, part, target, .. } = *side;
+        let (name, layout) = (&choice.sources[source][part], &binding.sources[source].layout);
+        let named: Vec<&str> = choice.parts[part].iter().filter_map(|(_, index)| index.as_deref()).collect();
         let layers: Vec<Option<u32>> =
             target.layers.as_ref().map_or(vec![None], |layers| layers.iter().copied().map(Some).collect());
         let experts: Vec<Option<u32>> = target
@@ -226,12 +309,12 @@ impl Evaluator {
         let name_of = |at: usize, there: bool| there.then(|| named.get(at).copied()).flatten();
         let layer_name = name_of(0, target.layers.is_some());
         let expert_name = name_of(usize::from(target.layers.is_some()), target.experts.is_some());
-        for (name, count) in [(layer_name, layers.len()), (expert_name, experts.len())] {
-            let used =
-                choice.tensor.iter().any(|piece| matches!(piece, Piece::Index(index) if Some(index.as_str()) == name));
-            if let Some(name) = name.filter(|_| !used && count > 1) {
-                let (path, name) = (target.path.clone(), name.to_owned());
-                self.report(IndexUnused { path, name, count, at: binding.tensor.at });
+        for (index, count) in [(layer_name, layers.len()), (expert_name, experts.len())] {
+            let used = name.iter().any(|piece| matches!(piece, Piece::Index(piece) if Some(piece.as_str()) == index))
+                || layout.iter().flatten().any(|lane| index.is_some_and(|index| layout::names(lane, index)));
+            if let Some(index) = index.filter(|_| !used && count > 1) {
+                let (path, name, at) = (target.path.clone(), index.to_owned(), binding.sources[source].tensor.at);
+                self.report(IndexUnused { path, name, count, at });
                 return true;
             }
         }
@@ -240,22 +323,41 @@ impl Evaluator {
             self.stopped = true;
             return false;
         }
+        if !self.is_layout(binding, side, layout.as_deref(), &named) {
+            return true;
+        }
         for (layer_rank, layer) in layers.iter().enumerate() {
             for (expert_rank, expert) in experts.iter().enumerate() {
-                let tensor = choice.tensor.iter().map(|piece| match piece {
+                let tensor = name.iter().map(|piece| match piece {
                     Piece::Text(text) => text.clone(),
                     Piece::Index(name) => {
                         let value = if Some(name.as_str()) == layer_name { layer } else { expert };
                         value.map(|value| value.to_string()).unwrap_or_default()
                     }
                 });
+                let types: Option<Vec<&TensorType>> =
+                    side.parts.iter().map(|targets| self.type_at(targets, *layer, *expert)).collect();
+                let Some(types) = types else {
+                    self.report(PartElsewhere { path: target.path.clone(), at: binding.target.at });
+                    return true;
+                };
+                let indices = [(layer_name, layer_rank, layers.len()), (expert_name, expert_rank, experts.len())];
+                let indices: Vec<layout::Index> = indices
+                    .into_iter()
+                    .filter_map(|(name, rank, count)| Some((name?, rank as u64, count as u64)))
+                    .collect();
+                let view = match layout {
+                    None => View::whole(types[part]),
+                    Some(lanes) => View::of(lanes, part, &types, &indices),
+                };
                 map.claims.push(Claim {
                     tensor: tensor.collect(),
                     param: target.param,
                     layer: layer_rank as u32,
                     expert: expert_rank as u32,
-                    layout: layout.clone(),
+                    view,
                     at: binding.at,
+                    source: source as u32,
                     shared: target.shared,
                 });
             }
@@ -263,18 +365,29 @@ impl Evaluator {
         true
     }
 
-    /// Chooses alternatives: the n-th of one side with the n-th of the other.
+    /// The type of the parameter among these that has this layer and expert.
+    fn type_at(&self, targets: &[&Target], layer: Option<u32>, expert: Option<u32>) -> Option<&TensorType> {
+        let has = |target: &&&Target| {
+            let has_layer = layer.is_none_or(|layer| target.layers.as_ref().is_some_and(|them| them.contains(&layer)));
+            let has_expert = expert.is_none_or(|expert| {
+                target.experts.is_some_and(|them| (them.first..them.first + them.count).contains(&expert))
+            });
+            has_layer && has_expert
+        };
+        targets.iter().find(has).map(|target| &self.module.param(target.param).ty)
+    }
+
+    /// Chooses alternatives: the n-th of one side with the n-th of the other. `(q, k)` pairs with alternatives of the name, or
+    /// with `(A | B)` of the layout.
     fn choices(&mut self, binding: &Binding) -> Option<Vec<Choice>> {
-        let left: Vec<&Vec<String>> =
-            binding.target.segments.iter().flat_map(|segment| &segment.pieces).filter_map(alternatives).collect();
-        let right: Vec<&Vec<String>> = binding.tensor.pieces.iter().filter_map(alternatives).collect();
-        let paired =
-            left.len() == right.len() && left.iter().zip(&right).all(|(left, right)| left.len() == right.len());
-        if !paired {
-            let (left, right) = (counts(&left), counts(&right));
-            self.report(AlternativesDiffer { left, right, target_at: binding.target.at, tensor_at: binding.tensor.at });
+        let left: Vec<Group> =
+            binding.target.segments.iter().flat_map(|segment| &segment.pieces).filter_map(group).collect();
+        let several: Vec<usize> = left.iter().filter(|group| group.beside).map(|group| group.words.len()).collect();
+        if several.len() > 1 {
+            self.report(SeveralTwice { at: binding.target.at });
             return None;
         }
+        let parts = several.first().copied().unwrap_or(1);
         let indices: BTreeSet<&str> = binding
             .target
             .segments
@@ -282,40 +395,95 @@ impl Evaluator {
             .filter_map(|segment| segment.index.as_ref())
             .map(|name| name.text.as_str())
             .collect();
-        for piece in &binding.tensor.pieces {
-            match piece {
-                PatternPiece::Index(name) if !indices.contains(name.as_str()) => {
-                    let help = match indices.len() {
-                        0 => "a path has indices where it has `layers[l]` or `experts[e]`".to_owned(),
-                        _ => format!("the path has {}", listed(indices.iter().copied())),
-                    };
-                    self.report(UnknownIndex {
-                        name: name.clone(),
-                        at: binding.tensor.at,
-                        target_at: binding.target.at,
-                        help,
-                    });
-                    return None;
+        let mut beside = Vec::new();
+        for source in &binding.sources {
+            let lanes: Vec<(usize, Span)> = source.layout.iter().flatten().flat_map(layout::besides).collect();
+            if let Some((found, at)) = lanes.iter().find(|(count, _)| several.first() != Some(count)) {
+                let (found, at, target_at) = (*found, *at, binding.target.at);
+                self.report(BesideDiffers { found, parts, at, target_at });
+                return None;
+            }
+            if let [_, (_, at), ..] = lanes[..] {
+                self.report(BesideTwice { at });
+                return None;
+            }
+            beside.push(!lanes.is_empty());
+            let right: Vec<usize> =
+                source.tensor.pieces.iter().filter_map(group).map(|group| group.words.len()).collect();
+            let wanted: Vec<usize> = left
+                .iter()
+                .filter(|group| !(group.beside && !lanes.is_empty()))
+                .map(|group| group.words.len())
+                .collect();
+            if right != wanted {
+                let (left, right) = (counts(&wanted), counts(&right));
+                let (target_at, tensor_at) = (binding.target.at, source.tensor.at);
+                self.report(AlternativesDiffer { left, right, target_at, tensor_at });
+                return None;
+            }
+            for piece in &source.tensor.pieces {
+                match piece {
+                    PatternPiece::Index(name) if !indices.contains(name.as_str()) => {
+                        let help = match indices.len() {
+                            0 => "a path has indices where it has `layers[l]` or `experts[e]`".to_owned(),
+                            _ => format!("the path has {}", listed(indices.iter().copied())),
+                        };
+                        let (name, at, target_at) = (name.clone(), source.tensor.at, binding.target.at);
+                        self.report(UnknownIndex { name, at, target_at, help });
+                        return None;
+                    }
+                    // Reading the text said so.
+                    PatternPiece::Any | PatternPiece::AtLeast { .. } => return None,
+                    PatternPiece::Index(_)
+                    | PatternPiece::Text(_)
+                    | PatternPiece::Several(_)
+                    | PatternPiece::Alternatives(_) => {}
                 }
-                // Reading the text said so.
-                PatternPiece::Any => return None,
-                PatternPiece::Index(_) | PatternPiece::Text(_) | PatternPiece::Alternatives(_) => {}
             }
         }
         let mut picks: Vec<Vec<usize>> = vec![Vec::new()];
         for group in &left {
-            picks = picks.iter().flat_map(|pick| (0..group.len()).map(|at| [&pick[..], &[at]].concat())).collect();
+            // Which of `(q, k)` is filled in for each part.
+            let count = if group.beside { 1 } else { group.words.len() };
+            picks = picks.iter().flat_map(|pick| (0..count).map(|at| [&pick[..], &[at]].concat())).collect();
             if picks.len() > 4096 {
                 self.report(TooManyTensors { at: binding.at });
                 return None;
             }
         }
-        Some(picks.iter().map(|pick| choose(&binding.target, &binding.tensor, pick)).collect())
+        let place = left.iter().position(|group| group.beside);
+        let of_part = |pick: &[usize], part: usize| {
+            let mut pick = pick.to_vec();
+            if let Some(place) = place {
+                pick[place] = part;
+            }
+            pick
+        };
+        let choice = |pick: &Vec<usize>| Choice {
+            parts: (0..parts).map(|part| segments(&binding.target, &of_part(pick, part))).collect(),
+            sources: binding
+                .sources
+                .iter()
+                .zip(&beside)
+                .map(|(source, beside)| {
+                    let name = |part| {
+                        let mut pick = of_part(pick, part);
+                        if let Some(place) = place.filter(|_| *beside) {
+                            pick.remove(place);
+                        }
+                        pieces(&source.tensor, &pick)
+                    };
+                    (0..parts).map(name).collect()
+                })
+                .collect(),
+        };
+        Some(picks.iter().map(choice).collect())
     }
 
-    /// How the tensor's axes lie, as written or as the parameter has them.
-    fn layout(&mut self, binding: &Binding, param: &Param) -> Option<Vec<Vec<Axis>>> {
-        let Some(layout) = &binding.layout else {
+    /// Whether a tensor's axes, as written or as the parameter has them, are those of the parameter, each once.
+    fn is_layout(&mut self, binding: &Binding, side: &Side, layout: Option<&[Lane]>, indices: &[&str]) -> bool {
+        let param = self.module.param(side.target.param).clone();
+        let Some(lanes) = layout else {
             if let Some((first, second)) = alike(&param.ty) {
                 let (path, size) = (param.path.clone(), first.1);
                 let help = format!(
@@ -324,28 +492,28 @@ impl Evaluator {
                     spelled(&param.ty, true)
                 );
                 self.report(OrientationUnsaid { path, first: first.0, second: second.0, size, at: binding.at, help });
-                return None;
+                return false;
             }
-            return Some(param.ty.axes().map(|axis| vec![axis.clone()]).collect());
+            return true;
         };
-        let written: Vec<&Name> = layout.iter().flatten().collect();
+        let written: Vec<&Name> = lanes.iter().flat_map(|lane| layout::names_of(lane, side.part)).collect();
         let mut seen: BTreeSet<&str> = BTreeSet::new();
-        for name in &written {
+        for name in written.iter().filter(|name| !indices.contains(&name.text.as_str())) {
             let stranger = !param.ty.has(&Axis::new(&name.text));
             if stranger || !seen.insert(&name.text) {
                 let (path, ty) = (param.path.clone(), param.ty.to_string());
                 let what = if stranger { "is no axis of it" } else { "is named twice" };
                 self.report(LayoutAxis { path, ty, axis: name.text.clone(), what, at: name.at, param_at: param.at });
-                return None;
+                return false;
             }
         }
         let missing: Vec<&str> = param.ty.axes().map(Axis::name).filter(|axis| !seen.contains(axis)).collect();
         if !missing.is_empty() {
             let (path, ty, missing) = (param.path.clone(), param.ty.to_string(), listed(missing));
             self.report(LayoutIncomplete { path, ty, missing, at: binding.at, param_at: param.at });
-            return None;
+            return false;
         }
-        Some(layout.iter().map(|group| group.iter().map(|name| Axis::new(&name.text)).collect()).collect())
+        true
     }
 
     /// A rule may be for another configuration (a dense layer, a bias that is off), but not for a path that no file of this
@@ -359,16 +527,16 @@ impl Evaluator {
         targets: &[Target],
         known: &BTreeSet<String>,
     ) -> Option<usize> {
-        let path = path_of(choice);
+        let path = path_of(&choice.parts[0]);
         if let Some(meant) = targets
             .iter()
-            .position(|target| names(&target.path).eq(choice.segments.iter().map(|(text, _)| text.as_str())))
+            .position(|target| names(&target.path).eq(choice.parts[0].iter().map(|(text, _)| text.as_str())))
         {
             let near = targets[meant].path.clone();
             self.report(OtherIndices { path, near, at: binding.target.at });
             return Some(meant);
         }
-        let (stranger, _) = choice.segments.iter().find(|(text, _)| !known.contains(text))?;
+        let (stranger, _) = choice.parts[0].iter().find(|(text, _)| !known.contains(text))?;
         let near = closest(&path, targets.iter().map(|target| target.path.as_str()));
         let meant = near.and_then(|near| targets.iter().position(|target| target.path == near));
         let help = match near {
@@ -383,48 +551,69 @@ impl Evaluator {
     }
 }
 
-fn alternatives(piece: &PatternPiece) -> Option<&Vec<String>> {
+/// A parameter that a rule binds, and those that the rule binds beside it.
+struct Side<'a> {
+    choice: &'a Choice,
+    part: usize,
+    target: &'a Target,
+    /// Of each part all parameters, this one among them: layers may differ.
+    parts: Vec<Vec<&'a Target>>,
+}
+
+/// Words of which one is chosen, or that lie side by side.
+struct Group<'a> {
+    words: &'a [String],
+    beside: bool,
+}
+
+fn group(piece: &PatternPiece) -> Option<Group<'_>> {
     match piece {
-        PatternPiece::Alternatives(words) => Some(words),
-        PatternPiece::Text(_) | PatternPiece::Index(_) | PatternPiece::Any => None,
+        PatternPiece::Alternatives(words) => Some(Group { words, beside: false }),
+        PatternPiece::Several(words) => Some(Group { words, beside: true }),
+        PatternPiece::Text(_) | PatternPiece::Index(_) | PatternPiece::AtLeast { .. } | PatternPiece::Any => None,
     }
 }
 
-fn counts(groups: &[&Vec<String>]) -> String {
+fn counts(groups: &[usize]) -> String {
     match groups {
         [] => "none".to_owned(),
-        groups => groups.iter().map(|group| group.len().to_string()).collect::<Vec<_>>().join(" and "),
+        groups => groups.iter().map(usize::to_string).collect::<Vec<_>>().join(" and "),
     }
 }
 
-fn choose(target: &ParamPattern, tensor: &TensorPattern, pick: &[usize]) -> Choice {
+/// A path with its n-th group read as `pick[n]` says.
+fn segments(target: &ParamPattern, pick: &[usize]) -> Vec<(String, Option<String>)> {
     let mut picks = pick.iter();
-    let mut pick_of = |words: &Vec<String>| picks.next().and_then(|at| words.get(*at)).cloned().unwrap_or_default();
     let segments = target.segments.iter().map(|segment| {
-        let text = segment.pieces.iter().map(|piece| match piece {
-            PatternPiece::Text(text) | PatternPiece::Index(text) => text.clone(),
-            PatternPiece::Alternatives(words) => pick_of(words),
-            PatternPiece::Any => String::new(),
+        let text = segment.pieces.iter().map(|piece| picked(piece, &mut picks));
+        let text = text.map(|piece| match piece {
+            Piece::Text(text) | Piece::Index(text) => text,
         });
         (text.collect::<String>(), segment.index.as_ref().map(|name| name.text.clone()))
     });
-    let segments = segments.collect();
+    segments.collect()
+}
+
+fn pieces(tensor: &TensorPattern, pick: &[usize]) -> Vec<Piece> {
     let mut picks = pick.iter();
-    let tensor = tensor.pieces.iter().map(|piece| match piece {
+    tensor.pieces.iter().map(|piece| picked(piece, &mut picks)).collect()
+}
+
+fn picked<'p>(piece: &PatternPiece, picks: &mut impl Iterator<Item = &'p usize>) -> Piece {
+    match piece {
         PatternPiece::Text(text) => Piece::Text(text.clone()),
         PatternPiece::Index(name) => Piece::Index(name.clone()),
-        PatternPiece::Alternatives(words) => {
+        PatternPiece::Alternatives(words) | PatternPiece::Several(words) => {
             Piece::Text(picks.next().and_then(|at| words.get(*at)).cloned().unwrap_or_default())
         }
-        PatternPiece::Any => Piece::Text(String::new()),
-    });
-    Choice { segments, tensor: tensor.collect() }
+        PatternPiece::Any | PatternPiece::AtLeast { .. } => Piece::Text(String::new()),
+    }
 }
 
 /// Whatever an index is called on either side.
-fn matches(choice: &Choice, path: &str) -> bool {
+fn matches(wanted: &[(String, Option<String>)], path: &str) -> bool {
     let mut segments = path.split('.');
-    let all = choice.segments.iter().all(|(text, index)| {
+    let all = wanted.iter().all(|(text, index)| {
         segments.next().is_some_and(|segment| match segment.split_once('[') {
             Some((name, _)) => index.is_some() && name == text,
             None => index.is_none() && segment == text,
@@ -438,7 +627,7 @@ fn resembles(binding: &Binding, path: &str) -> bool {
     let segments = &binding.target.segments;
     let could_be = |(segment, name): (&ParamSegment, &str)| match &segment.pieces[..] {
         [PatternPiece::Text(text)] => text == name,
-        [PatternPiece::Alternatives(words)] => words.iter().any(|word| word == name),
+        [PatternPiece::Alternatives(words) | PatternPiece::Several(words)] => words.iter().any(|word| word == name),
         _ => false,
     };
     names(path).count() == segments.len() && segments.iter().zip(names(path)).all(could_be)
@@ -449,8 +638,8 @@ fn names(path: &str) -> impl Iterator<Item = &str> {
     path.split('.').map(|segment| segment.split('[').next().unwrap_or(segment))
 }
 
-fn path_of(choice: &Choice) -> String {
-    let segments = choice.segments.iter().map(|(text, index)| match index {
+fn path_of(segments: &[(String, Option<String>)]) -> String {
+    let segments = segments.iter().map(|(text, index)| match index {
         Some(index) => format!("{text}[{index}]"),
         None => text.clone(),
     });
@@ -472,152 +661,4 @@ fn spelled(ty: &TensorType, reversed: bool) -> String {
         axes.reverse();
     }
     format!("[{}]", axes.join(", "))
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("no weights for `{path}`")]
-#[diagnostic(code(moec::sema::unbound), help("add a rule: `{path} = \"name.in.the.checkpoint\"`"))]
-struct Unbound {
-    path: String,
-    #[label("this parameter")]
-    at: Span,
-    #[label("has no rule here")]
-    section_at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("two rules for `{path}`")]
-#[diagnostic(code(moec::sema::bound_twice), help("each parameter comes from one place: drop one"))]
-struct BoundTwice {
-    path: String,
-    #[label("again")]
-    at: Span,
-    #[label("first")]
-    first_at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("the tensor `{tensor}` is claimed by `{first}` and by `{second}`")]
-#[diagnostic(
-    code(moec::sema::claimed_twice),
-    help("to use one tensor for two parameters, share the parameter: `param b[…] = a`")
-)]
-struct ClaimedTwice {
-    tensor: String,
-    first: String,
-    second: String,
-    #[label("claimed here")]
-    first_at: Option<Span>,
-    #[label("and here")]
-    at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("`{path}` has {count} instances, and the name of the tensor is the same for all")]
-#[diagnostic(code(moec::sema::index_unused), help("put `{{{name}}}` where the number stands in the name"))]
-struct IndexUnused {
-    path: String,
-    name: String,
-    count: usize,
-    #[label("`{{{name}}}` is not used")]
-    at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("more than {} tensors", limits::CLAIMS)]
-#[diagnostic(code(moec::sema::too_many_tensors), help("make fewer layers, experts or alternatives"))]
-struct TooManyTensors {
-    #[label("given up here")]
-    at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("alternatives must pair up: {left} in the path, {right} in the tensor's name")]
-#[diagnostic(
-    code(moec::sema::alternatives_differ),
-    help("the n-th of one side goes with the n-th of the other: `{{gate,up}} = \"{{w1,w3}}\"`")
-)]
-struct AlternativesDiffer {
-    left: String,
-    right: String,
-    #[label("{left}")]
-    target_at: Span,
-    #[label("{right}")]
-    tensor_at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("`{{{name}}}` is no index of the path")]
-#[diagnostic(code(moec::sema::unknown_index), help("{help}"))]
-struct UnknownIndex {
-    name: String,
-    #[label("`{{{name}}}` is used here")]
-    at: Span,
-    #[label("not an index here")]
-    target_at: Span,
-    help: String,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("`{path}` is square: `{first}` and `{second}` are both {size}")]
-#[diagnostic(code(moec::sema::orientation_unsaid), help("{help}"))]
-struct OrientationUnsaid {
-    path: String,
-    first: Axis,
-    second: Axis,
-    size: u64,
-    #[label("could be taken either way round")]
-    at: Span,
-    help: String,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("`{axis}` in the layout of `{path}` {what}")]
-#[diagnostic(code(moec::sema::layout_axis), help("the parameter is {ty}: each of its axes appears once"))]
-struct LayoutAxis {
-    path: String,
-    ty: String,
-    axis: String,
-    what: &'static str,
-    #[label("{what}")]
-    at: Span,
-    #[label("this is {ty}")]
-    param_at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("the layout of `{path}` lacks {missing}")]
-#[diagnostic(
-    code(moec::sema::layout_incomplete),
-    help("axes that lie together in one of the tensor's are written `(A, B)`")
-)]
-struct LayoutIncomplete {
-    path: String,
-    ty: String,
-    missing: String,
-    #[label("lacks {missing}")]
-    at: Span,
-    #[label("this is {ty}")]
-    param_at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("the path `{path}` has other indices than the parameter")]
-#[diagnostic(code(moec::sema::other_indices), help("write `{near}`"))]
-struct OtherIndices {
-    path: String,
-    near: String,
-    #[label("the parameter is `{near}`")]
-    at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("no parameter is called `{path}`")]
-#[diagnostic(code(moec::sema::no_such_param), help("{help}"))]
-struct NoSuchParam {
-    path: String,
-    stranger: String,
-    #[label("nothing is called `{stranger}`")]
-    at: Span,
-    help: String,
 }

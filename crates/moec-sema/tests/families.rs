@@ -1,6 +1,10 @@
 //! The families that ship: each checks with its own defaults and with real configurations, and counts as published.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use moec_diag::{Problems, SourceMap};
@@ -69,10 +73,21 @@ fn parameters_count_as_published() {
 #[test]
 fn real_configurations_check_and_every_tensor_is_claimed() {
     let oracles = [
+        ("dbrx", "dbrx"),
+        ("dbrx", "dbrx-p2"),
+        ("deepseek_v2", "deepseek_v2"),
+        ("deepseek_v2", "deepseek_v2-lite"),
+        ("deepseek_v3", "deepseek_v3"),
+        ("deepseek_v3", "deepseek_v3-fp8"),
+        ("deepseek_v3", "deepseek_v3-fp8even"),
+        ("deepseek_v3", "deepseek_v3-noq"),
         ("ernie4_5_moe", "ernie4_5_moe"),
         ("ernie4_5_moe", "ernie4_5_moe-plain"),
         ("glm4_moe", "glm4_moe"),
         ("glm4_moe", "glm4_moe-bias"),
+        ("gpt_oss", "gpt_oss"),
+        ("gpt_oss", "gpt_oss-mxfp4"),
+        ("granitemoe", "granitemoe"),
         ("mixtral", "mixtral"),
         ("mixtral", "mixtral-swa"),
         ("mixtral", "mixtral-tied"),
@@ -89,33 +104,38 @@ fn real_configurations_check_and_every_tensor_is_claimed() {
         for config in ["config.json", "config.legacy.json"] {
             let checked = check_file(&format!("examples/families/{family}.moe"), Some(&format!("{oracle}/{config}")));
             verified(&checked);
-            let claims = checked.weights.expect("a weights section").claims;
-            let mut claimed: Vec<(String, u64)> = claims
-                .iter()
-                .filter(|claim| !claim.shared)
-                .map(|claim| (claim.tensor.clone(), checked.module.param(claim.param).ty.elements().unwrap()))
-                .collect();
-            claimed.sort();
-            assert_eq!(claimed, tensors_of(oracle), "{oracle}");
+            let stored = tensors_of(oracle);
+            let map =
+                checked.weights.expect("a weights section").for_tensors(&stored.keys().map(String::as_str).collect());
+            let own = map.claims.iter().filter(|claim| !claim.shared);
+            let claimed: BTreeSet<&str> = own.clone().map(|claim| claim.tensor.as_str()).collect();
+            // Scales belong to the tensors that they scale.
+            let is_scale = |name: &str| map.scaled.iter().any(|scaling| name.ends_with(&scaling.scales.1));
+            let wanted: BTreeSet<&str> = stored.keys().map(String::as_str).filter(|name| !is_scale(name)).collect();
+            assert_eq!(claimed, wanted, "{oracle}");
+            for claim in own {
+                let elements: u64 = claim.view.shape.iter().map(|(_, size)| size).product();
+                let (kind, size) = &stored[&claim.tensor];
+                assert!(kind == "U8" || elements == *size, "{oracle}: {}", claim.tensor);
+            }
         }
     }
 }
 
-/// Names and sizes from the head of a safetensors file.
-fn tensors_of(oracle: &str) -> Vec<(String, u64)> {
+/// Element types and sizes by name, from the head of a safetensors file.
+fn tensors_of(oracle: &str) -> BTreeMap<String, (String, u64)> {
     let path = root().join("tests/data/oracles").join(oracle).join("model.safetensors");
     let bytes = fs::read(path).expect("the checkpoint is there");
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let head: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).expect("a head");
     let tensors = head.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
-    let mut tensors: Vec<(String, u64)> = tensors
+    tensors
         .map(|(name, tensor)| {
             let shape = tensor["shape"].as_array().unwrap();
-            (name.clone(), shape.iter().map(|size| size.as_u64().unwrap()).product())
+            let elements = shape.iter().map(|size| size.as_u64().unwrap()).product();
+            (name.clone(), (tensor["dtype"].as_str().unwrap().to_owned(), elements))
         })
-        .collect();
-    tensors.sort();
-    tensors
+        .collect()
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub enum Item {
 /// `config { D = 2048 from "hidden_size" … }`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// Where a `config.json` keeps these keys if it describes several models.
+    pub inside: Option<Text>,
     pub entries: Vec<ConfigEntry>,
     pub requires: Vec<Require>,
     pub at: Span,
@@ -318,6 +320,8 @@ pub struct BankMember {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     pub name: Name,
+    /// What all names begin with in checkpoints that nest this model in another.
+    pub inside: Option<Text>,
     pub rules: Vec<WeightRule>,
     pub at: Span,
 }
@@ -327,15 +331,48 @@ pub enum WeightRule {
     Bind(Binding),
     /// `ignore "model.layers.{l}.rotary_emb.inv_freq"`
     Ignore(TensorPattern),
+    Scaled(Scaled),
 }
 
 /// `layers[l].attn.{q,k}_norm.w = "model.layers.{l}.self_attn.{q,k}_norm.weight" as [Dh]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
     pub target: ParamPattern,
+    /// At least one; the first that the checkpoint has is taken.
+    pub sources: Vec<TensorSource>,
+    pub at: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSource {
     pub tensor: TensorPattern,
-    /// One entry for each axis of the checkpoint's tensor: the parameter's axes that it runs over, slowest first.
-    pub layout: Option<Vec<Vec<Name>>>,
+    /// One entry for each axis of the checkpoint's tensor, slowest first.
+    pub layout: Option<Vec<Lane>>,
+}
+
+/// What an axis of a tensor runs over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lane {
+    /// An axis of the parameter, or an index of its path.
+    Axis(Name),
+    /// Of size one.
+    One(Span),
+    /// `(Head, Dh)`: the last is the fastest.
+    Product(Vec<Lane>),
+    /// `(Dn | Dr)`: one after the other, one for each of the path's `(q, r)`.
+    Beside(Vec<Lane>, Span),
+}
+
+/// `scaled "{any}.weight" by "{any}.weight_scale_inv" in [128, 128]`: each block of elements has a factor of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaled {
+    pub tensor: TensorPattern,
+    /// What the bytes are, where the file does not say.
+    pub elements: Option<Name>,
+    pub scales: TensorPattern,
+    pub scale_elements: Option<Name>,
+    /// Sizes of a block along the last axes.
+    pub blocks: Vec<Expr>,
     pub at: Span,
 }
 
@@ -348,7 +385,7 @@ pub struct ParamPattern {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamSegment {
-    /// Text and alternatives only.
+    /// Text and alternatives, or several names alone.
     pub pieces: Vec<PatternPiece>,
     pub index: Option<Name>,
 }
@@ -365,6 +402,13 @@ pub enum PatternPiece {
     Text(String),
     /// `{l}`: the number that the parameter's path has at `[l]`.
     Index(String),
+    /// `{l >= L}`, after `ignore` only: a number from one on, which is a number or a `config` entry.
+    AtLeast {
+        index: String,
+        least: String,
+    },
+    /// `(gate, up)`, in a path only: parameters that lie side by side in one tensor, or have one each.
+    Several(Vec<String>),
     /// `{gate,up}`: the n-th alternative on one side goes with the n-th on the other.
     Alternatives(Vec<String>),
     /// `{any}`, in `ignore` only.

@@ -236,10 +236,46 @@ fn weight_patterns_have_their_holes() {
     assert_eq!(bind.target.segments[0].index.as_ref().map(|name| name.text.as_str()), Some("l"));
     let l = PatternPiece::Index("l".into());
     let tensor = [text("m."), l, text("."), alternatives(["q", "k"]), text("_n"), alternatives(["", "x"])];
-    assert_eq!(bind.tensor.pieces, tensor);
-    let layout: Vec<String> = bind.layout.iter().flatten().map(|lane| names(lane)).collect();
-    assert_eq!(layout, ["H, D", "E"]);
+    let [source] = &bind.sources[..] else { panic!("{bind:?}") };
+    assert_eq!(source.tensor.pieces, tensor);
+    let layout: Vec<String> = source.layout.iter().flatten().map(lane).collect();
+    assert_eq!(layout, ["(H, D)", "E"]);
     assert_eq!(ignored.pieces, [PatternPiece::Any, text(".b")]);
+}
+
+fn lane(lane: &Lane) -> String {
+    let each = |lanes: &[Lane], between| lanes.iter().map(self::lane).collect::<Vec<_>>().join(between);
+    match lane {
+        Lane::Axis(name) => name.text.clone(),
+        Lane::One(_) => "1".into(),
+        Lane::Product(lanes) => format!("({})", each(lanes, ", ")),
+        Lane::Beside(lanes, _) => format!("({})", each(lanes, " | ")),
+    }
+}
+
+#[test]
+fn tensors_that_lie_side_by_side_have_their_order() {
+    let (_, file) = read(
+        "config inside \"text\" { D = 1 }\n\
+         weights hf inside \"lm.\" {\n  experts[e].(gate, up) = \"a\" as [e, ((F, 1) | F), D]\n    | \"b.{e}.{gate,up}\"\n  \
+         ignore \"m.{l >= L}.{any}\"\n  scaled \"{any}_b\" as f4 by \"{any}_s\" as e8 in [1, 32]\n  w.x = \"c\"\n}\n",
+    );
+    let [Item::Config(config), Item::Weights(weights)] = &file.items[..] else { panic!("{file:?}") };
+    assert_eq!(config.inside.as_ref().map(|text| text.text.as_str()), Some("text"));
+    assert_eq!(weights.inside.as_ref().map(|text| text.text.as_str()), Some("lm."));
+    let [WeightRule::Bind(bind), WeightRule::Ignore(ignored), WeightRule::Scaled(scaled), WeightRule::Bind(_)] =
+        &weights.rules[..]
+    else {
+        panic!("{weights:?}")
+    };
+    assert_eq!(bind.target.segments[1].pieces, [PatternPiece::Several(vec!["gate".into(), "up".into()])]);
+    let [stacked, single] = &bind.sources[..] else { panic!("{bind:?}") };
+    let layout: Vec<String> = stacked.layout.iter().flatten().map(lane).collect();
+    assert_eq!(layout, ["e", "((F, 1) | F)", "D"]);
+    assert_eq!(single.layout, None);
+    assert_eq!(ignored.pieces[1], PatternPiece::AtLeast { index: "l".into(), least: "L".into() });
+    let formats = [&scaled.elements, &scaled.scale_elements].map(|name| name.as_ref().map(|name| name.text.as_str()));
+    assert_eq!((formats, scaled.blocks.len()), ([Some("f4"), Some("e8")], 2));
 }
 
 /// What is sound is in the tree, whatever else is wrong.

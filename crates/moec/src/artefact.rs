@@ -51,8 +51,8 @@ pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], ou
         Source::Checkpoint(dir) => Some(checkpoint::open(dir, map.as_ref(), &module, &sources)?),
         Source::Nowhere | Source::Tensors(_) => None,
     };
-    if let (Some(matched), Some(map)) = (&matched, &map) {
-        matched.keep_types(&mut module, map);
+    if let Some(matched) = &matched {
+        matched.keep_types(&mut module);
     }
     let from_tensors = match source {
         Source::Tensors(tensors) => {
@@ -70,10 +70,10 @@ pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], ou
     let folder = place.work.path();
     moec_codegen::link(&objects, &plan.name, folder)?;
     files::write(&folder.join(format!("{}.h", plan.name)), moec_codegen::header(&plan)?.as_bytes())?;
-    match (&matched, &map, &from_tensors) {
-        (Some(matched), Some(map), _) => pack(&plan, &FromCheckpoint::new(&matched.tensors, map, &module), folder)?,
-        (_, _, Some(tensors)) => pack(&plan, tensors, folder)?,
-        (_, _, None) => {}
+    match (&matched, &from_tensors) {
+        (Some(matched), _) => pack(&plan, &FromCheckpoint::new(&matched.tensors, &matched.map, &module), folder)?,
+        (None, Some(tensors)) => pack(&plan, tensors, folder)?,
+        (None, None) => {}
     }
     for stage in emit {
         emit_text(*stage, &fused, &plan, code, folder, &sources)?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use miette::Diagnostic;
-use moec_checkpoint::{Checkpoint, CheckpointError, StoredType, match_checkpoint};
+use moec_checkpoint::{Checkpoint, CheckpointError, StoredType, find, match_checkpoint};
 use moec_diag::SourceMap;
 use moec_ir::{Module, ParamId};
 use moec_sema::WeightMap;
@@ -18,6 +18,8 @@ use crate::{failure::Failure, spec::no_problems};
 /// A checkpoint whose every tensor went to its place.
 pub struct Matched {
     pub tensors: Checkpoint,
+    /// What of the `weights` section holds for it.
+    pub map: WeightMap,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -39,17 +41,19 @@ pub fn is_there(dir: &Path) -> bool {
 pub fn open(dir: &Path, map: Option<&WeightMap>, module: &Module, sources: &SourceMap) -> Result<Matched, Failure> {
     let tensors = Checkpoint::open(dir)?;
     let Some(map) = map else { return Err(NoSection { dir: dir.into() }.into()) };
-    no_problems(match_checkpoint(&tensors, map, module), sources)?;
-    Ok(Matched { tensors })
+    let map = map.for_tensors(&tensors.names().collect());
+    no_problems(match_checkpoint(&tensors, &map, module), sources)?;
+    Ok(Matched { tensors, map })
 }
 
 impl Matched {
     /// Keeps each parameter as the checkpoint has it: bf16 stays bf16, f16 stays f16, so that nothing is rounded and nothing
     /// grows. A parameter whose instances differ in type is kept as f32.
-    pub fn keep_types(&self, module: &mut Module, map: &WeightMap) {
+    pub fn keep_types(&self, module: &mut Module) {
         let mut types: BTreeMap<ParamId, DType> = BTreeMap::new();
-        for claim in map.claims.iter().filter(|claim| !claim.shared) {
-            let stored = self.tensors.tensor(&claim.tensor).map(|tensor| storage(tensor.dtype));
+        for claim in self.map.claims.iter().filter(|claim| !claim.shared) {
+            let tensor = find(&self.tensors, &self.map, &claim.tensor);
+            let stored = tensor.and_then(|tensor| tensor.dtype()).map(|dtype| storage(&dtype));
             let dtype = stored.unwrap_or(DType::F32);
             let known = types.entry(claim.param).or_insert(dtype);
             if *known != dtype {
@@ -71,6 +75,8 @@ fn storage(stored: &StoredType) -> DType {
         StoredType::F16 => DType::F16,
         StoredType::F32
         | StoredType::F64
+        | StoredType::F8E4M3
+        | StoredType::F8E8M0
         | StoredType::Bool
         | StoredType::U8
         | StoredType::I8

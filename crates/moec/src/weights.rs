@@ -8,7 +8,7 @@ use std::{
 };
 
 use miette::Diagnostic;
-use moec_checkpoint::{Checkpoint, StoredTensor, StoredType};
+use moec_checkpoint::{Checkpoint, StoredTensor, StoredType, find};
 use moec_codegen::{Instance, Instances, Values};
 use moec_diag::Problems;
 use moec_ir::{Module, Param, ParamId};
@@ -23,6 +23,7 @@ type Loaded<'a> = Result<Instance<'a>, Box<dyn Error + Send + Sync>>;
 /// A matched checkpoint as a source of instances.
 pub struct FromCheckpoint<'a> {
     checkpoint: &'a Checkpoint,
+    map: &'a WeightMap,
     module: &'a Module,
     /// By parameter, layer and expert.
     claims: BTreeMap<(u32, u32, u32), &'a Claim>,
@@ -32,7 +33,7 @@ impl<'a> FromCheckpoint<'a> {
     pub fn new(checkpoint: &'a Checkpoint, map: &'a WeightMap, module: &'a Module) -> Self {
         let own = map.claims.iter().filter(|claim| !claim.shared);
         let claims = own.map(|claim| ((claim.param.0, claim.layer, claim.expert), claim)).collect();
-        FromCheckpoint { checkpoint, module, claims }
+        FromCheckpoint { checkpoint, map, module, claims }
     }
 }
 
@@ -41,9 +42,12 @@ impl Instances for FromCheckpoint<'_> {
         let Some(claim) = self.claims.get(&(param, layer, expert)) else {
             return initial(&self.module.params[param as usize]).ok_or_else(|| "no tensor is bound to it".into());
         };
-        let tensor = self.checkpoint.tensor(&claim.tensor).ok_or("the checkpoint lost its tensor")?;
-        let axes = axes(self.module.param(claim.param), claim.layout.iter().flatten());
-        Ok(Instance { axes, values: values(&tensor).ok_or("its elements are of another type")? })
+        let tensor = find(self.checkpoint, self.map, &claim.tensor).ok_or("the checkpoint lost its tensor")?;
+        let part = tensor.part(&claim.view).ok_or("its tensor has another shape")?;
+        let stored = StoredTensor { dtype: &part.dtype, shape: &[], bytes: &part.bytes };
+        let values = values(&stored).ok_or("its elements are of another type")?;
+        let axes = part.axes.iter().map(|(axis, size)| (axis.name().to_owned(), *size)).collect();
+        Ok(Instance { axes, values })
     }
 }
 
@@ -64,7 +68,9 @@ fn values(tensor: &StoredTensor) -> Option<Values<'static>> {
     match tensor.dtype {
         StoredType::Bf16 => Some(Values::Bf16(Cow::Owned(halves()))),
         StoredType::F16 => Some(Values::F16(Cow::Owned(halves()))),
-        StoredType::F32 | StoredType::F64 => Some(Values::F32(Cow::Owned(tensor.to_f32()?))),
+        StoredType::F32 | StoredType::F64 | StoredType::F8E4M3 | StoredType::F8E8M0 => {
+            Some(Values::F32(Cow::Owned(tensor.to_f32()?)))
+        }
         StoredType::Bool => Some(Values::Bool(Cow::Owned(tensor.to_bool()?.into_iter().map(u8::from).collect()))),
         StoredType::I8
         | StoredType::U8

@@ -65,6 +65,7 @@ fn attention_that_may_look_ahead() {
             values,
             score,
             extras,
+            sink: None,
             causal,
             window,
         };

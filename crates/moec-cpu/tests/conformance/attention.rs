@@ -17,6 +17,7 @@ struct Heads {
     storage: DType,
     causal: bool,
     window: Option<u64>,
+    sink: bool,
 }
 
 fn compare(op: BinaryOp, x: Expr, y: Expr) -> Expr {
@@ -39,7 +40,8 @@ fn score(heads: &Heads) -> Expr {
 }
 
 fn run(heads: Heads, passes: &[(u64, u64)]) {
-    let Heads { groups, queries, width, values, storage, causal, window } = heads;
+    let Heads { groups, queries, width, values, storage, causal, window, sink } = heads;
+    let sink = sink.then(|| Expr::binary(BinaryOp::Mul, arg(3), Expr::F32(2.0)));
     let mut b = Building::new(groups * 100 + width);
     let q = b.input(DType::F32, Rows::Tokens, groups * queries * width);
     let keys = b.input(DType::F32, Rows::Tokens, groups * width);
@@ -77,6 +79,7 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
         values,
         score,
         extras,
+        sink,
         causal,
         window,
     }));
@@ -93,32 +96,75 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
 
 #[test]
 fn causal_grouped_queries() {
-    let heads = Heads { groups: 2, queries: 3, width: 20, values: 20, storage: DType::F32, causal: true, window: None };
+    let heads = Heads {
+        groups: 2,
+        queries: 3,
+        width: 20,
+        values: 20,
+        storage: DType::F32,
+        causal: true,
+        window: None,
+        sink: false,
+    };
     run(heads, &[(37, 0), (1, 0), (1, 0), (7, 2), (1, 0)]);
 }
 
 #[test]
 fn one_head_long_past() {
-    let heads = Heads { groups: 1, queries: 1, width: 8, values: 64, storage: DType::F32, causal: true, window: None };
+    let heads = Heads {
+        groups: 1,
+        queries: 1,
+        width: 8,
+        values: 64,
+        storage: DType::F32,
+        causal: true,
+        window: None,
+        sink: false,
+    };
     run(heads, &[(300, 290), (1, 0), (3, 0)]);
 }
 
 #[test]
-fn windows() {
-    let heads =
-        Heads { groups: 3, queries: 2, width: 16, values: 24, storage: DType::F32, causal: true, window: Some(9) };
+fn windows_and_sinks() {
+    let heads = Heads {
+        groups: 3,
+        queries: 2,
+        width: 16,
+        values: 24,
+        storage: DType::F32,
+        causal: true,
+        window: Some(9),
+        sink: true,
+    };
     run(heads, &[(70, 0), (1, 0), (30, 0), (1, 0)]);
 }
 
 #[test]
 fn everything_sees_everything() {
-    let heads = Heads { groups: 4, queries: 1, width: 33, values: 7, storage: DType::F32, causal: false, window: None };
+    let heads = Heads {
+        groups: 4,
+        queries: 1,
+        width: 33,
+        values: 7,
+        storage: DType::F32,
+        causal: false,
+        window: None,
+        sink: false,
+    };
     run(heads, &[(21, 0)]);
 }
 
 #[test]
 fn many_queries_of_one_small_cache() {
-    let heads =
-        Heads { groups: 1, queries: 40, width: 72, values: 64, storage: DType::Bf16, causal: true, window: None };
+    let heads = Heads {
+        groups: 1,
+        queries: 40,
+        width: 72,
+        values: 64,
+        storage: DType::Bf16,
+        causal: true,
+        window: None,
+        sink: false,
+    };
     run(heads, &[(5, 0), (1, 0), (1, 0)]);
 }

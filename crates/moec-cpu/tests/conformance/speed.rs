@@ -146,6 +146,7 @@ fn decoder(size: &Decoder) -> Building {
         values: head,
         score,
         extras: vec![],
+        sink: None,
         causal: true,
         window: None,
     })));

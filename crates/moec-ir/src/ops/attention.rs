@@ -5,18 +5,20 @@ use moec_types::{Axis, DType, Expr, TensorType};
 use super::{OpDef, Reach, TypeError, map, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
-/// `attention %q, %k, %v, extras… {over (Dh), keys T, score …}`: what `fuse-attention` makes of a contraction, element-wise
+/// `attention %q, %k, %v, extras… {over (Dh), keys T, score …, sink …}`: what `fuse-attention` makes of a contraction, element-wise
 /// arithmetic, a softmax over the keys and a second contraction.
 ///
 /// *Types.*   q `f32[S, heads.., Dh]`, k `f32[T, some of the heads.., Dh]`, v `f32[T, some of the heads.., values..]`; extras
 ///            with any of the axes S, T, heads -> `f32[q's axes without over, then v's axes that those lack, without T]`.
 /// *Meaning.* `p = softmax(score(q · k over Dh, extras) over T)`, result `p · v over T`. In `score`, `Arg(0)` is the dot
-///            product and `Arg(1 ..)` are the extras.
+///            product and `Arg(1 ..)` are the extras. A sink, made of extras that have heads alone, is one more score in the
+///            softmax, without a value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     pub over: Vec<Axis>,
     pub keys: Axis,
     pub score: Expr,
+    pub sink: Option<Expr>,
 }
 
 impl OpDef for Attention {
@@ -28,7 +30,8 @@ impl OpDef for Attention {
     }
 
     fn attributes(&self, _: &Module) -> String {
-        format!("over {}, keys {}, score {}", print::axes(&self.over), self.keys, self.score)
+        let sink = self.sink.as_ref().map_or(String::new(), |sink| format!(", sink {sink}"));
+        format!("over {}, keys {}, score {}{sink}", print::axes(&self.over), self.keys, self.score)
     }
 
     fn read(text: &mut Reader) -> Result<Self, ParseError> {
@@ -39,7 +42,14 @@ impl OpDef for Attention {
         let keys = text.axis()?;
         text.expect(",")?;
         text.expect_word("score")?;
-        Ok(Attention { over, keys, score: text.expr()? })
+        let score = text.expr()?;
+        let sink = if text.eats(",") {
+            text.expect_word("sink")?;
+            Some(text.expr()?)
+        } else {
+            None
+        };
+        Ok(Attention { over, keys, score, sink })
     }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
@@ -84,6 +94,21 @@ impl OpDef for Attention {
         let score = map::scalar(&self.score, &dtypes, "the score")?;
         if score != DType::F32 {
             return Err(TypeError::new(format!("the score gives {score}, not f32")));
+        }
+        if let Some(sink) = &self.sink {
+            let found = map::scalar(sink, &dtypes, "the sink")?;
+            if found != DType::F32 {
+                return Err(TypeError::new(format!("the sink gives {found}, not f32")));
+            }
+            let mut read = Vec::new();
+            sink.visit(&mut |expr| read.extend(if let Expr::Arg(at) = expr { Some(*at) } else { None }));
+            for at in read {
+                let ty = if at == 0 { q } else { operands::tensor(module, operands, at + 2)? };
+                if at == 0 || ty.elements().is_none() {
+                    return Err(TypeError::new(format!("the sink reads {ty}, which is not the same at every position"))
+                        .label(if at == 0 { 0 } else { at + 2 }, format!("this is {ty}")));
+                }
+            }
         }
         let values = v.dims.iter().filter(|dim| !queries.has(&dim.axis) && dim.axis != self.keys);
         let dims = queries.dims.iter().chain(values).cloned().collect();

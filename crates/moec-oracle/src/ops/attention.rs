@@ -1,7 +1,7 @@
 //! Scores, softmax and weighted sum over all keys.
 
 use moec_ir::ops::Attention;
-use moec_types::Axis;
+use moec_types::{Axis, Expr};
 
 use super::{contract::eval_contract, map::eval_map};
 use crate::error::EvalError;
@@ -12,23 +12,44 @@ pub(super) fn eval_attention(op: &Attention, operands: &[&Tensor]) -> Result<Ten
     let [q, k, v, extras @ ..] = operands else { unreachable!("attention has q, k and v") };
     let scores = eval_contract(q, k, &op.over)?;
     let args: Vec<&Tensor> = [&scores].into_iter().chain(extras.iter().copied()).collect();
-    let shares = softmax(&eval_map(&op.score, &args)?, &op.keys);
+    let scores = eval_map(&op.score, &args)?;
+    let shares = match &op.sink {
+        None => softmax(&scores, &op.keys, None),
+        Some(sink) => softmax(&scores, &op.keys, Some(&eval_sink(sink, &args)?)),
+    };
     eval_contract(&shares, v, std::slice::from_ref(&op.keys))
 }
 
+/// Of those operands alone that it reads: it has the axes of no other.
+fn eval_sink(sink: &Expr, args: &[&Tensor]) -> Result<Tensor, EvalError> {
+    let mut read = Vec::new();
+    sink.visit(&mut |expr| {
+        if let Expr::Arg(at) = expr
+            && !read.contains(at)
+        {
+            read.push(*at);
+        }
+    });
+    let of_read = |at| Expr::Arg(read.iter().position(|known| *known == at).expect("every operand was collected"));
+    let args: Vec<&Tensor> = read.iter().map(|at| args[*at]).collect();
+    eval_map(&sink.substitute(&of_read), &args)
+}
+
 /// A row whose scores are all -inf is NaN, as the quotient it stands for.
-fn softmax(x: &Tensor, over: &Axis) -> Tensor {
+fn softmax(x: &Tensor, over: &Axis, sink: Option<&Tensor>) -> Tensor {
     let size = x.expect_size(over);
     let kept: Vec<_> = x.axes().iter().filter(|(axis, _)| axis != over).cloned().collect();
     let rows = elements(&kept);
+    let sinks = sink.map(|sink| sink.broadcast(&kept));
     let axes = [kept, vec![(over.clone(), size)]].concat();
     let x = x.broadcast(&axes);
     let x = x.f32();
     let mut out = Vec::with_capacity(x.len());
-    for row in (0..rows).map(|row| &x[row * size..][..size]) {
-        let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, max_f32));
+    for (number, row) in (0..rows).map(|row| &x[row * size..][..size]).enumerate() {
+        let sink = sinks.as_ref().map(|sinks| sinks.f32()[number]);
+        let largest = f64::from(row.iter().copied().chain(sink).fold(f32::NEG_INFINITY, max_f32));
         let powers: Vec<f64> = row.iter().map(|x| (f64::from(*x) - largest).exp()).collect();
-        let sum: f64 = powers.iter().sum();
+        let sum: f64 = powers.iter().sum::<f64>() + sink.map_or(0.0, |sink| (f64::from(sink) - largest).exp());
         out.extend(powers.iter().map(|power| (power / sum) as f32));
     }
     Tensor::new(axes, out)

@@ -3,6 +3,9 @@
 //! Before:  dots = contract q, k over (Dh);  s = map dots, …;  top = reduce max s over (T);  e = map s, top {exp(sub($0, $1))};
 //!          z = reduce sum e over (T);  p = map e, z {div($0, $1)};  y = contract p, v over (T)
 //! After:   y = attention q, k, v, … over (Dh) keys T {score}
+//!
+//! The softmax may have a sink, a score without a value: `e / (sum e + exp(sink - top))`, top the largest of it and the scores.
+//!
 //! Holds when T is as long as the sequence, as are the queries (few queries store few scores), and every other operand of the score has no axes but those of the dots. Maps along
 //! the keys are computed within the score, however many read them. A sum of two products, as latent attention has, is first
 //! made one product: `q · k over Dn + r · t over Dr` is `concat(q, r) · concat(k, t) over Dn`.
@@ -88,6 +91,7 @@ impl Here {
 struct WeightedSum {
     keys: Axis,
     scores: ValueId,
+    sink: Option<Body>,
     values: ValueId,
     /// What the unfused form stores between its steps.
     stored: Vec<ValueId>,
@@ -102,11 +106,12 @@ fn weighted_sum(module: &Module, at: OpId, here: &Here) -> Option<WeightedSum> {
         return None;
     }
     [(a, b), (b, a)].into_iter().find_map(|(weights, values)| {
-        let (scores, e) = softmax(module, weights, keys, here)?;
+        let plain = softmax(module, weights, keys, here).map(|(scores, e)| (scores, e, None));
+        let (scores, e, sink) = plain.or_else(|| softmax_with_sink(module, weights, keys, here))?;
         if row_wise::symbolic(module, scores).count() < 2 {
             return None;
         }
-        Some(WeightedSum { keys: keys.clone(), scores, values, stored: vec![scores, e, weights] })
+        Some(WeightedSum { keys: keys.clone(), scores, sink, values, stored: vec![scores, e, weights] })
     })
 }
 
@@ -122,6 +127,56 @@ fn softmax(module: &Module, weights: ValueId, over: &Axis, here: &Here) -> Optio
     Some((scores, e))
 }
 
+/// The scores, their shifted exponentials, and the sink of a softmax that has one.
+fn softmax_with_sink(
+    module: &Module,
+    weights: ValueId,
+    over: &Axis,
+    here: &Here,
+) -> Option<(ValueId, ValueId, Option<Body>)> {
+    let expanded = |value: ValueId, stop: &[ValueId]| {
+        Body::of(value).expanded(module, &|value| !stop.contains(&value) && here.has(module, value))
+    };
+    let shifted = |e: Expr, top: Expr| Expr::unary(UnaryOp::Exp, Expr::binary(BinaryOp::Sub, e, top));
+    let larger = |a: Expr, b: Expr| Expr::binary(BinaryOp::Max, a, b);
+    for (e, z) in here.reductions(ReduceOp::Sum, over) {
+        for (scores, top) in here.reductions(ReduceOp::Max, over) {
+            let body = expanded(weights, &[e, z, top]);
+            let arg = |value: ValueId| body.operands.iter().position(|known| *known == value).map(Expr::Arg);
+            let (Some(e_arg), Some(z_arg), Some(top_arg)) = (arg(e), arg(z), arg(top)) else { continue };
+            let Expr::Binary(BinaryOp::Div, over_all, total) = &body.expr else { continue };
+            let Expr::Binary(BinaryOp::Add, sum, power) = &**total else { continue };
+            let Expr::Unary(UnaryOp::Exp, less) = &**power else { continue };
+            let Expr::Binary(BinaryOp::Sub, sink, largest) = &**less else { continue };
+            let tops = [larger(top_arg.clone(), (**sink).clone()), larger((**sink).clone(), top_arg)];
+            if **over_all != e_arg || **sum != z_arg || !tops.contains(largest) {
+                continue;
+            }
+            let sink = only_used(&Body { operands: body.operands.clone(), expr: (**sink).clone() });
+            let powers = expanded(e, &[scores, top]);
+            let order: Vec<ValueId> = [scores, top].into_iter().chain(sink.operands.iter().copied()).collect();
+            let same = powers.operands.len() == order.len() && powers.operands.iter().all(|one| order.contains(one));
+            let sunk = sink.expr.substitute(&|at| Expr::Arg(at + 2));
+            let wanted = [larger(Expr::Arg(1), sunk.clone()), larger(sunk, Expr::Arg(1))];
+            let wanted = wanted.map(|largest| shifted(Expr::Arg(0), largest));
+            if same && wanted.contains(&powers.reordered(&order).expr) {
+                return Some((scores, e, Some(sink)));
+            }
+        }
+    }
+    None
+}
+
+/// A body without the operands that it does not mention.
+fn only_used(body: &Body) -> Body {
+    let used: Vec<usize> = (0..body.operands.len()).filter(|at| body.mentions(*at) > 0).collect();
+    let place = |at| used.iter().position(|used| *used == at).expect("a used operand");
+    Body {
+        operands: used.iter().map(|at| body.operands[*at]).collect(),
+        expr: body.expr.substitute(&|at| Expr::Arg(place(at))),
+    }
+}
+
 /// Whether a value is this expression of those others, through however many maps.
 fn is_made_as(module: &Module, value: ValueId, of: &[ValueId], expr: &Expr, here: &Here) -> bool {
     let body = Body::of(value).expanded(module, &|value| !of.contains(&value) && here.has(module, value));
@@ -130,7 +185,7 @@ fn is_made_as(module: &Module, value: ValueId, of: &[ValueId], expr: &Expr, here
 }
 
 fn fuse(module: &mut Module, region: RegionId, at: OpId, found: &WeightedSum, here: &Here) -> Result<(), String> {
-    let WeightedSum { keys, scores, values, .. } = found;
+    let WeightedSum { keys, scores, sink, values, .. } = found;
     let enter = |value: ValueId| {
         here.has(module, value) && (module.tensor(value).has(keys) || reads_only_leaves(module, value))
     };
@@ -146,9 +201,17 @@ fn fuse(module: &mut Module, region: RegionId, at: OpId, found: &WeightedSum, he
         }
         _ => return Err("the scores are more than two products".into()),
     };
-    let extras: Vec<ValueId> = score.operands.iter().copied().filter(|value| *value != product.value).collect();
+    let mut extras: Vec<ValueId> = score.operands.iter().copied().filter(|value| *value != product.value).collect();
+    for value in sink.iter().flat_map(|sink| &sink.operands) {
+        if !extras.contains(value) {
+            extras.push(*value);
+        }
+    }
+    let place = |value: ValueId| extras.iter().position(|known| *known == value).expect("every operand is an extra");
+    let sink = sink.as_ref().map(|sink| sink.expr.substitute(&|at| Expr::Arg(1 + place(sink.operands[at]))));
     let order: Vec<ValueId> = std::iter::once(product.value).chain(extras.iter().copied()).collect();
-    let attention = Attention { over: product.over, keys: keys.clone(), score: score.reordered(&order).expr };
+    let score = score.reordered(&order).expr;
+    let attention = Attention { over: product.over, keys: keys.clone(), score, sink };
     let operands: Vec<ValueId> = [product.queries, product.keys, *values].into_iter().chain(extras).collect();
     put(module, at, attention.into(), operands)
 }

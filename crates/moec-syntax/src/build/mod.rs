@@ -100,6 +100,9 @@ fn is_fixed(rule: Rule) -> bool {
             | Rule::word_across
             | Rule::word_weights
             | Rule::word_ignore
+            | Rule::word_scaled
+            | Rule::word_by
+            | Rule::word_inside
             | Rule::word_gate
             | Rule::word_experts
             | Rule::word_always
@@ -175,14 +178,21 @@ impl Builder<'_> {
     }
 
     fn config(&mut self, pair: Pair<Rule>) -> Config {
-        let mut config = Config { entries: Vec::new(), requires: Vec::new(), at: self.at(&pair) };
-        for setting in children(pair).flat_map(children) {
+        let mut config = Config { inside: None, entries: Vec::new(), requires: Vec::new(), at: self.at(&pair) };
+        let (inside, settings): (Vec<_>, Vec<_>) = children(pair).partition(|child| child.as_rule() == Rule::inside);
+        config.inside = self.inside(inside.into_iter().next());
+        for setting in settings.into_iter().flat_map(children) {
             match setting.as_rule() {
                 Rule::require => config.requires.extend(children(setting).map(|pair| self.requirement(pair))),
                 _ => config.entries.push(self.entry(setting)),
             }
         }
         config
+    }
+
+    /// `inside "text_config"`
+    fn inside(&mut self, pair: Option<Pair<Rule>>) -> Option<Text> {
+        pair.and_then(|pair| children(pair).next()).map(|text| self.text(text))
     }
 
     fn requirement(&mut self, pair: Pair<Rule>) -> Require {

@@ -66,10 +66,14 @@ impl Outliner<'_> {
                 requires || self.is_assigned(at, before) || (directly && self.begins_line_anew(at, before))
             }
             Shape::Rules => {
-                let continues = matches!(before, "(" | "[" | "," | "{" | "." | "=" | "as" | "ignore");
+                let continues =
+                    matches!(before, "(" | "[" | "," | "{" | "." | "=" | "|" | "as" | "by" | "in" | "ignore");
                 let starts = self.is_word(at) || (directly && word == "{");
                 let after_rule = directly && (before.starts_with('"') || before == "]");
-                starts && !continues && word != "as" && (self.tokens[at].first_on_line || after_rule)
+                starts
+                    && !continues
+                    && !matches!(word, "as" | "by" | "in")
+                    && (self.tokens[at].first_on_line || after_rule)
             }
             Shape::Bare => false,
         }

@@ -25,7 +25,7 @@ pub fn run(arguments: &Explain) -> Result<(), Failure> {
     if let (Some(dir), Some(map)) = (&arguments.weights, &loaded.checked.weights)
         && checkpoint::is_there(dir)
     {
-        checkpoint::open(dir, Some(map), &module, &loaded.sources)?.keep_types(&mut module, map);
+        checkpoint::open(dir, Some(map), &module, &loaded.sources)?.keep_types(&mut module);
     }
     let placement = placement::groups(&loaded.checked.placements);
     let explained = Explained::of(&module, placement, arguments, &loaded.sources)?;

@@ -291,9 +291,9 @@ fn by_oracle(
         Some(dir) => Some(checkpoint::open(dir, map, module, &loaded.sources)?),
         None => None,
     };
-    let weights: Box<dyn Weights> = match (&matched, map) {
-        (Some(matched), Some(map)) => Box::new(CheckpointWeights::new(&matched.tensors, map, module)),
-        (_, _) => {
+    let weights: Box<dyn Weights> = match &matched {
+        Some(matched) => Box::new(CheckpointWeights::new(&matched.tensors, &matched.map, module)),
+        None => {
             let fail = |problems| Failure::problems(problems, &loaded.sources);
             Box::new(FromTensors::new(module, given).map_err(fail)?)
         }

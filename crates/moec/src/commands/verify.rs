@@ -44,8 +44,7 @@ fn by_oracle(arguments: &Verify, reference: &Reference, tolerances: Tolerances) 
     let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, Some(&arguments.weights))?;
     let (module, map) = (&loaded.checked.module, loaded.checked.weights.as_ref());
     let matched = checkpoint::open(&arguments.weights, map, module, &loaded.sources)?;
-    let map = map.expect("a checkpoint matches a `weights` section only");
-    let weights = CheckpointWeights::new(&matched.tensors, map, module);
+    let weights = CheckpointWeights::new(&matched.tensors, &matched.map, module);
     let mut backend = OracleBackend::new(module, &weights)?;
     verify(&module.name, reference, &mut backend, tolerances).map_err(Failure::one)
 }

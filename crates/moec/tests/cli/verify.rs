@@ -34,9 +34,14 @@ fn verified(spec: &str, checkpoint: &std::path::Path) {
 }
 
 /// Families and the checkpoints that each is judged by.
-const JUDGED: [(&str, &[&str]); 7] = [
+const JUDGED: [(&str, &[&str]); 12] = [
+    ("dbrx", &["dbrx", "dbrx-p2"]),
+    ("deepseek_v2", &["deepseek_v2", "deepseek_v2-lite"]),
+    ("deepseek_v3", &["deepseek_v3", "deepseek_v3-fp8", "deepseek_v3-fp8even", "deepseek_v3-noq"]),
     ("ernie4_5_moe", &["ernie4_5_moe", "ernie4_5_moe-plain"]),
     ("glm4_moe", &["glm4_moe", "glm4_moe-bias"]),
+    ("gpt_oss", &["gpt_oss", "gpt_oss-mxfp4"]),
+    ("granitemoe", &["granitemoe"]),
     ("mixtral", &["mixtral", "mixtral-swa", "mixtral-tied"]),
     ("olmoe", &["olmoe", "olmoe-clip"]),
     ("phimoe", &["phimoe", "phimoe-longrope"]),
@@ -52,6 +57,31 @@ fn judged(family: &str) {
     let there: Vec<PathBuf> = checkpoints.iter().map(|name| folder.join(name)).filter(|path| path.exists()).collect();
     assert!(!there.is_empty(), "no checkpoint of {family} in {}", folder.display());
     there.iter().for_each(|checkpoint| verified(family, checkpoint));
+}
+
+#[test]
+fn dbrx() {
+    judged("dbrx");
+}
+
+#[test]
+fn deepseek_v2() {
+    judged("deepseek_v2");
+}
+
+#[test]
+fn deepseek_v3() {
+    judged("deepseek_v3");
+}
+
+#[test]
+fn gpt_oss() {
+    judged("gpt_oss");
+}
+
+#[test]
+fn granitemoe() {
+    judged("granitemoe");
 }
 
 #[test]

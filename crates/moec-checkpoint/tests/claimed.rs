@@ -165,7 +165,10 @@ fn what_does_not_fit_is_told_by_tensor() {
                         not say what those stand for"]
     );
     let wrong = told(&|tensors| drop(tensors.remove("m_scales")));
-    assert_eq!(wrong, ["tensor `m_blocks` is [1, 1, 2] in the checkpoint, [P=1, Q=4] here"]);
+    assert_eq!(
+        wrong,
+        ["tensor `m_blocks` is [1, 1, 2] in the checkpoint, [P=1, Q=4] here", "tensor `m_blocks` holds U8; `m` is f32"]
+    );
     let wrong = told(&|tensors| drop(tensors.insert("layers.0.x".into(), counted(&[1]))));
     assert_eq!(wrong, ["no rule claims 1 of the checkpoint's tensors: `layers.0.x`"]);
 }

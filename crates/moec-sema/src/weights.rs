@@ -273,6 +273,7 @@ impl Evaluator {
             if let Some(lacking) = parts.iter().position(Vec::is_empty) {
                 let path = path_of(&choice.parts[lacking]);
                 self.report(PartLacking { path, at: binding.target.at });
+                known.meant.extend(parts.iter().flatten());
                 continue;
             }
             for (part, matching) in parts.iter().enumerate() {

@@ -34,7 +34,7 @@ fn verified(spec: &str, checkpoint: &std::path::Path) {
 }
 
 /// Families and the checkpoints that each is judged by.
-const JUDGED: [(&str, &[&str]); 12] = [
+const JUDGED: [(&str, &[&str]); 14] = [
     ("dbrx", &["dbrx", "dbrx-p2"]),
     ("deepseek_v2", &["deepseek_v2", "deepseek_v2-lite"]),
     ("deepseek_v3", &["deepseek_v3", "deepseek_v3-fp8", "deepseek_v3-fp8even", "deepseek_v3-noq"]),
@@ -42,6 +42,8 @@ const JUDGED: [(&str, &[&str]); 12] = [
     ("glm4_moe", &["glm4_moe", "glm4_moe-bias"]),
     ("gpt_oss", &["gpt_oss", "gpt_oss-mxfp4"]),
     ("granitemoe", &["granitemoe"]),
+    ("jetmoe", &["jetmoe"]),
+    ("llama4_text", &["llama4_text", "llama4_text-k2", "llama4_text-nested"]),
     ("mixtral", &["mixtral", "mixtral-swa", "mixtral-tied"]),
     ("olmoe", &["olmoe", "olmoe-clip"]),
     ("phimoe", &["phimoe", "phimoe-longrope"]),
@@ -92,6 +94,16 @@ fn ernie4_5_moe() {
 #[test]
 fn glm4_moe() {
     judged("glm4_moe");
+}
+
+#[test]
+fn jetmoe() {
+    judged("jetmoe");
+}
+
+#[test]
+fn llama4_text() {
+    judged("llama4_text");
 }
 
 #[test]

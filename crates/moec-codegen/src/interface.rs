@@ -128,7 +128,7 @@ fn written_rows(body: &[Node], buffer: BufferId) -> Vec<Rows> {
                 StepKind::Gemm(gemm) => (gemm.rows, gemm.out == buffer),
                 StepKind::Bin(bin) => {
                     let written = [Some(bin.offsets), Some(bin.order), bin.slot_of].contains(&Some(buffer));
-                    (Rows::Tokens, written)
+                    (bin.tokens, written)
                 }
                 StepKind::Attention(attention) => (attention.rows, attention.out == buffer),
                 StepKind::Scan(scan) => (Rows::Tokens, scan.program.ops.iter().any(|op| writes(op, buffer))),

@@ -15,7 +15,8 @@ pub fn emit(b: &Builder, frame: &Frame, bin: &Bin) {
 fn sort(b: &Builder, frame: &Frame, bin: &Bin) {
     let [indices, offsets, order] = [bin.indices, bin.offsets, bin.order].map(|id| frame.buffer(b, id).base);
     let slot_of = bin.slot_of.map(|id| frame.buffer(b, id).base);
-    let count = b.mul(frame.tokens, b.i64(bin.choices as i64));
+    let tokens = frame.rows(b, bin.tokens).1;
+    let count = b.mul(tokens, b.i64(bin.choices as i64));
     let experts = b.i64(bin.experts as i64);
     let [zero, one] = [b.i64(0), b.i64(1)];
     let at = |b: &Builder, array: Val, at: Val| b.offset(array, b.shl(at, 2));
@@ -58,5 +59,5 @@ fn sort(b: &Builder, frame: &Frame, bin: &Bin) {
     });
 
     let weights = frame.buffer(b, bin.weights).base;
-    frame.trace(b, bin.route, indices, weights, bin.choices);
+    frame.trace(b, bin.route, indices, weights, [tokens, b.i64(bin.choices as i64)]);
 }

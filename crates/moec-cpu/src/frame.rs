@@ -196,14 +196,14 @@ impl<'a> Frame<'a> {
     }
 
     /// Tells the observer, if there is one, what was routed.
-    pub fn trace(&self, b: &Builder, route: u32, indices: Val, weights: Val, choices: u64) {
+    pub fn trace(&self, b: &Builder, route: u32, indices: Val, weights: Val, [tokens, choices]: [Val; 2]) {
         let function = load_field(b, self.pass, Field::Trace, PTR);
         let address = load_field(b, self.pass, Field::Trace, I64);
         b.when(b.cmp(Cmp::Ne, address, b.i64(0)), |b| {
             let user = load_field(b, self.pass, Field::TraceUser, PTR);
             let route = b.int(I32, i64::from(route));
             let rank = b.narrow(self.rank, Elem::I32);
-            b.call_pointer(function, &[user, route, rank, indices, weights, self.tokens, b.i64(choices as i64)]);
+            b.call_pointer(function, &[user, route, rank, indices, weights, tokens, choices]);
         });
     }
 }

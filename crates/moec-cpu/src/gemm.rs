@@ -182,7 +182,7 @@ fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &G
     if factors.is_some() {
         // Choices without an expert stand at the end.
         let placed = entry(b, offsets, b.i64(all_experts));
-        let slots = b.mul(frame.tokens, choices);
+        let slots = frame.rows(b, gemm.rows).1;
         let (from, to) = frame.share(b, b.sub(slots, placed));
         b.range(b.add(placed, from), b.add(placed, to), b.i64(1), |b, slot| {
             let row = b.offset(out, b.mul(entry(b, order, slot), b.i64(out_bytes * gemm.batch as i64)));

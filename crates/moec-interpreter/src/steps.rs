@@ -111,7 +111,7 @@ fn gemm_row(machine: &mut Machine, gemm: &Gemm, rows: [u64; 3], expert: u32, sca
     let Layout::Panels { k, n, branches } = machine.plan.param(gemm.weights).layout else {
         panic!("GEMMs read panels")
     };
-    let a: Vec<f64> = (0..k).map(|at| machine.cell(gemm.a, from, part * k + at).value).collect();
+    let a: Vec<f64> = (0..k).map(|at| machine.cell(gemm.a, 0, (from * gemm.batch + part) * k + at).value).collect();
     for column in 0..n {
         let weights = machine.param(gemm.weights, expert);
         let mut args: Vec<Scalar> = (0..u64::from(branches))
@@ -127,7 +127,10 @@ fn gemm_row(machine: &mut Machine, gemm: &Gemm, rows: [u64; 3], expert: u32, sca
         }
         let value = evaluate(&gemm.epilogue, &args).value;
         match scaled {
-            None => machine.store(gemm.out, to, part * n + column, value),
+            None if matches!(machine.plan.buffer(gemm.out).home, Home::Cache { .. }) => {
+                machine.store(gemm.out, to, part * n + column, value);
+            }
+            None => machine.store(gemm.out, 0, (to * gemm.batch + part) * n + column, value),
             Some((choice, weight)) => {
                 machine.store(gemm.out, 0, (choice * gemm.batch + part) * n + column, value * weight);
             }
@@ -137,7 +140,7 @@ fn gemm_row(machine: &mut Machine, gemm: &Gemm, rows: [u64; 3], expert: u32, sca
 
 fn grouped(machine: &mut Machine, gemm: &Gemm, group: &Group) {
     let experts = machine.plan.param(gemm.weights).experts;
-    let slots = machine.tokens * group.choices;
+    let slots = range(machine, gemm.rows).end;
     for expert in 0..experts {
         let bound = |at: u32, machine: &Machine| machine.cell(group.offsets, 0, u64::from(at)).value as u64;
         let (start, end) = (bound(group.first + expert, machine), bound(group.first + expert + 1, machine));
@@ -163,7 +166,7 @@ fn grouped(machine: &mut Machine, gemm: &Gemm, group: &Group) {
 }
 
 fn bin(machine: &mut Machine, step: &Bin) {
-    let total = machine.tokens * step.choices;
+    let total = range(machine, step.tokens).end * step.choices;
     let chosen: Vec<i32> = (0..total).map(|at| machine.cell(step.indices, 0, at).value as i32).collect();
     let weights: Vec<f32> = (0..total).map(|at| machine.cell(step.weights, 0, at).value as f32).collect();
     let expert =

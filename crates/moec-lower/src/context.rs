@@ -52,6 +52,9 @@ pub struct RoutePlace {
     /// The token of each slot, made when something needs it.
     pub token_of: Option<BufferId>,
     pub choices: u64,
+    /// The rows of its tokens: those of the pass, or a fixed number.
+    pub tokens: Rows,
+    pub slots: Rows,
 }
 
 pub struct Lowering<'m> {
@@ -281,7 +284,10 @@ impl<'m> Lowering<'m> {
             Size::Input(_) => Some(self.tokens),
             Size::Past(_) => Some(Rows::Positions),
             Size::Share { times, per, up, .. } => Some(Rows::Share(Share { times: *times, per: *per, up: *up })),
-            Size::Slots { choices, .. } => Some(Rows::Slots { choices: *choices }),
+            Size::Slots { tokens, choices } => match tokens.fixed() {
+                Some(tokens) => Some(Rows::Fixed(tokens * choices)),
+                None => Some(Rows::Slots { choices: *choices }),
+            },
         }
     }
 
@@ -290,7 +296,10 @@ impl<'m> Lowering<'m> {
         match size {
             Size::Fixed(size) => Extent::Fixed(*size),
             Size::Input(_) | Size::Past(_) => Extent::Tokens,
-            Size::Slots { choices, .. } => Extent::Share(Share::multiple(*choices)),
+            Size::Slots { tokens, choices } => match tokens.fixed() {
+                Some(tokens) => Extent::Fixed(tokens * choices),
+                None => Extent::Share(Share::multiple(*choices)),
+            },
             Size::Share { times, per, up, .. } => Extent::Share(Share { times: *times, per: *per, up: *up }),
         }
     }
@@ -323,7 +332,7 @@ impl<'m> Lowering<'m> {
     /// What is the same for all positions has one row; within an expert it may differ from expert to expert.
     fn rows_of_constants(&self) -> Rows {
         match &self.member {
-            Some(member) => Rows::Slots { choices: self.routes[&member.route].choices },
+            Some(member) => member.slots.rows,
             None => Rows::ONE,
         }
     }

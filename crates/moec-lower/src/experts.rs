@@ -3,8 +3,8 @@
 use moec_diag::Span;
 use moec_ir::{Node as ModelNode, Op, OpId, ValueId, ops};
 use moec_plan::{
-    Bin, BufferId, Extent, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source, StepKind,
-    Store, View,
+    Bin, Buffer, BufferId, Extent, Indirect, Local, LocalId, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Source,
+    StepKind, Store, View,
 };
 use moec_types::{Axis, BinaryOp, DType, Expr, Size};
 
@@ -62,13 +62,18 @@ impl Lowering<'_> {
         let module = self.module;
         let ty = module.ty(node.results[0]).route().expect("verified: a route").clone();
         let choices = ty.choices.size.fixed().expect("verified: a fixed number of choices");
-        if !matches!(ty.tokens.size, Size::Input(_)) {
-            let reason = format!("its tokens are {} and not the positions of a pass", ty.tokens);
-            let way_round = format!("let `{}` be as long as the input: leave its size out", ty.tokens.axis);
-            return Err(self.unsupported(node, reason, way_round));
-        }
+        let (tokens, slots) = match &ty.tokens.size {
+            Size::Input(_) => (self.tokens, Rows::Slots { choices }),
+            Size::Fixed(tokens) => (Rows::Fixed(*tokens), Rows::Fixed(tokens * choices)),
+            Size::Past(_) | Size::Share { .. } | Size::Slots { .. } => {
+                let reason =
+                    format!("its tokens are {}, neither the positions of a pass nor a fixed number", ty.tokens);
+                let way_round = format!("let `{}` be as long as the input, or give it a number", ty.tokens.axis);
+                return Err(self.unsupported(node, reason, way_round));
+            }
+        };
         let row = [(ty.choices.axis.clone(), Extent::Fixed(choices))];
-        let tokens = self.tokens;
+        let along = RowAxis { axis: ty.tokens.axis.clone(), rows: tokens };
         let mut in_rows = |value: ValueId, name: &str, dtype| -> Result<BufferId, Unsupported> {
             if let Some(Place::Buffer(buffer)) = self.places.get(&value)
                 && self.buffers[buffer.0 as usize].row == choices
@@ -77,22 +82,22 @@ impl Lowering<'_> {
                 return Ok(*buffer);
             }
             let buffer = self.new_buffer(name, dtype, tokens, choices);
-            self.copy(value, tokens, &row, whole(Source::Row(buffer), &row), node.at)?;
+            let target = whole(Source::Row(buffer), &row);
+            self.copy_rows(value, Some(along.clone()), tokens, &row, target, node.at)?;
             Ok(buffer)
         };
         let indices = in_rows(node.operands[0], "indices", DType::I32)?;
         let weights = in_rows(node.operands[1], "weights", DType::F32)?;
-        let slots = Rows::Slots { choices };
         let offsets = self.new_buffer("offsets", DType::I32, Rows::ONE, op.experts + 1);
         let order = self.new_buffer("order", DType::I32, slots, 1);
         let combined = self.readers.get(&node.results[0]).into_iter().flatten();
         let combined = combined.clone().any(|at| matches!(module.node(*at).op, Op::Combine(_) | Op::Each(_)));
         let slot_of = combined.then(|| self.new_buffer("slot of", DType::I32, tokens, choices));
-        let bin =
-            Bin { indices, weights, experts: op.experts, choices, offsets, order, slot_of, route: self.route_count };
+        let (experts, route) = (op.experts, self.route_count);
+        let bin = Bin { tokens, indices, weights, experts, choices, offsets, order, slot_of, route };
         self.route_count += 1;
         self.step(StepKind::Bin(bin), node.at, "bin");
-        let place = RoutePlace { weights, offsets, order, slot_of, token_of: None, choices };
+        let place = RoutePlace { weights, offsets, order, slot_of, token_of: None, choices, tokens, slots };
         self.routes.insert(node.results[0], place);
         Ok(())
     }
@@ -103,7 +108,7 @@ impl Lowering<'_> {
         if let Some(buffer) = place.token_of {
             return buffer;
         }
-        let rows = Rows::Slots { choices: place.choices };
+        let rows = place.slots;
         let buffer = self.new_buffer("token of", DType::I32, rows, 1);
         let expr = Expr::binary(BinaryOp::Div, Expr::Arg(0), Expr::I32(place.choices as i32));
         let args = vec![scalar(Source::Row(place.order))];
@@ -121,11 +126,9 @@ impl Lowering<'_> {
     pub fn dispatch(&mut self, node: &ModelNode) -> Result<(), Unsupported> {
         let [x, route] = node.operands[..] else { panic!("verified: x and a route") };
         let choices = &self.module.ty(route).route().expect("verified: a route").choices.axis;
-        let (tokens, row_of) = if self.module.tensor(x).has(choices) {
-            (self.rows_by_choice(x, choices, node)?, self.routes[&route].order)
-        } else {
-            (self.own_rows(x, node)?, self.token_of(route, node.at))
-        };
+        let row_of =
+            if self.module.tensor(x).has(choices) { self.routes[&route].order } else { self.token_of(route, node.at) };
+        let tokens = self.rows_of_tokens(x, route, node)?;
         let buffer = self.buffer_for(node.results[0], node.at)?;
         let dims = self.row_dims(node.results[0]);
         let index = Indirect {
@@ -139,7 +142,7 @@ impl Lowering<'_> {
             args: vec![from],
             into: whole(Source::Row(buffer), &dims),
         };
-        let rows = Rows::Slots { choices: self.routes[&route].choices };
+        let rows = self.routes[&route].slots;
         self.step(
             StepKind::Rows { rows, program: RowProgram { locals: Vec::new(), ops: vec![copy] }, group: None },
             node.at,
@@ -149,16 +152,18 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// A value's buffer in which a position's rows for its choices follow each other.
-    fn rows_by_choice(&mut self, value: ValueId, choices: &Axis, node: &ModelNode) -> Result<BufferId, Unsupported> {
-        let dims = self.row_dims(value);
-        if dims.first().is_some_and(|(axis, _)| axis == choices) {
+    /// A value's buffer in which the tokens' rows follow each other, and within each the rows for its choices.
+    fn rows_of_tokens(&mut self, value: ValueId, route: ValueId, node: &ModelNode) -> Result<BufferId, Unsupported> {
+        let ty = self.module.ty(route).route().expect("verified: a route");
+        let (rows, dims) = self.shape(value, node.at)?;
+        let rank = |axis: &Axis| [&ty.tokens.axis, &ty.choices.axis].iter().position(|one| *one == axis).unwrap_or(2);
+        let mut ordered = dims.clone();
+        ordered.sort_by_key(|(axis, _)| rank(axis));
+        if ordered == dims {
             return self.own_rows(value, node);
         }
-        let mut ordered = dims.clone();
-        ordered.sort_by_key(|(axis, _)| axis != choices);
-        let buffer = self.new_buffer("rows by choice", DType::F32, self.tokens, elements(&dims));
-        self.copy(value, self.tokens, &ordered, whole(Source::Row(buffer), &ordered), node.at)?;
+        let buffer = self.new_buffer("rows of tokens", DType::F32, rows, elements(&dims));
+        self.copy(value, rows, &ordered, whole(Source::Row(buffer), &ordered), node.at)?;
         Ok(buffer)
     }
 
@@ -175,10 +180,9 @@ impl Lowering<'_> {
     pub fn experts(&mut self, op: &ops::Experts, node: &ModelNode) -> Result<(), Unsupported> {
         let module = self.module;
         let [x, route] = node.operands[..] else { panic!("verified: rows and a route") };
-        let input = self.own_rows(x, node)?;
         let place = match op.input {
-            ops::ExpertsInput::Packed => Place::Buffer(input),
-            ops::ExpertsInput::FromTokens => Place::Gathered { tokens: input, route },
+            ops::ExpertsInput::Packed => Place::Buffer(self.own_rows(x, node)?),
+            ops::ExpertsInput::FromTokens => Place::Gathered { tokens: self.rows_of_tokens(x, route, node)?, route },
         };
         let out = self.buffer_for(node.results[0], node.at)?;
         let store = match op.output {
@@ -195,7 +199,7 @@ impl Lowering<'_> {
             let region = module.region(member.region);
             // Rows of slots have that axis first.
             let axis = module.tensor(region.args[0]).dims[0].axis.clone();
-            let slots = RowAxis { axis, rows: Rows::Slots { choices: self.routes[&route].choices } };
+            let slots = RowAxis { axis, rows: self.routes[&route].slots };
             self.member = Some(MemberPlace { route, first: member.first, count: member.count, slots });
             self.places.insert(region.args[0], place.clone());
             let last = self.final_gemm(member.region);
@@ -228,7 +232,7 @@ impl Lowering<'_> {
     /// An expert that ends in a row program: its rows are stored by a step of their own.
     fn yielding_rows(&mut self, value: ValueId, grouping: &Grouping, node: &ModelNode) -> Result<(), Unsupported> {
         let place = self.routes[&grouping.route].clone();
-        let rows = Rows::Slots { choices: place.choices };
+        let rows = place.slots;
         let dims = self.row_dims(value);
         let access = self.access(value, node.at)?;
         let along = |source, index_stride: u64, view: View| View {
@@ -257,16 +261,16 @@ impl Lowering<'_> {
 
     /// The slots that a row program within a bank member works on.
     pub fn row_group(&self, rows: Rows) -> Option<RowGroup> {
-        let member = self.member.as_ref().filter(|_| matches!(rows, Rows::Slots { .. }))?;
+        let member = self.member.as_ref().filter(|member| member.slots.rows == rows)?;
         Some(RowGroup { offsets: self.routes[&member.route].offsets, first: member.first, count: member.count })
     }
 
     fn clear(&mut self, buffer: BufferId, node: &ModelNode) {
-        let row = self.buffers[buffer.0 as usize].row;
+        let Buffer { row, rows, .. } = self.buffers[buffer.0 as usize];
         let into = View { strides: vec![1], ..scalar(Source::Row(buffer)) };
         let zero = RowOp::Map { extents: vec![Extent::Fixed(row)], expr: Expr::F32(0.0), args: Vec::new(), into };
         let program = RowProgram { locals: Vec::new(), ops: vec![zero] };
-        self.step(StepKind::Rows { rows: self.tokens, program, group: None }, node.at, "clear");
+        self.step(StepKind::Rows { rows, program, group: None }, node.at, "clear");
     }
 
     /// Unfused: each token sums its slots' rows.
@@ -314,8 +318,19 @@ impl Lowering<'_> {
         let slots = self.own_rows(rows, node)?;
         let place = self.routes[&route].clone();
         let slot_of = place.slot_of.expect("a bin whose slots are read by token makes its inverse");
-        let out = self.buffer_for(node.results[0], node.at)?;
-        Ok(BySlot { slots, slot_of, width: elements(&self.row_dims(rows)), out, place })
+        let width = elements(&self.row_dims(rows));
+        let choices = &self.module.ty(route).route().expect("verified: a route").choices.axis;
+        let of_choices = self.module.tensor(node.results[0]).has(choices);
+        let out = match place.tokens {
+            rows @ Rows::Fixed(_) => {
+                let row = if of_choices { width * place.choices } else { width };
+                self.new_buffer(node.op.mnemonic(), DType::F32, rows, row)
+            }
+            Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => {
+                self.buffer_for(node.results[0], node.at)?
+            }
+        };
+        Ok(BySlot { slots, slot_of, width, out, place })
     }
 
     /// The place of a choice without an expert is -1: it is clamped for the look-up, and what was looked up is dropped.
@@ -328,8 +343,8 @@ impl Lowering<'_> {
             into: View { strides: vec![1], ..scalar(CLAMPED) },
         };
         let locals = vec![Local { dtype: DType::I32, elements: choices }];
-        let kind =
-            StepKind::Rows { rows: self.tokens, program: RowProgram { locals, ops: vec![clamp, op] }, group: None };
+        let rows = by_slot.place.tokens;
+        let kind = StepKind::Rows { rows, program: RowProgram { locals, ops: vec![clamp, op] }, group: None };
         self.step(kind, node.at, node.op.mnemonic());
         self.places.insert(node.results[0], Place::Buffer(by_slot.out));
     }

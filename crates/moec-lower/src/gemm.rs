@@ -105,8 +105,7 @@ impl Lowering<'_> {
                 out
             }
         };
-        let grouped = matches!(rows, Rows::Slots { .. }) && !shared;
-        let group = self.member.clone().filter(|_| grouped).map(|member| {
+        let group = self.member.clone().filter(|member| member.slots.rows == rows && !shared).map(|member| {
             let route = &self.routes[&member.route];
             Group {
                 offsets: route.offsets,

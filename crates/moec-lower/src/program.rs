@@ -148,7 +148,21 @@ impl Lowering<'_> {
         target: View,
         at: Span,
     ) -> Result<(), Unsupported> {
-        let access = self.access(value, at)?;
+        let row = self.row_axis(value, &[]);
+        self.copy_rows(value, row, rows, dims, target, at)
+    }
+
+    /// The same, where the rows go along an axis of the caller's choice.
+    pub fn copy_rows(
+        &mut self,
+        value: ValueId,
+        row: Option<RowAxis>,
+        rows: Rows,
+        dims: &[RowDim],
+        target: View,
+        at: Span,
+    ) -> Result<(), Unsupported> {
+        let access = Programmer::new(self, row).outer(value, at)?;
         let copy =
             RowOp::Map { extents: extents(dims), expr: Expr::Arg(0), args: vec![access.over(dims)], into: target };
         let program = RowProgram { locals: Vec::new(), ops: vec![copy] };
@@ -275,15 +289,18 @@ impl<'a, 'm> Programmer<'a, 'm> {
             }
             Some(Place::Param(param)) => {
                 let packed = self.lowering.packing.plain(self.lowering.module, param);
-                whole(Source::Param(packed), &dims)
+                let (strides, row) = self.natural(value);
+                View { strides, row, ..whole(Source::Param(packed), &dims) }
+            }
+            Some(Place::Literal(literal)) => {
+                let (strides, row) = self.natural(value);
+                View { strides, row, ..whole(Source::Literal(literal), &dims) }
             }
             Some(Place::Stack(param)) => {
                 let packed = self.lowering.packing.plain(self.lowering.module, param);
-                let mut strides = contiguous(&dims);
-                strides[0] = self.lowering.packing.instance_stride(packed);
-                View { strides, ..whole(Source::Param(packed), &dims) }
+                let (strides, row) = self.natural_with(value, Some(self.lowering.packing.instance_stride(packed)));
+                View { strides, row, ..whole(Source::Param(packed), &dims) }
             }
-            Some(Place::Literal(literal)) => whole(Source::Literal(literal), &dims),
             Some(Place::Iota(dim)) => {
                 let row = u64::from(dims.is_empty());
                 let strides = vec![1; dims.len()];
@@ -367,16 +384,55 @@ impl<'a, 'm> Programmer<'a, 'm> {
         dims.map(|dim| (dim.axis.clone(), self.lowering.extent(&dim.size))).collect()
     }
 
+    /// A value that lies in its natural order: strides of its dims, and elements from one row of the program to the next,
+    /// where the rows go along an axis of fixed size. What a pass counts, or a bin, lies outside of all else.
+    fn natural(&self, value: ValueId) -> (Vec<u64>, u64) {
+        self.natural_with(value, None)
+    }
+
+    /// The same, where steps along the slowest dim may be longer than what lies within it.
+    fn natural_with(&self, value: ValueId, slowest: Option<u64>) -> (Vec<u64>, u64) {
+        let all = &self.lowering.module.tensor(value).dims;
+        let mut strides = vec![0; all.len()];
+        let mut next = 1;
+        for (stride, dim) in strides.iter_mut().zip(all).rev() {
+            if let Some(size) = dim.size.fixed() {
+                *stride = next;
+                next *= size;
+            }
+        }
+        let counted = strides.iter_mut().zip(all).filter(|(_, dim)| dim.size.fixed().is_none());
+        counted.for_each(|(stride, _)| *stride = next);
+        if let (Some(stride), Some(longer)) = (strides.first_mut(), slowest) {
+            *stride = longer;
+        }
+        let Some(at) = all.iter().position(|dim| self.row.as_ref().is_some_and(|row| row.axis == dim.axis)) else {
+            return (strides, 0);
+        };
+        let stride = strides.remove(at);
+        (strides, if all[at].size.fixed().is_some() { stride } else { 0 })
+    }
+
     /// A value's buffer as the program sees it, in the order of its dims.
     fn in_buffer(&self, buffer: BufferId, value: ValueId) -> View {
         self.cut(self.all_in_buffer(buffer, value), &self.whole_dims(value))
     }
 
-    /// A value's own row of its buffer; or all of it, where loops go along what the pass counts.
+    /// A value's own row of its buffer; or all of it, where loops go along what the pass counts, or the rows of the buffer
+    /// are not those of the program.
     fn all_in_buffer(&self, buffer: BufferId, value: ValueId) -> View {
-        let dims = self.whole_dims(value);
-        let loops_along_rows = dims.iter().any(|(_, extent)| extent.fixed().is_none());
-        whole(if loops_along_rows { Source::Whole(buffer) } else { Source::Row(buffer) }, &dims)
+        let all = &self.lowering.module.tensor(value).dims;
+        let (strides, row) = self.natural(value);
+        let of_rows = |axis: &Axis| self.row.as_ref().is_some_and(|row| row.axis == *axis);
+        let loops_along_rows = all.iter().any(|dim| dim.size.fixed().is_none() && !of_rows(&dim.axis));
+        let rows = self.row.as_ref().map_or(Rows::ONE, |row| row.rows);
+        let other_rows = match self.lowering.buffers[buffer.0 as usize].rows {
+            found @ Rows::Fixed(_) => found != Rows::ONE && found != rows,
+            Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => false,
+        };
+        let all_of_it = loops_along_rows || row != 0 || other_rows;
+        let source = if all_of_it { Source::Whole(buffer) } else { Source::Row(buffer) };
+        View { source, offset: 0, strides, row, index: None }
     }
 
     fn dtype(&self, value: ValueId) -> DType {

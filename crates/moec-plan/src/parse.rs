@@ -359,6 +359,7 @@ fn group(text: &mut Reader) -> Parsed<Group> {
 }
 
 fn bin(text: &mut Reader) -> Parsed<Bin> {
+    let tokens = rows(text)?;
     text.expect_word("route")?;
     let route = text.integer()?;
     let (indices, weights) = (buffer_id(text)?, buffer_id(text)?);
@@ -369,7 +370,7 @@ fn bin(text: &mut Reader) -> Parsed<Bin> {
     text.expect("->")?;
     let (offsets, order) = (buffer_id(text)?, buffer_id(text)?);
     let slot_of = if text.eats_word("inverse") { Some(buffer_id(text)?) } else { None };
-    Ok(Bin { indices, weights, experts, choices, offsets, order, slot_of, route })
+    Ok(Bin { tokens, indices, weights, experts, choices, offsets, order, slot_of, route })
 }
 
 fn attention(text: &mut Reader) -> Parsed<Attention> {

@@ -262,7 +262,7 @@ fn write_gemm(f: &mut Formatter<'_>, gemm: &Gemm) -> fmt::Result {
 }
 
 fn write_bin(f: &mut Formatter<'_>, bin: &Bin) -> fmt::Result {
-    write!(f, "route {} %{} %{} ", bin.route, bin.indices.0, bin.weights.0)?;
+    write!(f, "{} route {} %{} %{} ", bin.tokens, bin.route, bin.indices.0, bin.weights.0)?;
     write!(f, "experts {} choices {} -> %{} %{}", bin.experts, bin.choices, bin.offsets.0, bin.order.0)?;
     match bin.slot_of {
         Some(slot_of) => writeln!(f, " inverse %{}", slot_of.0),

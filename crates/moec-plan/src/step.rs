@@ -60,7 +60,7 @@ pub struct Scan {
 }
 
 /// The slots of experts `first .. first + count` of a routing; parameters with an instance for each expert are read as the
-/// instance of the slot's expert (instance 0 belongs to `first`). The rows of the step are `Slots`.
+/// instance of the slot's expert (instance 0 belongs to `first`). The rows of the step are `Slots`, or their fixed number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowGroup {
     /// `i32[experts + 1]`: expert e has the slots `offsets[e] .. offsets[e + 1]`.
@@ -91,7 +91,7 @@ pub struct Gemm {
     pub group: Option<Group>,
 }
 
-/// A ragged GEMM over the slots of a routing: `rows` is `Slots`. Rows of experts outside `first .. first + weights.experts`
+/// A ragged GEMM over the slots of a routing: `rows` is `Slots`, or the fixed number of them. Rows of experts outside `first .. first + weights.experts`
 /// are left alone. Extras may be `Param` with an instance for each expert, or `Literal`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
@@ -119,6 +119,8 @@ pub enum Store {
 /// Sorts the choices of all tokens by expert, stably: a histogram, its prefix sum, and the places.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bin {
+    /// The tokens: those of the pass, or a fixed number.
+    pub tokens: Rows,
     /// `i32[tokens, choices]`; an index outside `0 .. experts` is no choice: its slot comes after those of all experts.
     pub indices: BufferId,
     /// `f32[tokens, choices]`, for the trace.

@@ -127,7 +127,8 @@ fn step(plan: &Plan, step: &Step) -> Check {
 }
 
 fn row_group(plan: &Plan, rows: Rows, group: &RowGroup) -> Check {
-    ensure(matches!(rows, Rows::Slots { .. }), || format!("a group of experts over rows {rows}"))?;
+    let slots = matches!(rows, Rows::Slots { .. } | Rows::Fixed(_));
+    ensure(slots, || format!("a group of experts over rows {rows}"))?;
     let last = u64::from(group.first) + u64::from(group.count);
     let experts = buffer(plan, group.offsets)?.row.saturating_sub(1);
     ensure(last <= experts, || format!("experts up to {last} of {experts}"))
@@ -173,6 +174,14 @@ fn row_op(looks: &Looks, op: &RowOp) -> Check {
                 Some(work) => looks.room(*work, extents, *len),
             }
         }
+    }
+}
+
+/// Elements of a buffer for each row of a step: rows of a fixed number may be shared out otherwise.
+fn in_each(found: &crate::Buffer, rows: Rows) -> u64 {
+    match (found.rows, rows) {
+        (Rows::Fixed(own), Rows::Fixed(rows)) => (own * found.row).checked_div(rows).unwrap_or(found.row),
+        (_, _) => found.row,
     }
 }
 
@@ -329,7 +338,10 @@ fn gemm(plan: &Plan, gemm: &Gemm) -> Check {
     let Layout::Panels { k, n, branches } = weights.layout else { return Err("its weights are not in panels".into()) };
     let (a, out) = (buffer(plan, gemm.a)?, buffer(plan, gemm.out)?);
     let batch = gemm.batch;
-    ensure(batch > 0 && a.row == batch * k, || format!("rows of {} elements meet {batch} times {k} weights", a.row))?;
+    ensure(batch > 0, || "rows without rows of the matrix".into())?;
+    let gathers = gemm.group.as_ref().is_some_and(|group| group.gather);
+    let fits = if gathers { a.row.is_multiple_of(batch * k) } else { in_each(a, gemm.rows) == batch * k };
+    ensure(fits, || format!("rows of {} elements meet {batch} times {k} weights", a.row))?;
     let by_row = gemm.extras.iter().any(|view| matches!(view.source, Source::Row(_)));
     ensure(batch == 1 || !by_row, || "an extra of the step's row for several matrix rows".into())?;
     let looks = Looks { plan, rows: gemm.rows, of_token: false, program: None };
@@ -341,17 +353,30 @@ fn gemm(plan: &Plan, gemm: &Gemm) -> Check {
         return Err("a GEMM writes rows, not panels".into());
     }
     let Some(group) = &gemm.group else {
-        return ensure(out.row == batch * n, || format!("{batch} times {n} columns go to rows of {}", out.row));
+        return ensure(in_each(out, gemm.rows) == batch * n, || {
+            format!("{batch} times {n} columns go to rows of {}", out.row)
+        });
     };
     let offsets = buffer(plan, group.offsets)?.row;
     let last = u64::from(group.first) + u64::from(weights.experts);
     ensure(last < offsets, || format!("experts up to {last} of {}", offsets.saturating_sub(1)))?;
-    let slots = gemm.rows == Rows::Slots { choices: group.choices };
+    let slots = match gemm.rows {
+        Rows::Slots { choices } => choices == group.choices,
+        Rows::Fixed(slots) => slots.is_multiple_of(group.choices),
+        Rows::Tokens | Rows::Outputs | Rows::Share(_) | Rows::Positions => false,
+    };
     ensure(slots, || format!("a group of {} choices over rows {}", group.choices, gemm.rows))?;
     match group.store {
-        Store::Slots => ensure(out.row == batch * n, || format!("{n} columns go to rows of {}", out.row)),
+        Store::Slots => {
+            ensure(in_each(out, gemm.rows) == batch * n, || format!("{n} columns go to rows of {}", out.row))
+        }
         Store::Choices { weights } => {
-            let fits = out.row == batch * n * group.choices && buffer(plan, weights)?.row == group.choices;
+            let tokens = match gemm.rows {
+                Rows::Fixed(slots) => Rows::Fixed(slots / group.choices),
+                Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => Rows::Tokens,
+            };
+            let fits = in_each(out, tokens) == batch * n * group.choices
+                && in_each(buffer(plan, weights)?, tokens) == group.choices;
             ensure(fits, || format!("{} choices of {n} columns go to rows of {}", group.choices, out.row))
         }
     }
@@ -359,6 +384,12 @@ fn gemm(plan: &Plan, gemm: &Gemm) -> Check {
 
 fn bin(plan: &Plan, bin: &Bin) -> Check {
     let rows_of = |id| buffer(plan, id).map(|buffer| buffer.row);
+    let slots = match bin.tokens {
+        Rows::Fixed(tokens) => Rows::Fixed(tokens * bin.choices),
+        Rows::Tokens | Rows::Outputs => Rows::Slots { choices: bin.choices },
+        Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => return Err("its rows are no tokens".into()),
+    };
+    ensure(buffer(plan, bin.order)?.rows == slots, || "its order has not a row for each choice".into())?;
     let inverse = bin.slot_of.map_or(Ok(bin.choices), rows_of)?;
     let fits = rows_of(bin.indices)? == bin.choices
         && rows_of(bin.weights)? == bin.choices

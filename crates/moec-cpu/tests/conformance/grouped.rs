@@ -32,7 +32,17 @@ fn bank(sizes: Sizes, first: u64) -> Building {
     let inner = b.workspace(DType::F32, slots, hidden);
     let slot_of = b.output(DType::I32, Rows::Tokens, choices);
     let out = b.output(DType::F32, Rows::Tokens, choices * width);
-    b.step(StepKind::Bin(Bin { indices, weights, experts, choices, offsets, order, slot_of: Some(slot_of), route: 3 }));
+    b.step(StepKind::Bin(Bin {
+        tokens: Rows::Tokens,
+        indices,
+        weights,
+        experts,
+        choices,
+        offsets,
+        order,
+        slot_of: Some(slot_of),
+        route: 3,
+    }));
     let members = [(0, first), (first, experts - first)];
     for (from, count) in members.into_iter().filter(|(_, count)| *count > 0) {
         let up = b.param(Layout::Panels { k: width, n: hidden, branches: 2 }, storage, 1, count as u32);
@@ -126,7 +136,17 @@ fn rows_of_experts_read_their_own_parameters() {
     let order = b.workspace(DType::I32, slots, 1);
     let out = b.output(DType::F32, slots, width);
     let scale = b.param(Layout::Plain { elements: width }, DType::F32, 1, 3);
-    b.step(StepKind::Bin(Bin { indices, weights, experts, choices, offsets, order, slot_of: None, route: 0 }));
+    b.step(StepKind::Bin(Bin {
+        tokens: Rows::Tokens,
+        indices,
+        weights,
+        experts,
+        choices,
+        offsets,
+        order,
+        slot_of: None,
+        route: 0,
+    }));
     let args = vec![view(Source::Param(scale), 0, &[1]), row(order, &[0])];
     let expr = mul(arg(0), Expr::cast(DType::F32, arg(1)));
     let map = RowOp::Map { extents: fixed(&[width]), expr, args, into: row(out, &[1]) };

@@ -172,6 +172,7 @@ fn decoder(size: &Decoder) -> Building {
     });
     layer.push(step(rows(tokens, route)));
     layer.push(step(StepKind::Bin(Bin {
+        tokens: Rows::Tokens,
         indices,
         weights,
         experts,

@@ -189,6 +189,9 @@ impl<'g> Body<'g> {
 
     /// One random statement or expression; several tries may fail before one fits.
     pub fn grow(&mut self) {
+        if self.generator.crosses && self.place == Place::Tokens && self.random().percent(10) && self.across().is_some() {
+            return;
+        }
         for _ in 0..12 {
             let grown = match self.random().below(30) {
                 0..=3 => self.unary(),
@@ -434,6 +437,34 @@ impl<'g> Body<'g> {
             Kind::Bool => (format!("all({t} {axes_text})"), 1.0),
         };
         Some(self.define(text, x.shape.without(&axes), most))
+    }
+
+    /// What all tokens of a pass make together, or each with those before it.
+    fn across(&mut self) -> Option<Value> {
+        let x = self.find(|value| value.shape.rows && value.shape.kind != Kind::Bool)?;
+        let (t, m) = (&x.text, x.most);
+        let one_for_all = Shape { rows: false, ..x.shape.clone() };
+        let sum = (format!("sum({t} over S)"), one_for_all.clone(), 6.0 * m);
+        let running = (format!("cumsum({t} over S)"), x.shape.clone(), 6.0 * m);
+        let most = (format!("max({t} over S)"), one_for_all.clone(), m);
+        let forms = match x.shape.kind {
+            Kind::I32 | Kind::Bool => vec![sum, running, most],
+            Kind::F32 => vec![
+                sum,
+                running,
+                most,
+                (format!("mean({t} over S)"), one_for_all.clone(), m),
+                (format!("softmax({t} over S)"), x.shape.clone(), 1.0),
+                (format!("{t} - mean({t} over S)"), x.shape.clone(), 2.0 * m),
+                (format!("{t} * f32(size(S)) / 6.0"), x.shape.clone(), m),
+                (format!("top_k({t}, 1 over S).values[K = 0]"), one_for_all.clone(), m),
+                (format!("scatter_add({t}, mod(positions(over S), 2), (S) as S)"), x.shape.clone(), 3.0 * m),
+            ],
+        };
+        let fits = |form: &&(String, Shape, f32)| !form.0.starts_with("top_k") || x.shape.dim("K").is_none();
+        let forms: Vec<_> = forms.iter().filter(fits).collect();
+        let (text, shape, most) = (*self.random().pick(&forms)).clone();
+        Some(self.define(text, shape, most))
     }
 
     fn along_an_axis(&mut self) -> Option<Value> {

@@ -42,6 +42,8 @@ pub struct Generator {
     definitions: Vec<String>,
     functions: Vec<Function>,
     blocks: Vec<Block>,
+    /// Whether tokens see each other. (In a decoder, no choice of experts may depend on that.)
+    crosses: bool,
 }
 
 /// The spec that belongs to a seed.
@@ -58,6 +60,7 @@ pub fn generate(seed: u64) -> String {
         definitions: Vec::new(),
         functions: Vec::new(),
         blocks: Vec::new(),
+        crosses: seed % 4 == 3,
     };
     let model = model(&mut generator);
     let mut text = format!("//! Seed {seed}.\n");
@@ -340,8 +343,8 @@ fn layer_parts(body: &mut Body, carried: &[Value], index: &str) -> Vec<String> {
 fn part_of(body: &mut Body, dims: &[Dim], index: &str) -> String {
     let one = |body: &mut Body| match body.random().below(10) {
         0..=3 => routing::moe(body.generator, dims, &mut body.lines),
-        4..=6 => attention::block(body.generator),
-        7 => routing::library_expert(body.generator, dims),
+        4..=6 if !body.generator.crosses => attention::block(body.generator),
+        4..=7 => routing::library_expert(body.generator, dims),
         _ => body.generator.block(dims, dims),
     };
     let first = one(body);

@@ -135,7 +135,7 @@ model m(x: f32[P = 13, D = 6], y: f32[D, P]) {
   part ffn = moe { gate top_k_softmax(2); experts swiglu(10) × 3, copy, zero; always mlp(4, silu) }
   part other = moe { gate top_k_softmax(1); experts mlp(7, silu) × 4 }
   let h = x + ffn(x)
-  out a: f32[P, D] = h + other(y * 0.5)
+  out a: f32[P, D] = h + other(x * 0.5 + y)
   out b: f32[D] = mean(h over P)
 }",
     ),

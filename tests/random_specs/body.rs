@@ -189,7 +189,8 @@ impl<'g> Body<'g> {
 
     /// One random statement or expression; several tries may fail before one fits.
     pub fn grow(&mut self) {
-        if self.generator.crosses && self.place == Place::Tokens && self.random().percent(10) && self.across().is_some() {
+        if self.generator.crosses && self.place == Place::Tokens && self.random().percent(10) && self.across().is_some()
+        {
             return;
         }
         for _ in 0..12 {

@@ -291,7 +291,7 @@ impl Lowering<'_> {
             ],
             into: View { strides: vec![1], ..scalar(Source::Row(out)) },
         };
-        self.from_slots(by_slot, sum, node);
+        self.out_of_slots(by_slot, sum, node);
         Ok(())
     }
 
@@ -308,7 +308,7 @@ impl Lowering<'_> {
             ],
             into: View { strides: vec![width, 1], ..scalar(Source::Row(out)) },
         };
-        self.from_slots(by_slot, take, node);
+        self.out_of_slots(by_slot, take, node);
         Ok(())
     }
 
@@ -334,7 +334,7 @@ impl Lowering<'_> {
     }
 
     /// The place of a choice without an expert is -1: it is clamped for the look-up, and what was looked up is dropped.
-    fn from_slots(&mut self, by_slot: BySlot, op: RowOp, node: &ModelNode) {
+    fn out_of_slots(&mut self, by_slot: BySlot, op: RowOp, node: &ModelNode) {
         let choices = by_slot.place.choices;
         let clamp = RowOp::Map {
             extents: vec![Extent::Fixed(choices)],

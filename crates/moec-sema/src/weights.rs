@@ -413,7 +413,7 @@ impl Evaluator {
                 source.tensor.pieces.iter().filter_map(group).map(|group| group.words.len()).collect();
             let wanted: Vec<usize> = left
                 .iter()
-                .filter(|group| !(group.beside && !lanes.is_empty()))
+                .filter(|group| !group.beside || lanes.is_empty())
                 .map(|group| group.words.len())
                 .collect();
             if right != wanted {

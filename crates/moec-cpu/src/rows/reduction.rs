@@ -91,7 +91,7 @@ impl<'a> Reduction<'a> {
             let full = b.sub(extent, b.rem(extent, b.i64(SIDE_BY_SIDE as i64)));
             let most = self.extents[inner].fixed().unwrap_or(u64::MAX);
             for (from, to, step) in [(b.i64(0), full, SIDE_BY_SIDE), (full, extent, 1)] {
-                if step <= most && (step > 1 || most % SIDE_BY_SIDE != 0) {
+                if step <= most && (step > 1 || !most.is_multiple_of(SIDE_BY_SIDE)) {
                     b.range(from, to, b.i64(step as i64), |b, iv| {
                         ivs[inner] = iv;
                         self.block(b, along, count, step, ivs);

@@ -411,11 +411,8 @@ impl Evaluator {
             beside.push(!lanes.is_empty());
             let right: Vec<usize> =
                 source.tensor.pieces.iter().filter_map(group).map(|group| group.words.len()).collect();
-            let wanted: Vec<usize> = left
-                .iter()
-                .filter(|group| !group.beside || lanes.is_empty())
-                .map(|group| group.words.len())
-                .collect();
+            let wanted: Vec<usize> =
+                left.iter().filter(|group| !group.beside || lanes.is_empty()).map(|group| group.words.len()).collect();
             if right != wanted {
                 let (left, right) = (counts(&wanted), counts(&right));
                 let (target_at, tensor_at) = (binding.target.at, source.tensor.at);

@@ -71,40 +71,17 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Scalar {
     let truth = |yes: bool| Scalar::new(f64::from(u8::from(yes)), DType::Bool);
     let number = |value: f64| Scalar::new(value, a.dtype);
     let nan_if_either = |value: f64| number(if x.is_nan() || y.is_nan() { f64::NAN } else { value });
-    if a.dtype == DType::I32 && b.dtype == DType::I32 {
-        let (x, y) = (x as i32, y as i32);
-        let wrapped = match op {
-            BinaryOp::Add => Some(x.wrapping_add(y)),
-            BinaryOp::Sub => Some(x.wrapping_sub(y)),
-            BinaryOp::Mul => Some(x.wrapping_mul(y)),
-            BinaryOp::BitXor => Some(x ^ y),
-            BinaryOp::BitAnd => Some(x & y),
-            BinaryOp::ShiftLeft => Some(x.wrapping_shl(y as u32)),
-            BinaryOp::ShiftRight => Some((x as u32).wrapping_shr(y as u32) as i32),
-            BinaryOp::Div
-            | BinaryOp::Mod
-            | BinaryOp::Pow
-            | BinaryOp::Min
-            | BinaryOp::Max
-            | BinaryOp::Lt
-            | BinaryOp::Le
-            | BinaryOp::Gt
-            | BinaryOp::Ge
-            | BinaryOp::Eq
-            | BinaryOp::Ne
-            | BinaryOp::And
-            | BinaryOp::Or => None,
-        };
-        if let Some(value) = wrapped {
-            return number(f64::from(value));
-        }
-    }
+    let whole = a.dtype == DType::I32;
+    let wrapped = |of: fn(i32, i32) -> i32| number(f64::from(of(x as i32, y as i32)));
     match op {
+        BinaryOp::Add if whole => wrapped(i32::wrapping_add),
         BinaryOp::Add => number(x + y),
+        BinaryOp::Sub if whole => wrapped(i32::wrapping_sub),
         BinaryOp::Sub => number(x - y),
+        BinaryOp::Mul if whole => wrapped(i32::wrapping_mul),
         BinaryOp::Mul => number(x * y),
-        BinaryOp::Div | BinaryOp::Mod if a.dtype == DType::I32 && y == 0.0 => number(0.0),
-        BinaryOp::Div if a.dtype == DType::I32 => number((x / y).trunc()),
+        BinaryOp::Div | BinaryOp::Mod if whole && y == 0.0 => number(0.0),
+        BinaryOp::Div if whole => number((x / y).trunc()),
         BinaryOp::Div => number(x / y),
         BinaryOp::Mod => {
             let rest = x % y;
@@ -121,9 +98,10 @@ fn binary(op: BinaryOp, a: Scalar, b: Scalar) -> Scalar {
         BinaryOp::Ne => truth(x != y),
         BinaryOp::And => truth(x != 0.0 && y != 0.0),
         BinaryOp::Or => truth(x != 0.0 || y != 0.0),
-        BinaryOp::BitXor | BinaryOp::BitAnd | BinaryOp::ShiftLeft | BinaryOp::ShiftRight => {
-            unreachable!("of whole numbers, above")
-        }
+        BinaryOp::BitXor => wrapped(|a, b| a ^ b),
+        BinaryOp::BitAnd => wrapped(|a, b| a & b),
+        BinaryOp::ShiftLeft => wrapped(|a, b| a.wrapping_shl(b as u32)),
+        BinaryOp::ShiftRight => wrapped(|a, b| (a as u32).wrapping_shr(b as u32) as i32),
     }
 }
 

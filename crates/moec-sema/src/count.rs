@@ -110,31 +110,12 @@ pub(crate) fn exact_binary(op: BinaryOp, a: &Value, b: &Value, at: Span) -> Opti
         }
     }
     let (x, y) = (exact(a, at)?, exact(b, at)?);
-    let (times, per, of) = match op {
-        BinaryOp::Mul if x.of.is_none() || y.of.is_none() => {
-            (x.times.checked_mul(y.times)?, x.per.checked_mul(y.per)?, x.of.or(y.of))
-        }
-        BinaryOp::Div if y.of.is_none() => (x.times.checked_mul(y.per)?, x.per.checked_mul(y.times)?, x.of),
-        BinaryOp::Mul
-        | BinaryOp::Div
-        | BinaryOp::Add
-        | BinaryOp::Sub
-        | BinaryOp::Mod
-        | BinaryOp::Pow
-        | BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::Lt
-        | BinaryOp::Le
-        | BinaryOp::Gt
-        | BinaryOp::Ge
-        | BinaryOp::Eq
-        | BinaryOp::Ne
-        | BinaryOp::And
-        | BinaryOp::Or
-        | BinaryOp::BitXor
-        | BinaryOp::BitAnd
-        | BinaryOp::ShiftLeft
-        | BinaryOp::ShiftRight => return None,
+    let (times, per, of) = if op == BinaryOp::Mul && (x.of.is_none() || y.of.is_none()) {
+        (x.times.checked_mul(y.times)?, x.per.checked_mul(y.per)?, x.of.or(y.of))
+    } else if op == BinaryOp::Div && y.of.is_none() {
+        (x.times.checked_mul(y.per)?, x.per.checked_mul(y.times)?, x.of)
+    } else {
+        return None;
     };
     Some(Fraction { of, times, per, rounded: None, at }.value())
 }

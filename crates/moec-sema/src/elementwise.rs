@@ -399,6 +399,11 @@ fn fold(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Unfolded> {
         };
         Ok(Value::Bool(order.is_some_and(holds)))
     };
+    // Of the low 32 bits, as tensors have them: a product that is too large has lost nothing of those.
+    let bits = |of: fn(i32, i32) -> i32| match numbers {
+        Some((Number::Int(a), Number::Int(b))) => Ok(Value::Int(i64::from(of(a as i32, b as i32)))),
+        Some(_) | None => Err(Unfolded::Kind),
+    };
     match op {
         BinaryOp::Lt => compare(|order| order.is_lt()),
         BinaryOp::Le => compare(|order| order.is_le()),
@@ -419,10 +424,10 @@ fn fold(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Unfolded> {
             (Value::Bool(a), Value::Bool(b)) => Ok(Value::Bool(if op == BinaryOp::And { *a && *b } else { *a || *b })),
             _ => Err(Unfolded::Kind),
         },
-        BinaryOp::BitXor | BinaryOp::BitAnd | BinaryOp::ShiftLeft | BinaryOp::ShiftRight => match numbers {
-            Some((Number::Int(a), Number::Int(b))) => Ok(Value::Int(fold_bits(op, a, b))),
-            Some(_) | None => Err(Unfolded::Kind),
-        },
+        BinaryOp::BitXor => bits(|a, b| a ^ b),
+        BinaryOp::BitAnd => bits(|a, b| a & b),
+        BinaryOp::ShiftLeft => bits(|a, b| a.wrapping_shl(b as u32)),
+        BinaryOp::ShiftRight => bits(|a, b| (a as u32).wrapping_shr(b as u32) as i32),
         BinaryOp::Add
         | BinaryOp::Sub
         | BinaryOp::Mul
@@ -435,34 +440,6 @@ fn fold(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Unfolded> {
             (a, b) => Ok(Value::Float(fold_floats(op, a.float(), b.float()))),
         },
     }
-}
-
-/// Of the low 32 bits, as tensors have them: a product that is too large has lost nothing of those.
-fn fold_bits(op: BinaryOp, a: i64, b: i64) -> i64 {
-    let (a, b) = (a as i32, b as i32);
-    let value = match op {
-        BinaryOp::BitXor => a ^ b,
-        BinaryOp::BitAnd => a & b,
-        BinaryOp::ShiftLeft => a.wrapping_shl(b as u32),
-        BinaryOp::ShiftRight => (a as u32).wrapping_shr(b as u32) as i32,
-        BinaryOp::Add
-        | BinaryOp::Sub
-        | BinaryOp::Mul
-        | BinaryOp::Div
-        | BinaryOp::Mod
-        | BinaryOp::Pow
-        | BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::Lt
-        | BinaryOp::Le
-        | BinaryOp::Gt
-        | BinaryOp::Ge
-        | BinaryOp::Eq
-        | BinaryOp::Ne
-        | BinaryOp::And
-        | BinaryOp::Or => unreachable!("only operations on bits are folded here"),
-    };
-    i64::from(value)
 }
 
 fn fold_ints(op: BinaryOp, a: i64, b: i64) -> Result<Value, Unfolded> {

@@ -1,16 +1,21 @@
 //! The header of a safetensors file: eight bytes of length, then a JSON object of tensors by name.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 
 use crate::stored::StoredType;
 
 /// The format allows no longer header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// No tensor has more axes; who claims so is not believed, so that a header cannot ask for more memory than it takes itself.
+const MAX_AXES: usize = 64;
 
 /// What a header says of one tensor; the range is within the file and as long as the shape says.
 #[derive(Clone, Debug)]
@@ -46,7 +51,7 @@ impl Fault {
 #[derive(Deserialize)]
 struct RawEntry {
     dtype: String,
-    shape: Vec<u64>,
+    shape: Shape,
     data_offsets: (u64, u64),
 }
 
@@ -69,21 +74,13 @@ pub(crate) fn read(file: &[u8]) -> Result<Header, Fault> {
         )));
     }
     let (text, data) = rest.split_at(length);
-    let fields: Fields = serde_json::from_slice(text)
-        .map_err(|error| Fault::file(format!("its header is not a JSON object: {error}")))?;
+    let listing = Listing::default();
+    let mut json = serde_json::Deserializer::from_slice(text);
+    (&listing).deserialize(&mut json).and_then(|()| json.end()).map_err(|error| listing.fault(&error))?;
 
-    let mut header = Header::default();
-    for (name, value) in fields.0 {
-        if name == "__metadata__" {
-            header.metadata = serde_json::from_value(value)
-                .map_err(|error| Fault::file(format!("its metadata is not an object of strings: {error}")))?;
-            continue;
-        }
-        let entry = serde_json::from_value(value).map_err(|error| Fault::tensor(&name, error.to_string()))?;
+    let mut header = Header { metadata: listing.metadata.into_inner().unwrap_or_default(), ..Header::default() };
+    for (name, entry) in listing.tensors.into_inner() {
         let entry = checked(&name, entry, 8 + length, data.len() as u64)?;
-        if header.tensors.contains_key(&name) {
-            return Err(Fault::tensor(&name, "the header lists it twice"));
-        }
         header.tensors.insert(name, entry);
     }
     covered(&header, 8 + length..file.len())?;
@@ -102,17 +99,18 @@ fn checked(name: &str, raw: RawEntry, data_at: usize, available: u64) -> Result<
         ));
     }
     let dtype = StoredType::from_name(&raw.dtype);
-    let elements = raw.shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
+    let Shape(shape) = raw.shape;
+    let elements = shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
     let Some(elements) = elements else {
-        return Err(Fault::tensor(name, format!("its shape {:?} has more elements than can be counted", raw.shape)));
+        return Err(Fault::tensor(name, format!("its shape {shape:?} has more elements than can be counted")));
     };
     if let Some(size) = dtype.bytes()
         && elements.checked_mul(size) != Some(end - begin)
     {
-        let reason = format!("{dtype} of shape {:?} does not take {} bytes", raw.shape, end - begin);
+        let reason = format!("{dtype} of shape {shape:?} does not take {} bytes", end - begin);
         return Err(Fault::tensor(name, reason));
     }
-    Ok(Entry { dtype, shape: raw.shape, range: data_at + begin as usize..data_at + end as usize })
+    Ok(Entry { dtype, shape, range: data_at + begin as usize..data_at + end as usize })
 }
 
 /// Every byte of the data belongs to exactly one tensor, as the format demands.
@@ -138,30 +136,89 @@ fn covered(header: &Header, data: Range<usize>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A JSON object with every key it has, repeated ones too.
-struct Fields(Vec<(String, serde_json::Value)>);
+/// The header's object as it is read, entry by entry.
+#[derive(Default)]
+struct Listing {
+    tensors: RefCell<BTreeMap<String, RawEntry>>,
+    metadata: RefCell<Option<BTreeMap<String, String>>>,
+    /// The key whose value is being read.
+    reading: RefCell<Option<String>>,
+}
 
-impl<'de> Deserialize<'de> for Fields {
+const METADATA: &str = "__metadata__";
+
+impl Listing {
+    /// What is wrong, and with which entry: of JSON that is none, only where.
+    fn fault(&self, error: &serde_json::Error) -> Fault {
+        match (error.classify(), self.reading.take()) {
+            (Category::Data, Some(key)) if key == METADATA => Fault::file(format!("its metadata: {error}")),
+            (Category::Data, Some(name)) => Fault { tensor: Some(name), reason: error.to_string() },
+            (Category::Data | Category::Syntax | Category::Eof | Category::Io, _) => {
+                Fault::file(format!("its header is not a JSON object: {error}"))
+            }
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &Listing {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &Listing {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            self.reading.replace(Some(key.clone()));
+            let again = if key == METADATA {
+                self.metadata.replace(Some(map.next_value()?)).is_some()
+            } else {
+                self.tensors.borrow_mut().insert(key, map.next_value()?).is_some()
+            };
+            if again {
+                return Err(A::Error::custom("the header lists it twice"));
+            }
+            self.reading.take();
+        }
+        Ok(())
+    }
+}
+
+/// Sizes of a tensor's axes.
+struct Shape(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
+        struct Sizes;
 
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Fields;
+        impl<'de> Visitor<'de> for Sizes {
+            type Value = Shape;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object of tensors")
+                write!(f, "a list of at most {MAX_AXES} sizes")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Shape, A::Error> {
+                let mut sizes = Vec::new();
+                while let Some(size) = sequence.next_element()? {
+                    if sizes.len() == MAX_AXES {
+                        return Err(A::Error::invalid_length(MAX_AXES + 1, &self));
+                    }
+                    sizes.push(size);
                 }
-                Ok(Fields(fields))
+                Ok(Shape(sizes))
             }
         }
 
-        deserializer.deserialize_map(Collect)
+        deserializer.deserialize_seq(Sizes)
     }
 }
 
@@ -216,6 +273,14 @@ mod tests {
         };
         assert_eq!(fault(&pair("b", "[1, 3]"), 3), "b: it shares bytes with `a`");
         assert_eq!(fault(&pair("b", "[3, 5]"), 5), "b: 1 bytes before it belong to no tensor");
-        assert_eq!(fault(&pair("a", "[2, 4]"), 4), "a: the header lists it twice");
+        assert!(fault(&pair("a", "[2, 4]"), 4).starts_with("a: the header lists it twice"));
+        assert!(fault(r#"{"__metadata__": {"a": 1}}"#, 0).starts_with("its metadata: invalid type"));
+        assert!(fault(&one("F32", "[18446744073709551616]", "[0, 4]"), 4).starts_with("a: invalid"));
+        assert!(fault(&one("F32", "[1]", "[0, 9223372036854775808]"), 4).contains("its bytes end at"));
+        assert!(fault(&one("F32", &format!("[{}1]", "1,".repeat(64)), "[0, 4]"), 4).contains("at most 64 sizes"));
+        let deep = format!("{{\"a\": {{\"b\": {}", "[".repeat(100_000));
+        assert!(fault(&deep, 0).starts_with("its header is not a JSON object: EOF"));
+        assert!(fault("{} {}", 0).starts_with("its header is not a JSON object: trailing"));
+        assert!(read(&[&3u64.to_le_bytes()[..], b"{\xff}"].concat()).expect_err("no text").reason.contains("JSON"));
     }
 }

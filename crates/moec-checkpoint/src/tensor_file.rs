@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::error::CheckpointError;
 use crate::header::{self, Header};
@@ -13,12 +14,15 @@ use crate::stored::StoredTensor;
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
+    file: File,
+    /// Its length and the time of its last change when it was opened.
+    state: (u64, Option<SystemTime>),
     map: Mmap,
     header: Header,
 }
 
 impl TensorFile {
-    /// The file must not be cut short while it is open: that faults the process at the next read.
+    /// The file must not be cut short while it is open: that faults the process at the next read ([`Self::unchanged`]).
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let unreadable = |reason: String| CheckpointError::Unreadable { file: path.to_path_buf(), reason };
         let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
@@ -35,7 +39,32 @@ impl TensorFile {
             Some(tensor) => CheckpointError::BadTensor { file: path.to_path_buf(), tensor, reason: fault.reason },
             None => CheckpointError::BadFile { file: path.to_path_buf(), reason: fault.reason },
         })?;
-        Ok(TensorFile { path: path.to_path_buf(), map, header })
+        let state = (about.len(), about.modified().ok());
+        Ok(TensorFile { path: path.to_path_buf(), file, state, map, header })
+    }
+
+    /// Whether the file has still the length and the time of when it was opened.
+    pub fn unchanged(&self) -> Result<(), CheckpointError> {
+        let about = self
+            .file
+            .metadata()
+            .map_err(|error| CheckpointError::Unreadable { file: self.path.clone(), reason: error.to_string() })?;
+        let same = (about.len(), about.modified().ok()) == self.state;
+        if same { Ok(()) } else { Err(CheckpointError::Changed { file: self.path.clone() }) }
+    }
+
+    /// Lets go of the pages that were read.
+    pub fn release(&self) {
+        // SAFETY: the map is of a file and never written to, so pages that are dropped come back as they were.
+        let released = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        // It is about memory only: where the system will not, nothing is wrong.
+        released.unwrap_or(());
+    }
+
+    /// Its path, length and time of its last change.
+    pub fn identity(&self) -> String {
+        let (length, modified) = self.state;
+        format!("{:?} {length} {modified:?}", self.path)
     }
 
     pub fn path(&self) -> &Path {

@@ -1,9 +1,11 @@
 //! Folders and files that are not a checkpoint say why.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
-use moec_checkpoint::Checkpoint;
+use miette::Diagnostic;
+use moec_checkpoint::{Checkpoint, CheckpointError};
 
 fn file(tensors: &[(&str, usize)]) -> Vec<u8> {
     let mut at = 0;
@@ -56,17 +58,31 @@ fn an_index_must_agree_with_its_files() {
     fs::write(at.join("1.safetensors"), file(&[("a", 2)])).expect("written");
     fs::write(at.join("2.safetensors"), file(&[("a", 1)])).expect("written");
     index(at, r#""a": "1.safetensors", "b": "2.safetensors""#);
-    assert_eq!(problem(at), "tensor `a` of FOLDER/2.safetensors: FOLDER/1.safetensors holds it too");
+    assert_eq!(problem(at), "tensor `a` is in two files, FOLDER/1.safetensors and FOLDER/2.safetensors");
     index(at, r#""b": "1.safetensors""#);
     assert_eq!(problem(at), "the index says that `b` is in FOLDER/1.safetensors, which does not hold it");
-    index(at, r#""a": "3.safetensors""#);
-    assert!(problem(at).starts_with("cannot read FOLDER/3.safetensors: "));
+    index(at, r#""a": "3.safetensors", "b": "1.safetensors", "c": "4.safetensors", "d": "4.safetensors""#);
+    let missing = "2 files that FOLDER/model.safetensors.index.json names are not there: 3.safetensors, 4.safetensors";
+    assert_eq!(problem(at), missing);
+    let help = Checkpoint::open(at).expect_err("a problem").help().expect("help").to_string();
+    assert!(help.starts_with("they hold 3 of its tensors, `a` among them"), "{help}");
+    index(at, r#""a": "1.safetensors", "a": "2.safetensors""#);
+    assert!(problem(at).contains("it lists `a` twice"), "{}", problem(at));
+    fs::create_dir(at.join("5.safetensors")).expect("made");
+    index(at, r#""a": "5.safetensors""#);
+    assert!(problem(at).starts_with("cannot read FOLDER/5.safetensors: "));
     for outside in ["../1.safetensors", "/etc/passwd", "x/../1.safetensors", "..", ""] {
         index(at, &format!(r#""a": "{outside}""#));
         assert!(problem(at).ends_with("which is not beside it"), "{outside}");
     }
     fs::write(at.join("model.safetensors.index.json"), "{}").expect("written");
     assert!(problem(at).contains("missing field `weight_map`"));
+    for hostile in
+        [&b"\xff\xfe"[..], &b"[".repeat(100_000), br#"{"weight_map": {"a": 1}}"#, b"{\"weight_map\": ", b"[]"]
+    {
+        fs::write(at.join("model.safetensors.index.json"), hostile).expect("written");
+        assert!(problem(at).starts_with("FOLDER/model.safetensors.index.json is not an index"), "{}", problem(at));
+    }
 }
 
 #[test]
@@ -87,4 +103,20 @@ fn files_cut_short_anywhere_are_refused() {
             checkpoint.names().for_each(|name| assert!(checkpoint.tensor(name).is_some()));
         }
     }
+}
+
+/// What is read of a file that changes meanwhile would be of neither state.
+#[test]
+fn a_file_that_changes_is_noticed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    fs::write(&path, file(&[("a", 2)])).expect("written");
+    let checkpoint = Checkpoint::open(folder.path()).expect("a checkpoint");
+    checkpoint.release();
+    assert_eq!((checkpoint.unchanged("a"), checkpoint.tensor("a").expect("there").bytes), (Ok(()), &[7, 7][..]));
+    let before = checkpoint.identity();
+    fs::File::options().append(true).open(&path).and_then(|mut file| file.write_all(&[0])).expect("longer");
+    assert_eq!(checkpoint.unchanged("a"), Err(CheckpointError::Changed { file: path.clone() }));
+    fs::write(&path, file(&[("a", 3)])).expect("written");
+    assert_ne!(Checkpoint::open(folder.path()).expect("a checkpoint").identity(), before);
 }

@@ -2,18 +2,22 @@
 
 mod backend;
 mod checksum;
+mod finite;
 mod header;
 mod interface;
 mod link;
 mod pack;
+mod partial;
 mod weight_file;
 
 pub use backend::{Backend, Object, Unsupported};
 pub use checksum::Checksum;
+pub use finite::NotFinite;
 pub use header::header;
 pub use interface::{
     BadName, CType, Function, PortRows, check_name, functions, port_rows, sees_later_positions, token_ports,
 };
 pub use link::{Artefact, LinkError, link};
 pub use pack::{Instance, Instances, Misfit, Packed, Values, pack};
-pub use weight_file::{WriteError, fingerprint, write_weights};
+pub use partial::Place;
+pub use weight_file::{WriteError, fingerprint, resume_weights, write_weights};

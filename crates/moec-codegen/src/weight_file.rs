@@ -2,9 +2,8 @@
 
 use std::{
     error::Error,
-    fs::{File, Permissions},
-    io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::PermissionsExt,
+    fs, io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -16,18 +15,35 @@ use thiserror::Error;
 use crate::{
     Checksum,
     pack::{Instances, Misfit, pack},
+    partial::{Partial, Place},
 };
 
 const MAGIC: &[u8; 8] = b"MOECWTS\0";
 const VERSION: u32 = 1;
-const HEADER_BYTES: u32 = 64;
+pub(crate) const HEADER_BYTES: u32 = 64;
 const DATA_ALIGNMENT: u64 = 4096;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum WriteError {
     #[error("cannot write {}: {cause}", path.display())]
-    #[diagnostic(code(moec::codegen::weights_unwritable))]
-    Io { path: PathBuf, cause: io::Error },
+    #[diagnostic(code(moec::codegen::weights_unwritable), help("{}", help_for(cause, *total)))]
+    Io { path: PathBuf, cause: io::Error, total: u64 },
+
+    #[error("another process packs weights into {}", path.display())]
+    #[diagnostic(
+        code(moec::codegen::weights_busy),
+        help("wait until it has ended, or build into another folder: `-o FOLDER`")
+    )]
+    Busy { path: PathBuf },
+
+    #[error("interrupted after {done} of {total} bytes of weights")]
+    #[diagnostic(code(moec::codegen::interrupted), help("{}", help_for_interrupted(kept.as_deref())))]
+    Interrupted {
+        done: u64,
+        total: u64,
+        /// What another call goes on with.
+        kept: Option<PathBuf>,
+    },
 
     #[error("cannot read the weights of `{path}`: {cause}")]
     #[diagnostic(code(moec::codegen::weights_unreadable))]
@@ -36,6 +52,22 @@ pub enum WriteError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Misfit(#[from] Misfit),
+}
+
+fn help_for(cause: &io::Error, total: u64) -> String {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded => {
+            format!("the file takes {total} bytes: make room, or build on another disk with `-o FOLDER`")
+        }
+        _ => "check the folder and its permissions, or build into another: `-o FOLDER`".into(),
+    }
+}
+
+fn help_for_interrupted(kept: Option<&Path>) -> String {
+    match kept {
+        Some(partial) => format!("the same command goes on from there; {} holds what is done", partial.display()),
+        None => "nothing is left of it: run the command again".into(),
+    }
 }
 
 /// A number that tells apart packings of parameters: a weight file fits a library when both have the same.
@@ -51,77 +83,128 @@ pub fn write_weights(
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), WriteError> {
-    let io = |cause| WriteError::Io { path: path.to_owned(), cause };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".moec-weights-")
-        // As any new file: what the user's umask leaves of it.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(io)?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    let place = Place { partial: Path::new(&name), origin: None };
+    let mut progress = |done, total| {
+        progress(done, total);
+        ControlFlow::Continue(())
+    };
+    resume_weights(plan, source, path, &place, &mut progress).map(|_| ())
+}
+
+/// As [`write_weights`], but it goes on with what a call for the same place, plan and origin left when it was interrupted or
+/// killed; whatever else is there is written over. It stops where `progress` breaks, and leaves then what it has done.
+/// After any other error nothing is left.
+///
+/// Returns the bytes of data that were there already. They are read again and have their checksum, or are not believed.
+pub fn resume_weights(
+    plan: &Plan,
+    source: &dyn Instances,
+    path: &Path,
+    place: &Place,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<u64, WriteError> {
+    let total = plan.weight_bytes();
+    let io = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::WouldBlock => WriteError::Busy { path: path.to_owned() },
+        _ => WriteError::Io { path: path.to_owned(), cause, total },
+    };
     let table = table(plan);
     let data_offset = (u64::from(HEADER_BYTES) + table.len() as u64).next_multiple_of(DATA_ALIGNMENT);
-    let padding = data_offset - u64::from(HEADER_BYTES) - table.len() as u64;
-    let out = file.as_file_mut();
-    out.write_all(&[0; HEADER_BYTES as usize]).map_err(io)?;
-    out.write_all(table.as_bytes()).map_err(io)?;
-    out.write_all(&vec![b' '; padding as usize]).map_err(io)?;
-    let mut data = Data { file: out, path, checksum: Checksum::default(), done: 0, total: plan.weight_bytes() };
+    let partial = Partial::open(place, Checksum::of(table.as_bytes()), data_offset, total).map_err(io)?;
+    let resumed = partial.done();
+    let mut data = Data { partial, path, total };
+    let packed = pack_all(plan, source, &mut data, &table, progress);
+    let mut partial = data.partial;
+    let kept = place.origin.map(|_| place.partial.to_owned());
+    let whole = packed.and_then(|flow| match flow {
+        ControlFlow::Continue(()) => {
+            let header = header_bytes(plan, data_offset, table.len() as u64, partial.checksum());
+            partial.finish(&header).and_then(|()| fs::rename(place.partial, path)).map_err(io)
+        }
+        ControlFlow::Break(()) if kept.is_some() => {
+            let done = partial.done();
+            partial.suspend().map_err(io)?;
+            Err(WriteError::Interrupted { done, total, kept: kept.clone() })
+        }
+        ControlFlow::Break(()) => Err(WriteError::Interrupted { done: partial.done(), total, kept: None }),
+    });
+    if let Err(error) = &whole
+        && !matches!(error, WriteError::Interrupted { kept: Some(_), .. })
+    {
+        // The error tells more than what comes of this.
+        let _ = fs::remove_file(place.partial);
+    }
+    whole.map(|()| resumed)
+}
+
+fn pack_all(
+    plan: &Plan,
+    source: &dyn Instances,
+    data: &mut Data,
+    table: &str,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, WriteError> {
+    data.check(|partial| partial.write_head(table.as_bytes()))?;
     let mut params: Vec<&PackedParam> = plan.params.iter().collect();
     params.sort_by_key(|param| param.offset);
     for param in params {
-        write_param(param, source, &mut data, progress)?;
+        if write_param(param, source, data, progress)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
     }
-    data.zeros_up_to(plan.weight_bytes())?;
-    let header = header_bytes(plan, data_offset, table.len() as u64, data.checksum.finish());
-    out.seek(SeekFrom::Start(0)).map_err(io)?;
-    out.write_all(&header).map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
+    data.zeros_up_to(data.total)?;
+    Ok(ControlFlow::Continue(()))
 }
 
 fn write_param(
     param: &PackedParam,
     source: &dyn Instances,
     data: &mut Data,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), WriteError> {
-    data.zeros_up_to(param.offset)?;
-    for layer in 0..param.layers {
-        for expert in 0..param.experts {
-            let load = |from: &moec_plan::PackSource| {
-                let fail = |cause| WriteError::Source { path: from.path.clone(), cause };
-                source.load(from.param, layer, expert).map_err(fail)
-            };
-            let instances = param.sources.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-            data.write(&pack(param, &instances)?)?;
-            progress(data.done, data.total);
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, WriteError> {
+    let ranks = (0..param.layers).flat_map(|layer| (0..param.experts).map(move |expert| (layer, expert)));
+    for (rank, (layer, expert)) in (0..).zip(ranks) {
+        let begin = param.offset + rank * param.instance_bytes;
+        // It was there already.
+        if begin + param.instance_bytes <= data.partial.done() {
+            continue;
+        }
+        data.zeros_up_to(begin)?;
+        let load = |from: &moec_plan::PackSource| {
+            let fail = |cause| WriteError::Source { path: from.path.clone(), cause };
+            source.load(from.param, layer, expert).map_err(fail)
+        };
+        let instances = param.sources.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        data.write(&pack(param, &instances)?)?;
+        if progress(data.partial.done(), data.total).is_break() {
+            return Ok(ControlFlow::Break(()));
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// The data as it is written.
 struct Data<'a> {
-    file: &'a mut File,
+    partial: Partial,
     path: &'a Path,
-    checksum: Checksum,
-    done: u64,
     total: u64,
 }
 
 impl Data<'_> {
+    fn check(&mut self, act: impl FnOnce(&mut Partial) -> io::Result<()>) -> Result<(), WriteError> {
+        act(&mut self.partial).map_err(|cause| WriteError::Io { path: self.path.to_owned(), cause, total: self.total })
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        self.file.write_all(bytes).map_err(|cause| WriteError::Io { path: self.path.to_owned(), cause })?;
-        self.checksum.update(bytes);
-        self.done += bytes.len() as u64;
-        Ok(())
+        self.check(|partial| partial.append(bytes))
     }
 
     /// # Panics
     /// Where parameters overlap, which a plan never has.
     fn zeros_up_to(&mut self, offset: u64) -> Result<(), WriteError> {
-        let gap = offset.checked_sub(self.done).expect("packed parameters do not overlap");
+        let gap = offset.checked_sub(self.partial.done()).expect("packed parameters do not overlap");
         if gap == 0 { Ok(()) } else { self.write(&vec![0; gap as usize]) }
     }
 }

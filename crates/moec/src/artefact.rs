@@ -2,13 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     fs,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use moec_codegen::Instances;
+use moec_checkpoint::CheckpointError;
+use moec_codegen::{Instances, WriteError};
 use moec_ir::Module;
 use moec_plan::Plan;
 use tempfile::TempDir;
@@ -19,10 +22,11 @@ use crate::{
     compile,
     failure::Failure,
     files,
+    interrupt::Watch,
     manifest::Manifest,
     native::NamedTensor,
     spec::{self, Loaded},
-    weights::{FromCheckpoint, FromTensors},
+    weights::{self, FromCheckpoint, FromTensors, NonFinite, NotFinite},
 };
 
 /// Where the weights come from.
@@ -31,7 +35,7 @@ pub enum Source<'a> {
     /// None: a library alone.
     Nowhere,
     /// A folder with safetensors files.
-    Checkpoint(&'a Path),
+    Checkpoint(&'a Path, NonFinite),
     /// Tensors named by the parameters' paths.
     Tensors(&'a BTreeMap<String, NamedTensor>),
 }
@@ -42,13 +46,38 @@ pub struct Made {
     pub files: Vec<PathBuf>,
 }
 
-/// Builds into `out`, which is made if missing. Nothing is there until everything is.
+/// What becomes of a build that is interrupted.
+#[derive(Clone, Copy)]
+enum Interrupted {
+    /// Packed weights stay, and the next build goes on with them.
+    Resumes,
+    Vanishes,
+}
+
+/// Builds into `out`, which is made if missing. Nothing is there until everything is, but for weights that are packed when
+/// the build is interrupted.
 pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], out: &Path) -> Result<Made, Failure> {
+    make(loaded, source, code, emit, out, Interrupted::Resumes)
+}
+
+/// Builds into a folder that goes away after this run.
+pub fn build_for_now(loaded: Loaded, source: Source, code: &cli::Code, folder: &Path) -> Result<Made, Failure> {
+    make(loaded, source, code, &[], folder, Interrupted::Vanishes)
+}
+
+fn make(
+    loaded: Loaded,
+    source: Source,
+    code: &cli::Code,
+    emit: &[Emit],
+    out: &Path,
+    interrupted: Interrupted,
+) -> Result<Made, Failure> {
     let Loaded { checked, sources } = loaded;
     let (mut module, map) = (checked.module, checked.weights);
     moec_codegen::check_name(&module.name)?;
     let matched = match source {
-        Source::Checkpoint(dir) => Some(checkpoint::open(dir, map.as_ref(), &module, &sources)?),
+        Source::Checkpoint(dir, _) => Some(checkpoint::open(dir, map.as_ref(), &module, &sources)?),
         Source::Nowhere | Source::Tensors(_) => None,
     };
     if let Some(matched) = &matched {
@@ -58,7 +87,7 @@ pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], ou
         Source::Tensors(tensors) => {
             Some(FromTensors::new(&module, tensors).map_err(|problems| Failure::problems(problems, &sources))?)
         }
-        Source::Nowhere | Source::Checkpoint(_) => None,
+        Source::Nowhere | Source::Checkpoint(..) => None,
     };
 
     // Before the work, so that a wrong place is told at once.
@@ -70,10 +99,19 @@ pub fn build(loaded: Loaded, source: Source, code: &cli::Code, emit: &[Emit], ou
     let folder = place.work.path();
     moec_codegen::link(&objects, &plan.name, folder)?;
     files::write(&folder.join(format!("{}.h", plan.name)), moec_codegen::header(&plan)?.as_bytes())?;
-    match (&matched, &from_tensors) {
-        (Some(matched), _) => pack(&plan, &FromCheckpoint::new(&matched.tensors, &matched.map, &module), folder)?,
-        (None, Some(tensors)) => pack(&plan, tensors, folder)?,
-        (None, None) => {}
+    match (source, &matched, &from_tensors) {
+        (Source::Checkpoint(_, non_finite), Some(matched), _) => {
+            let from = FromCheckpoint::new(matched, &module, non_finite);
+            let origin = match interrupted {
+                Interrupted::Resumes => Some(from.origin()),
+                Interrupted::Vanishes => None,
+            };
+            let partial = out.join(format!("{}.weights.partial", plan.name));
+            let place = moec_codegen::Place { partial: &partial, origin };
+            pack_checkpoint(&plan, &from, folder, &place)?;
+        }
+        (_, _, Some(tensors)) => pack(&plan, tensors, folder)?,
+        (_, _, None) => {}
     }
     for stage in emit {
         emit_text(*stage, &fused, &plan, code, folder, &sources)?;
@@ -126,18 +164,59 @@ impl Drop for Place {
 }
 
 fn pack(plan: &Plan, source: &dyn Instances, folder: &Path) -> Result<(), Failure> {
+    let path = weights_in(folder, plan);
+    Ok(moec_codegen::write_weights(plan, source, &path, &mut |_, _| ())?)
+}
+
+fn weights_in(folder: &Path, plan: &Plan) -> PathBuf {
+    folder.join(format!("{}.weights", plan.name))
+}
+
+/// Packs what may be large: with progress, and so that it can be interrupted.
+fn pack_checkpoint(
+    plan: &Plan,
+    source: &FromCheckpoint,
+    folder: &Path,
+    place: &moec_codegen::Place,
+) -> Result<(), Failure> {
     let bar = progress_bar("packing weights");
-    let path = folder.join(format!("{}.weights", plan.name));
-    let written = moec_codegen::write_weights(plan, source, &path, &mut |done, total| {
+    let watch = Watch::begin();
+    let packed = moec_codegen::resume_weights(plan, source, &weights_in(folder, plan), place, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
         // Shown only where it takes long enough to be looked at.
         if bar.is_hidden() && bar.elapsed() > Duration::from_secs(1) {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
+        if watch.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
+    drop(watch);
     bar.finish_and_clear();
-    Ok(written?)
+    match packed {
+        Ok(resumed) => {
+            source.unchanged()?;
+            weights::warn(&source.accepted());
+            if resumed > 0 {
+                eprintln!("{resumed} of {} bytes of weights were packed already", plan.weight_bytes());
+            }
+            Ok(())
+        }
+        Err(interrupted @ WriteError::Interrupted { .. }) => Err(Failure::interrupted(interrupted)),
+        Err(WriteError::Source { path, cause }) => Err(unreadable(source, path, cause)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What keeps an instance from being read, in the words of who found it.
+fn unreadable(source: &FromCheckpoint, path: String, cause: Box<dyn Error + Send + Sync>) -> Failure {
+    if cause.is::<NotFinite>() {
+        // It is seldom the only one.
+        return Failure::problems(weights::problems(source.not_finite()), &moec_diag::SourceMap::default());
+    }
+    match cause.downcast::<CheckpointError>() {
+        Ok(error) => (*error).into(),
+        Err(cause) => WriteError::Source { path, cause }.into(),
+    }
 }
 
 fn progress_bar(what: &'static str) -> ProgressBar {
@@ -171,7 +250,7 @@ fn emit_text(
 
 /// Takes the tokenizer along, and returns the configuration, in which the settings for generating win.
 fn copied_from_checkpoint(source: Source, folder: &Path) -> Result<Option<serde_json::Value>, Failure> {
-    let Source::Checkpoint(dir) = source else { return Ok(None) };
+    let Source::Checkpoint(dir, _) = source else { return Ok(None) };
     let tokenizer = dir.join("tokenizer.json");
     if tokenizer.exists() {
         let bytes = files::read(&tokenizer, 256 << 20)?;

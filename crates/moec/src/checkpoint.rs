@@ -13,7 +13,11 @@ use moec_sema::WeightMap;
 use moec_types::DType;
 use thiserror::Error;
 
-use crate::{failure::Failure, spec::no_problems};
+use crate::{
+    failure::Failure,
+    spec::no_problems,
+    weights::{self, FromCheckpoint, NonFinite},
+};
 
 /// A checkpoint whose every tensor went to its place.
 pub struct Matched {
@@ -47,6 +51,18 @@ pub fn open(dir: &Path, map: Option<&WeightMap>, module: &Module, sources: &Sour
 }
 
 impl Matched {
+    /// Reads all weights and says which are no numbers.
+    pub fn check_numbers(&self, module: &Module, sources: &SourceMap, non_finite: NonFinite) -> Result<(), Failure> {
+        let found = FromCheckpoint::new(self, module, non_finite).not_finite();
+        match non_finite {
+            NonFinite::Refused => no_problems(weights::problems(found), sources),
+            NonFinite::Accepted => {
+                weights::warn(&found);
+                Ok(())
+            }
+        }
+    }
+
     /// Keeps each parameter as the checkpoint has it: bf16 stays bf16, f16 stays f16, so that nothing is rounded and nothing
     /// grows. A parameter whose instances differ in type is kept as f32.
     pub fn keep_types(&self, module: &mut Module) {

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "moec", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 fine, 1 a problem of the input (explained), 2 wrong usage, \
-3 not supported by the target, 101 a bug in moec.")]
+3 not supported by the target, 101 a bug in moec, 130 interrupted.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -204,6 +204,9 @@ pub struct Build {
     /// The checkpoint's folder; without it there is a library and no weights.
     #[arg(long, value_name = "DIR")]
     pub weights: Option<PathBuf>,
+    /// Take weights that are infinite or NaN as they are, with a warning.
+    #[arg(long, requires = "weights")]
+    pub allow_non_finite: bool,
     #[command(flatten)]
     pub code: Code,
     /// Write intermediate texts beside the library. May be repeated.
@@ -237,6 +240,9 @@ pub struct Run {
     /// The checkpoint's folder, when the model is a .moe file.
     #[arg(long, value_name = "DIR")]
     pub weights: Option<PathBuf>,
+    /// Take weights that are infinite or NaN as they are, with a warning.
+    #[arg(long, requires = "weights")]
+    pub allow_non_finite: bool,
     /// The text to continue.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["inputs", "outputs"])]
     pub prompt: Option<String>,
@@ -282,6 +288,9 @@ pub struct Verify {
     /// The checkpoint's folder.
     #[arg(long, value_name = "DIR")]
     pub weights: PathBuf,
+    /// Take weights that are infinite or NaN as they are, with a warning.
+    #[arg(long)]
+    pub allow_non_finite: bool,
     /// The reference: inputs and what must come out (tests/data/oracles says how it is made).
     #[arg(long, value_name = "SAFETENSORS")]
     pub oracle: PathBuf,

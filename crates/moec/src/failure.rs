@@ -29,6 +29,11 @@ impl Failure {
         Failure { problems: Vec::new(), sources: SourceMap::default(), exit_code: 1 }
     }
 
+    /// Somebody asked for an end: the exit code that shells know for it.
+    pub fn interrupted(problem: impl Diagnostic + Send + Sync + 'static) -> Self {
+        Failure { exit_code: 130, ..Failure::from(problem) }
+    }
+
     /// One problem that came boxed.
     pub fn one(problem: Problem) -> Self {
         Failure { problems: vec![problem], sources: SourceMap::default(), exit_code: 1 }

@@ -1,6 +1,6 @@
 //! The driver: it alone opens files, runs tools and prints.
 //!
-//! Exit codes: 0 fine, 1 the user's problem (explained), 2 wrong usage, 3 not supported by the target, 101 a bug in moec.
+//! Exit codes: 0 fine, 1 the user's problem (explained), 2 wrong usage, 3 not supported by the target, 101 a bug in moec, 130 interrupted.
 
 mod artefact;
 mod checkpoint;
@@ -12,6 +12,7 @@ mod count;
 mod failure;
 mod families;
 mod files;
+mod interrupt;
 mod manifest;
 mod native;
 mod placement;
@@ -47,6 +48,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(error.exit_code() as u8);
         }
     };
+    interrupt::explain_file_limits();
     // Deep but bounded recursion (parsing, elaboration) must not depend on the main thread's stack.
     let worker = std::thread::Builder::new().name("moec".into()).stack_size(256 << 20);
     let handle = worker.spawn(move || match commands::dispatch(cli) {

@@ -2,23 +2,76 @@
 
 use std::{
     borrow::Cow,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     error::Error,
+    path::PathBuf,
     sync::Arc,
 };
 
 use miette::Diagnostic;
-use moec_checkpoint::{Checkpoint, StoredTensor, StoredType, find};
-use moec_codegen::{Instance, Instances, Values};
+use moec_checkpoint::{Checkpoint, CheckpointError, StoredTensor, StoredType, find};
+use moec_codegen::{Checksum, Instance, Instances, Values};
 use moec_diag::Problems;
 use moec_ir::{Module, Param, ParamId};
 use moec_sema::{Claim, WeightMap};
 use moec_types::{Axis, DType, Dim};
 use thiserror::Error;
 
-use crate::{native::NamedTensor, tensors};
+use crate::{checkpoint::Matched, native::NamedTensor, tensors};
 
 type Loaded<'a> = Result<Instance<'a>, Box<dyn Error + Send + Sync>>;
+
+/// Whether weights may be infinite or NaN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NonFinite {
+    Refused,
+    Accepted,
+}
+
+impl NonFinite {
+    pub fn allowed(allowed: bool) -> Self {
+        if allowed { NonFinite::Accepted } else { NonFinite::Refused }
+    }
+}
+
+#[derive(Clone, Debug, Error, Diagnostic)]
+#[error("tensor `{tensor}` of {} has {value} at {at:?}{}", file.display(), and_others(*.others))]
+#[diagnostic(
+    code(moec::weights::not_finite),
+    help("is the checkpoint damaged? `--allow-non-finite` takes such weights as they are")
+)]
+pub struct NotFinite {
+    pub tensor: String,
+    pub file: PathBuf,
+    pub value: f32,
+    /// Its place in the tensor, slowest axis first.
+    pub at: Vec<u64>,
+    /// Elements of the same parameter's instance that are not finite either.
+    pub others: usize,
+}
+
+fn and_others(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(", and {others} more elements are not finite") }
+}
+
+/// The first of them as problems: who has a thousand such tensors learns nothing from the rest.
+pub fn problems(found: Vec<NotFinite>) -> Problems {
+    let mut problems = Problems::default();
+    found.into_iter().take(10).for_each(|one| problems.report(one));
+    problems
+}
+
+/// Says on standard error what was taken though it is not finite.
+pub fn warn(found: &[NotFinite]) {
+    found.iter().take(10).for_each(|one| eprintln!("warning: {one}"));
+    if found.len() > 10 {
+        eprintln!("warning: and {} more tensors are so", found.len() - 10);
+    }
+}
+
+/// Bytes that are read before the memory that they take is given back.
+const READ_AT_ONCE: usize = 64 << 20;
 
 /// A matched checkpoint as a source of instances.
 pub struct FromCheckpoint<'a> {
@@ -27,13 +80,71 @@ pub struct FromCheckpoint<'a> {
     module: &'a Module,
     /// By parameter, layer and expert.
     claims: BTreeMap<(u32, u32, u32), &'a Claim>,
+    non_finite: NonFinite,
+    /// Those that were accepted so far.
+    accepted: RefCell<Vec<NotFinite>>,
+    /// Bytes read since memory was given back.
+    read: Cell<usize>,
 }
 
 impl<'a> FromCheckpoint<'a> {
-    pub fn new(checkpoint: &'a Checkpoint, map: &'a WeightMap, module: &'a Module) -> Self {
+    pub fn new(matched: &'a Matched, module: &'a Module, non_finite: NonFinite) -> Self {
+        let Matched { tensors: checkpoint, map } = matched;
         let own = map.claims.iter().filter(|claim| !claim.shared);
         let claims = own.map(|claim| ((claim.param.0, claim.layer, claim.expert), claim)).collect();
-        FromCheckpoint { checkpoint, map, module, claims }
+        let (accepted, read) = (RefCell::default(), Cell::new(0));
+        FromCheckpoint { checkpoint, map, module, claims, non_finite, accepted, read }
+    }
+
+    /// Tells apart what is packed: two with the same number have the same instances.
+    pub fn origin(&self) -> u64 {
+        let mut told = format!("{}\n{}", env!("CARGO_PKG_VERSION"), self.checkpoint.identity());
+        for claim in self.claims.values() {
+            let Claim { param, layer, expert, tensor, view, .. } = claim;
+            told += &format!("{} {layer} {expert} {tensor} {view:?}\n", param.0);
+        }
+        told += &format!("{:?}", self.map.scaled);
+        Checksum::of(told.as_bytes())
+    }
+
+    /// What was accepted though it is not finite.
+    pub fn accepted(&self) -> Vec<NotFinite> {
+        self.accepted.borrow().clone()
+    }
+
+    /// Whether the files are still what they were: to be asked when all is read.
+    pub fn unchanged(&self) -> Result<(), CheckpointError> {
+        self.claims.values().try_for_each(|claim| self.checkpoint.unchanged(&claim.tensor))
+    }
+
+    /// Everything that is not finite, in the order of the parameters.
+    pub fn not_finite(&self) -> Vec<NotFinite> {
+        let each = self.claims.values().filter_map(|claim| {
+            let instance = self.read(claim).ok()?;
+            self.said_of(claim, instance.values.not_finite()?)
+        });
+        each.collect()
+    }
+
+    fn read(&self, claim: &Claim) -> Loaded<'a> {
+        self.checkpoint.unchanged(&claim.tensor)?;
+        let tensor = find(self.checkpoint, self.map, &claim.tensor).ok_or("the checkpoint lost its tensor")?;
+        let part = tensor.part(&claim.view).ok_or("its tensor has another shape")?;
+        // What was read before is in use no longer, or is read again.
+        let read = self.read.get() + part.bytes.len();
+        self.read.set(if read > READ_AT_ONCE { 0 } else { read });
+        if read > READ_AT_ONCE {
+            self.checkpoint.release();
+        }
+        let axes = part.axes.iter().map(|(axis, size)| (axis.name().to_owned(), *size)).collect();
+        let values = values(part.dtype, part.bytes).ok_or("its elements are of another type")?;
+        Ok(Instance { axes, values })
+    }
+
+    fn said_of(&self, claim: &Claim, found: moec_codegen::NotFinite) -> Option<NotFinite> {
+        let file = self.checkpoint.file_of(&claim.tensor)?.to_owned();
+        let at = claim.view.place(found.first as u64);
+        Some(NotFinite { tensor: claim.tensor.clone(), file, value: found.value, at, others: found.count - 1 })
     }
 }
 
@@ -42,12 +153,14 @@ impl Instances for FromCheckpoint<'_> {
         let Some(claim) = self.claims.get(&(param, layer, expert)) else {
             return initial(&self.module.params[param as usize]).ok_or_else(|| "no tensor is bound to it".into());
         };
-        let tensor = find(self.checkpoint, self.map, &claim.tensor).ok_or("the checkpoint lost its tensor")?;
-        let part = tensor.part(&claim.view).ok_or("its tensor has another shape")?;
-        let stored = StoredTensor { dtype: &part.dtype, shape: &[], bytes: &part.bytes };
-        let values = values(&stored).ok_or("its elements are of another type")?;
-        let axes = part.axes.iter().map(|(axis, size)| (axis.name().to_owned(), *size)).collect();
-        Ok(Instance { axes, values })
+        let instance = self.read(claim)?;
+        if let Some(found) = instance.values.not_finite().and_then(|found| self.said_of(claim, found)) {
+            match self.non_finite {
+                NonFinite::Refused => return Err(found.into()),
+                NonFinite::Accepted => self.accepted.borrow_mut().push(found),
+            }
+        }
+        Ok(instance)
     }
 }
 
@@ -63,11 +176,12 @@ fn axes<'a>(param: &Param, order: impl Iterator<Item = &'a Axis>) -> Vec<(String
     order.map(|axis| (axis.name().to_owned(), size(axis))).collect()
 }
 
-fn values(tensor: &StoredTensor) -> Option<Values<'static>> {
-    let halves = || tensor.bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
-    match tensor.dtype {
-        StoredType::Bf16 => Some(Values::Bf16(Cow::Owned(halves()))),
-        StoredType::F16 => Some(Values::F16(Cow::Owned(halves()))),
+/// Elements in place where they lie so that they can be read there.
+fn values(dtype: StoredType, bytes: Cow<'_, [u8]>) -> Option<Values<'_>> {
+    let tensor = StoredTensor { dtype: &dtype, shape: &[], bytes: &bytes };
+    match dtype {
+        StoredType::Bf16 => Some(Values::Bf16(halves(bytes))),
+        StoredType::F16 => Some(Values::F16(halves(bytes))),
         StoredType::F32 | StoredType::F64 | StoredType::F8E4M3 | StoredType::F8E8M0 => {
             Some(Values::F32(Cow::Owned(tensor.to_f32()?)))
         }
@@ -82,6 +196,17 @@ fn values(tensor: &StoredTensor) -> Option<Values<'static>> {
         | StoredType::U64 => Some(Values::I32(Cow::Owned(tensor.to_i32()?))),
         StoredType::Other(_) => None,
     }
+}
+
+fn halves(bytes: Cow<'_, [u8]>) -> Cow<'_, [u16]> {
+    const { assert!(cfg!(target_endian = "little"), "checkpoints are little-endian") };
+    if let Cow::Borrowed(bytes) = bytes {
+        // SAFETY: any two bytes are a number.
+        if let ([], halves, []) = unsafe { bytes.align_to::<u16>() } {
+            return Cow::Borrowed(halves);
+        }
+    }
+    Cow::Owned(bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect())
 }
 
 #[derive(Debug, Error, Diagnostic)]

@@ -1,6 +1,9 @@
-use std::{error::Error, fs};
+use std::{borrow::Cow, cell::Cell, error::Error, fs, ops::ControlFlow, path::Path};
 
-use moec_codegen::{Checksum, Instance, Instances, WriteError, fingerprint, write_weights};
+use moec_codegen::{
+    Checksum, Instance, Instances, Place, Values, WriteError, fingerprint, resume_weights, write_weights,
+};
+use moec_plan::Plan;
 
 use crate::plans::{Table, tiny, write};
 
@@ -74,4 +77,102 @@ fn nothing_half_written() {
     let nowhere = folder.path().join("no/such/folder/tiny.weights");
     let error = write_weights(&tiny("tiny"), &Table, &nowhere, &mut |_, _| ()).unwrap_err();
     assert!(matches!(error, WriteError::Io { path, .. } if path == nowhere));
+}
+
+/// Four instances, each full of its layer's number.
+struct Layers {
+    loaded: Cell<u32>,
+}
+
+impl Instances for Layers {
+    fn load(&self, _: u32, layer: u32, _: u32) -> Result<Instance<'_>, Box<dyn Error + Send + Sync>> {
+        self.loaded.set(self.loaded.get() + 1);
+        let values = Values::F32(Cow::Owned(vec![layer as f32; 70]));
+        Ok(Instance { axes: vec![("I".into(), 10), ("V".into(), 7)], values })
+    }
+}
+
+fn four_layers() -> Plan {
+    let mut plan = tiny("tiny");
+    plan.params[0].layers = 4;
+    plan
+}
+
+/// Packs until `stop` bytes are there. What came of it, and how many instances it took.
+fn packed_until(stop: u64, folder: &Path, plan: &Plan, origin: Option<u64>) -> (Result<u64, WriteError>, u32) {
+    let (source, partial) = (Layers { loaded: Cell::new(0) }, folder.join("tiny.weights.partial"));
+    let mut progress = |done, _| if done >= stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let place = Place { partial: &partial, origin };
+    let outcome = resume_weights(plan, &source, &folder.join("tiny.weights"), &place, &mut progress);
+    (outcome, source.loaded.get())
+}
+
+const NEVER: u64 = u64::MAX;
+
+#[test]
+fn packing_goes_on_where_it_was_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, plan) = (folder.path(), four_layers());
+    let (whole, partial) = (at.join("tiny.weights"), at.join("tiny.weights.partial"));
+    packed_until(NEVER, at, &plan, Some(7)).0.unwrap();
+    let expected = fs::read(&whole).unwrap();
+    fs::remove_file(&whole).unwrap();
+    let interrupt = |origin| {
+        let (outcome, loaded) = packed_until(640, at, &plan, origin);
+        assert!(matches!(outcome, Err(WriteError::Interrupted { done: 640, total: 1280, .. })), "{outcome:?}");
+        assert_eq!((loaded, whole.exists()), (2, false));
+    };
+    let resumed = || {
+        let (outcome, loaded) = packed_until(NEVER, at, &plan, Some(7));
+        assert_eq!(fs::read(&whole).unwrap(), expected);
+        assert!(!partial.exists());
+        fs::remove_file(&whole).unwrap();
+        (outcome.unwrap(), loaded)
+    };
+    interrupt(Some(7));
+    assert_eq!(resumed(), (640, 2));
+    // Longer than it says, as after a kill: what came after the last note is written over.
+    interrupt(Some(7));
+    fs::write(&partial, [fs::read(&partial).unwrap(), vec![9; 100]].concat()).unwrap();
+    assert_eq!(resumed(), (640, 2));
+    // Another origin, a changed byte, a lost end, another file: nothing of it is believed.
+    interrupt(Some(8));
+    assert_eq!(resumed(), (0, 4));
+    let damages: [&dyn Fn(Vec<u8>) -> Vec<u8>; 5] = [
+        &|mut bytes| {
+            *bytes.last_mut().unwrap() ^= 1;
+            bytes
+        },
+        &|mut bytes| {
+            bytes.pop();
+            bytes
+        },
+        &|mut bytes| {
+            bytes[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
+            bytes
+        },
+        &|bytes| bytes[..30].to_vec(),
+        &|bytes| vec![0; bytes.len()],
+    ];
+    for damage in damages {
+        interrupt(Some(7));
+        fs::write(&partial, damage(fs::read(&partial).unwrap())).unwrap();
+        assert_eq!(resumed(), (0, 4));
+    }
+    // Whoever cannot be told apart from others leaves nothing.
+    interrupt(None);
+    assert!(!partial.exists());
+}
+
+#[test]
+fn two_do_not_pack_into_one_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let partial = folder.path().join("tiny.weights.partial");
+    let other = fs::File::create(&partial).unwrap();
+    other.lock().unwrap();
+    let (outcome, _) = packed_until(NEVER, folder.path(), &four_layers(), Some(7));
+    assert!(matches!(outcome, Err(WriteError::Busy { .. })), "{outcome:?}");
+    assert!(partial.exists());
+    drop(other);
+    packed_until(NEVER, folder.path(), &four_layers(), Some(7)).0.unwrap();
 }

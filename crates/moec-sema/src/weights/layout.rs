@@ -19,6 +19,24 @@ pub struct View {
 pub type Index<'a> = (&'a str, u64, u64);
 
 impl View {
+    /// Where the element of a rank among the view's own stands in the whole tensor, slowest axis first.
+    pub fn place(&self, rank: u64) -> Vec<u64> {
+        let inner = self.axes.iter().rev().scan(rank, |rank, (_, size, stride)| {
+            let size = (*size).max(1);
+            let at = *rank % size * stride;
+            *rank /= size;
+            Some(at)
+        });
+        let mut element = self.offset + inner.sum::<u64>();
+        let mut place: Vec<u64> = Vec::with_capacity(self.shape.len());
+        for (_, size) in self.shape.iter().rev() {
+            place.push(element % (*size).max(1));
+            element /= (*size).max(1);
+        }
+        place.reverse();
+        place
+    }
+
     /// A tensor with the parameter's own axes.
     pub fn whole(ty: &TensorType) -> View {
         let lanes = ty.dims.iter().map(|dim| Placed::axis(&dim.axis, dim.size.fixed().unwrap_or(1)));

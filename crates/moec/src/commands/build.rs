@@ -8,13 +8,14 @@ use crate::{
     commands::explain::short,
     failure::Failure,
     spec,
+    weights::NonFinite,
 };
 
 pub fn run(arguments: &Build) -> Result<(), Failure> {
     let started = Instant::now();
     let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, arguments.weights.as_deref())?;
     let source = match &arguments.weights {
-        Some(dir) => Source::Checkpoint(dir),
+        Some(dir) => Source::Checkpoint(dir, NonFinite::allowed(arguments.allow_non_finite)),
         None => Source::Nowhere,
     };
     let made = artefact::build(loaded, source, &arguments.code, &arguments.emit, &arguments.output)?;

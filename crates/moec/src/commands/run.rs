@@ -26,7 +26,7 @@ use crate::{
     sampling::{Sampler, Sampling},
     spec, tensors,
     text::Text,
-    weights::{FromTensors, oracle_tensor},
+    weights::{FromTensors, NonFinite, oracle_tensor},
 };
 
 #[derive(Debug, Error, Diagnostic)]
@@ -123,12 +123,12 @@ fn ready(arguments: &Run, tensors: Option<&BTreeMap<String, NamedTensor>>) -> Re
     }
     let loaded = spec::load(&arguments.model, &arguments.settings, arguments.weights.as_deref())?;
     let source = match (&arguments.weights, tensors) {
-        (Some(dir), _) => Source::Checkpoint(dir),
+        (Some(dir), _) => Source::Checkpoint(dir, NonFinite::allowed(arguments.allow_non_finite)),
         (None, Some(tensors)) => Source::Tensors(tensors),
         (None, None) => return Err(NoWeights.into()),
     };
     let folder = tempfile::tempdir().map_err(|cause| files::CannotWrite { path: std::env::temp_dir(), cause })?;
-    let made = artefact::build(loaded, source, &cli::Code::default(), &[], folder.path())?;
+    let made = artefact::build_for_now(loaded, source, &cli::Code::default(), folder.path())?;
     Ok(Ready { manifest: made.manifest, folder: folder.path().into(), _temporary: Some(folder) })
 }
 
@@ -291,6 +291,9 @@ fn by_oracle(
         Some(dir) => Some(checkpoint::open(dir, map, module, &loaded.sources)?),
         None => None,
     };
+    if let Some(matched) = &matched {
+        matched.check_numbers(module, &loaded.sources, NonFinite::allowed(arguments.allow_non_finite))?;
+    }
     let weights: Box<dyn Weights> = match &matched {
         Some(matched) => Box::new(CheckpointWeights::new(&matched.tensors, &matched.map, module)),
         None => {

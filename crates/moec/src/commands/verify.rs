@@ -11,6 +11,7 @@ use crate::{
     cli::{Computer, Verify},
     failure::Failure,
     native, spec,
+    weights::NonFinite,
 };
 
 pub fn run(arguments: &Verify) -> Result<(), Failure> {
@@ -44,6 +45,7 @@ fn by_oracle(arguments: &Verify, reference: &Reference, tolerances: Tolerances) 
     let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, Some(&arguments.weights))?;
     let (module, map) = (&loaded.checked.module, loaded.checked.weights.as_ref());
     let matched = checkpoint::open(&arguments.weights, map, module, &loaded.sources)?;
+    matched.check_numbers(module, &loaded.sources, NonFinite::allowed(arguments.allow_non_finite))?;
     let weights = CheckpointWeights::new(&matched.tensors, &matched.map, module);
     let mut backend = OracleBackend::new(module, &weights)?;
     verify(&module.name, reference, &mut backend, tolerances).map_err(Failure::one)
@@ -53,8 +55,8 @@ fn by_library(arguments: &Verify, reference: &Reference, tolerances: Tolerances)
     let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, Some(&arguments.weights))?;
     let folder =
         tempfile::tempdir().map_err(|cause| crate::files::CannotWrite { path: std::env::temp_dir(), cause })?;
-    let source = Source::Checkpoint(&arguments.weights);
-    let made = artefact::build(loaded, source, &arguments.code, &[], folder.path())?;
+    let source = Source::Checkpoint(&arguments.weights, NonFinite::allowed(arguments.allow_non_finite));
+    let made = artefact::build_for_now(loaded, source, &arguments.code, folder.path())?;
     let vocabulary = made.manifest.vocabulary.ok_or(native::NativeError::NoTokens)?;
     let options = native::Options { threads: crate::commands::threads(arguments.threads), level: 0 };
     let (library, weights) = (made.manifest.library(folder.path()), made.manifest.weights(folder.path()));

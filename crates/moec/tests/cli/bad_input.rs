@@ -8,7 +8,7 @@ use std::{
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::command::{Ended, copy_of, family, folder, moec, moec_in, oracle};
+use crate::command::{Ended, copy_of, family, folder, moec, moec_in, oracle, run};
 
 fn build(checkpoint: &Path) -> (Ended, PathBuf, tempfile::TempDir) {
     let out = folder();
@@ -105,6 +105,57 @@ fn a_transposed_tensor() {
     refused(copy.path(), &[QUERY, "[32, 96]"]);
 }
 
+#[test]
+fn weights_that_are_no_numbers() {
+    // `down` of an expert, [32, 48]: what is reported is the place in the checkpoint's tensor.
+    const DOWN: &str = "model.layers.0.block_sparse_moe.experts.3.w2.weight";
+    let set = |tensors: &mut Tensors, name: &str, at: usize, value: f32| {
+        tensors.get_mut(name).expect("there").2[4 * at..][..4].copy_from_slice(&value.to_le_bytes());
+    };
+    let copy = changed(|tensors| {
+        let columns = tensors[DOWN].1[1];
+        set(tensors, DOWN, 5 * columns + 7, f32::NAN);
+        set(tensors, DOWN, 6 * columns, f32::INFINITY);
+        set(tensors, NORM, 2, f32::NEG_INFINITY);
+    });
+    let words = [DOWN, "has NaN at [5, 7], and 1 more", NORM, "has -inf", "at [2]", "`--allow-non-finite`"];
+    refused(copy.path(), &words);
+    let (spec, out) = (family("mixtral"), folder());
+    let line = |more: &str| format!("{} --weights {} {more}", spec.display(), copy.path().display());
+    let reference = oracle("mixtral").join("oracle.safetensors");
+    let verify = format!("verify {}", line(&format!("--oracle {} --backend oracle", reference.display())));
+    moec_in(out.path(), &verify).refused(1, &words);
+    let built = moec_in(out.path(), &format!("build {}", line("--allow-non-finite"))).fine();
+    assert!(built.stderr.contains("warning: tensor `") && built.stderr.contains(NORM), "{built:#?}");
+}
+
+/// A disk that is full stands for every write that fails: the limit on a file's size makes one without being root.
+#[test]
+fn weights_that_do_not_fit_on_the_disk() {
+    let out = folder();
+    let copy = changed(|tensors| {
+        // Larger than anything else that a build writes.
+        for name in ["model.embed_tokens.weight", "lm_head.weight"] {
+            let (_, shape, bytes) = tensors.get_mut(name).expect("there");
+            shape[0] *= 1000;
+            *bytes = bytes.repeat(1000);
+        }
+    });
+    let vocabulary = "--set V=96000";
+    let command = format!(
+        "ulimit -f 20000; exec \"$0\" build {} --weights {} {vocabulary} -o out --cpu scalar",
+        family("mixtral").display(),
+        copy.path().display()
+    );
+    let ended = run(std::process::Command::new("sh").current_dir(out.path()).args([
+        "-c",
+        &command,
+        env!("CARGO_BIN_EXE_moec"),
+    ]));
+    ended.refused(1, &["mixtral.weights", "make room"]);
+    assert!(!out.path().join("out").exists());
+}
+
 /// The shape cannot tell; the numbers do.
 #[test]
 fn a_transposed_square_tensor_fails_verification() {
@@ -145,6 +196,38 @@ fn a_type_that_is_no_number() {
         bytes.fill(1);
     });
     refused(copy.path(), &[NORM, "I32"]);
+}
+
+/// Two files under an index, each with half of the tensors.
+fn sharded() -> tempfile::TempDir {
+    let copy = copy_of(&oracle("mixtral"));
+    let whole = copy.path().join("model.safetensors");
+    let bytes = fs::read(&whole).expect("there");
+    let file = SafeTensors::deserialize(&bytes).expect("sound");
+    let mut places = serde_json::Map::new();
+    for (number, name) in ["a.safetensors", "b.safetensors"].into_iter().enumerate() {
+        let half: Vec<_> = file.iter().filter(|(tensor, _)| tensor.len() % 2 == number).collect();
+        places.extend(half.iter().map(|(tensor, _)| (tensor.to_string(), name.into())));
+        fs::write(copy.path().join(name), safetensors::serialize(half, None).expect("serialised")).expect("written");
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": places });
+    fs::write(copy.path().join("model.safetensors.index.json"), index.to_string()).expect("written");
+    fs::remove_file(whole).expect("removed");
+    copy
+}
+
+#[test]
+fn shards_that_are_missing_cut_or_disagree() {
+    let copy = sharded();
+    let at = |name: &str| copy.path().join(name);
+    build(copy.path()).0.fine();
+    let (a, b) = (fs::read(at("a.safetensors")).expect("there"), fs::read(at("b.safetensors")).expect("there"));
+    fs::write(at("b.safetensors"), &b[..b.len() - 1000]).expect("written");
+    refused(copy.path(), &["b.safetensors", "the file holds", "downloaded or written completely?"]);
+    fs::write(at("b.safetensors"), &a).expect("written");
+    refused(copy.path(), &["is in two files", "a.safetensors", "b.safetensors"]);
+    fs::remove_file(at("b.safetensors")).expect("removed");
+    refused(copy.path(), &["1 files that", "are not there: b.safetensors", "put them into the same folder"]);
 }
 
 #[test]

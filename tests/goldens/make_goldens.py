@@ -439,6 +439,32 @@ def no_token_left_behind(c):
     return kept(c, i, w, keep, c.mlps())
 
 
+@technique("recycled")
+def recycled(c):
+    factor = c.sizes(factor=(1.0, 0.8))
+    w, i = c.top_k(softmax(c.x @ c.W()), 1)
+    room, keep = np.full(c.E, capacity(c, factor)), np.ones(i.shape, bool)
+    for t in range(c.T):
+        keep[t] = room[i[t, 0]] > 0
+        room[i[t, 0]] -= keep[t, 0]
+    free, lost = np.repeat(np.arange(c.E), room), np.flatnonzero(~keep[:, 0])
+    for n, t in enumerate(lost):
+        at = n * len(free) // len(lost) if len(lost) <= len(free) else n
+        if at < len(free):
+            i[t], keep[t] = free[at], True
+    return kept(c, i, w, keep, c.mlps())
+
+
+@technique("capacity_by_kind")
+def capacity_by_kind(c):
+    k, factor = c.sizes(K=(2, 3), factor=(1.1, 0.9))
+    w, i = c.top_k(softmax(c.x @ c.W()), k)
+    part = np.where(np.arange(c.E) < c.E - 2, 0.75, 1.0)
+    room = np.ceil(factor * c.T * part / part.sum())
+    experts = c.mlps(count=c.E - 2) + [lambda x: x, lambda x: 0 * x]
+    return kept(c, i, w, place(i, c.E) < room[i], experts)
+
+
 @technique("cosine", "i=4; sum_i=485; w=0.696375; sum_w=8.138462; norm=8.72917; sum=-2.20480")  # G11
 def cosine(c):
     k, r = c.sizes(K=(1, 2), R=(4, 5))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes parts.json: what state mixers, and parts of vision and recommender models, of examples/catalogue must give, in one
-pass and in several.
+"""Writes parts.json: what state mixers, parts of vision and recommender models, and experts of images and of whole layers, of
+examples/catalogue must give, in one pass and in several.
 
 Each is computed here in f64 NumPy from its definition, mixers position by position. Where `transformers` can be imported, its own
 modules of the mixers are given the same weights and must give the same. Otherwise as make_goldens.py.
@@ -48,8 +48,9 @@ def convolution(x, w, bias=0.0):
 
 
 PARTS = {}
-# Elements of an image, at the golden sizes and at the odd ones.
+# Elements of an image (or a sequence), at the golden sizes and at the odd ones.
 IMAGES = {"patches": (3 * 8 * 4, 2 * 6 * 9), "shifted_windows": (6 * 6 * 4, 8 * 4 * 3)}
+IMAGES |= {"convolution_experts": (3 * 4 * 6, 2 * 5 * 3), "patch_experts": (2 * 4 * 6, 3 * 3 * 6), "sparse_prompts": (3 * 8, 5 * 6)}
 
 
 def part(spec, **odd):
@@ -244,6 +245,81 @@ def shifted_windows(c, Y=6, X=6, D=4, Heads=2, Dh=3, Size=3, Shift=1):
     h = h + window_attention(c, h, "moved.", Heads, Dh, Size, Shift)
     quarters = [h[:, down::2, right::2] for right in (0, 1) for down in (0, 1)]
     return np.concatenate(quarters, -1).reshape(c.T, -1)
+
+
+def convolved(image, w):
+    """image [C, Y, X], w [F, C, side, side] with an odd side: every place with what is around it, zeros outside."""
+    (F, C, side, _), (_, Y, X) = w.shape, image.shape
+    y = np.zeros((Y, X, F))
+    for a, b, down, right in np.ndindex(Y, X, side, side):
+        r, k = a + down - side // 2, b + right - side // 2
+        if 0 <= r < Y and 0 <= k < X:
+            y[a, b] += w[:, :, down, right] @ image[:, r, k]
+    return y
+
+
+@part("convolution_experts", C=2, Y=5, X=3, F=3, E=6, K=3, Size=5)
+def convolution_experts(c, C=3, Y=4, X=6, F=4, E=4, K=2, Size=3):
+    images = c.x.reshape(c.T, C, Y, X)
+    p = softmax(images.mean((2, 3)) @ c.p("choose.W", "E D", (E, C), 2.0, 4.0).T)
+    kernels = c.p("kernels.experts[e].w", "F C Down Right", (F, C, Size, Size), 3.0, 0.5, each=1.0, count=E)
+    if c.kind == "golden":
+        # With all channels of all experts in one layer and no choice, it is the dense one.
+        whole = relu(convolved(images[0], np.concatenate(kernels)))
+        assert np.allclose(whole, np.concatenate([relu(convolved(images[0], w)) for w in kernels], -1))
+    w, i = c.top_k(p, K)
+    w = normalise(w)
+    c.choose(i, w)
+    y = [sum(w[s, k] * relu(convolved(images[s], kernels[i[s, k]])) for k in range(K)) for s in range(c.T)]
+    return np.array(y).reshape(c.T, -1)
+
+
+@part("patch_experts", C=3, Y=3, X=6, Size=3, E=4, H=4, taken=1, D=27)
+def patch_experts(c, C=2, Y=4, X=6, Size=2, E=3, H=5, taken=2, D=8):
+    W = c.p("seen.gate.W", "E D", (E, D), 2.0)
+    many = dict(each=1.0, count=E)
+    ups, downs = c.p("seen.experts[e].up", "F D", (H, D), 3.0, **many), c.p("seen.experts[e].down", "D F", (D, H), 4.0, **many)
+    y = np.zeros((c.T, D))
+    for s, image in enumerate(c.x.reshape(c.T, C, Y, X)):
+        cut = image.reshape(C, Y // Size, Size, X // Size, Size)
+        patches = cut.transpose(1, 3, 0, 2, 4).reshape(-1, D)
+        v, t = c.top_k((patches @ W.T).T, taken)
+        for e in range(E):
+            y[s] += softmax(v[e]) @ (relu(patches[t[e]] @ ups[e].T) @ downs[e].T)
+    return y
+
+
+@part("sparse_prompts", D=6, Tok=5, E=3, P=1)
+def sparse_prompts(c, D=8, Tok=3, E=4, P=2):
+    q = c.p("q", "H D", (D, D), 2.0, 0.3)
+    W = c.p("prompts.gate.W", "E D", (E, D), 3.0)
+    prompts = c.p("prompts.experts[e].p", "P D", (P, D), 4.0, each=1.0, count=E)
+    x = c.x.reshape(c.T, Tok, D)
+    w, i = c.top_k(softmax(x.mean(1) @ W.T), 1)
+    c.choose(i, w)
+    h = np.concatenate([np.stack([w[s, 0] * prompts[i[s, 0]] for s in range(c.T)]), x], 1)
+    scores = np.einsum("sad,hd,sbh->sab", h, q, h)
+    return (h + softmax(scores) @ h).reshape(c.T, -1)
+
+
+@part("generated_expert", E=6, H=5, K=3, L=3, Z=4, Hyper=3, R=2)
+def generated_expert(c, E=8, H=6, K=2, L=2, Z=5, Hyper=4, R=3):
+    D, h = c.D, c.x
+    w = c.p("read.w", "Hyper Z", (Hyper, 2 * Z), 2.0)
+    down, up = c.p("down", "R D Hyper", (R, D, Hyper), 3.0, 0.5), c.p("up", "D R Hyper", (D, R, Hyper), 4.0, 0.5)
+    for c.layer in range(L):
+        of_expert, of_layer = c.p("of_expert", "E Z", (E, Z), 5.0), c.p("of_layer", "Z", (Z,), 6.0)
+        p, i = c.top_k(softmax(h @ c.p("choose.W", "E D", (E, D), 7.0).T), K)
+        many = dict(each=1.0, count=E)
+        ups, downs = c.p("experts.experts[e].up", "F D", (H, D), 8.0, 0.5, **many), c.p("experts.experts[e].down", "D F", (D, H), 9.0, 0.5, **many)
+        experts = [lambda x, a=a, b=b: relu(x @ a.T) @ b.T for a, b in zip(ups, downs)]
+        made = np.zeros_like(h)
+        for t in range(c.T):
+            others = np.delete(of_expert, i[t], 0).mean(0)
+            condition = relu(w @ np.concatenate([others, of_layer]))
+            made[t] = (up @ condition) @ relu((down @ condition) @ h[t])
+        h = h + c.combine(i, normalise(p), experts, h) + made
+    return h
 
 
 @part("recommender", V=7, U=5, F=4)

@@ -180,6 +180,7 @@ impl<'m> Lowering<'m> {
             | Op::Split(_)
             | Op::Merge(_)
             | Op::Slice(_)
+            | Op::Unfold(_)
             | Op::Concat(_) => self.single(at)?,
         }
         Ok(())

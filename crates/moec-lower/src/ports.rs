@@ -106,7 +106,9 @@ fn index_limit(module: &Module, input: ValueId) -> Option<u64> {
                     op @ (Op::Rows(_) | Op::Layers(_)) => {
                         aliases.extend(op.regions().iter().map(|region| module.region(*region).args[at]));
                     }
-                    Op::Split(_) | Op::Merge(_) | Op::Rename(_) | Op::Slice(_) => aliases.push(node.results[0]),
+                    Op::Split(_) | Op::Merge(_) | Op::Rename(_) | Op::Slice(_) | Op::Unfold(_) => {
+                        aliases.push(node.results[0]);
+                    }
                     _ => {}
                 }
             }

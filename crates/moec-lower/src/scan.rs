@@ -159,6 +159,7 @@ impl Programmer<'_, '_> {
 fn leaves_apart(op: &Op, axis: &Axis) -> bool {
     let made = match op {
         Op::Split(op) => op.axis == *axis || op.into.iter().any(|dim| dim.axis == *axis),
+        Op::Unfold(op) => op.place == *axis || op.window.axis == *axis,
         Op::Merge(op) => op.into == *axis || op.axes.contains(axis),
         Op::Rename(op) => op.from == *axis || op.to == *axis,
         Op::TopK(op) => op.choices.axis == *axis,

@@ -128,6 +128,24 @@ fn scatter_add_sums_what_meets_and_drops_what_is_outside() {
 }
 
 #[test]
+fn scatter_add_keeps_apart_what_the_index_has_too() {
+    let op = ScatterAdd { axes: vec![axis("C")], into: Dim::fixed("N", 2) };
+    let index = i32s(&[("C", 2), ("B", 2)], &[0, 1, 0, 0]); // of b = 0: [0, 0]; of b = 1: [1, 0]
+    let x = f32s(&[("B", 2), ("C", 2)], &[1.0, 2.0, 3.0, 4.0]);
+    let result = apply(op, &[(&["B=2", "C=2"], x), (&["C=2", "B=2"], index)]);
+    assert_eq!(result, [f32s(&[("N", 2), ("B", 2)], &[3.0, 4.0, 0.0, 3.0])]);
+}
+
+#[test]
+fn unfold_gives_every_window_that_fits() {
+    let op = Unfold { axis: axis("A"), place: axis("A"), window: Dim::fixed("T", 3), step: 2 };
+    let x: Vec<f32> = (0..12).map(|at| at as f32).collect();
+    let result = apply(op, &[(&["A=6", "B=2"], f32s(&[("A", 6), ("B", 2)], &x))]);
+    let wanted = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+    assert_eq!(result, [f32s(&[("A", 2), ("T", 3), ("B", 2)], &wanted)]);
+}
+
+#[test]
 fn counts_and_shares_follow_the_input() {
     let share = |up| Size::Share { of: axis("S"), times: 3, per: 4, up };
     for (positions, down, up) in [(0, 0, 0), (1, 0, 1), (4, 3, 3), (5, 3, 4)] {

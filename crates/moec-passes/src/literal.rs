@@ -68,6 +68,7 @@ pub fn fold(module: &Module, op: &Op, operands: &[ValueId], result: ValueId) -> 
         | Op::Assign(_)
         | Op::TopK(_)
         | Op::ScatterAdd(_)
+        | Op::Unfold(_)
         | Op::Concat(_)
         | Op::Past(_)
         | Op::Scan(_)

@@ -6,7 +6,7 @@ use moec_ir::{
     ValueId,
     ops::{
         Assign, Concat, Count, Cumsum, Gather, Iota, Map, Merge, Past, Reduce, ReduceOp, Rename, Route, ScatterAdd,
-        Split, TopK,
+        Split, TopK, Unfold,
     },
 };
 use moec_syntax::tree::{Argument, AxisExpr, ExprKind, Name};
@@ -50,6 +50,7 @@ enum Takes {
     Split,
     Merge,
     Rename,
+    Unfold,
     Past,
     Concat,
     Tokens,
@@ -109,6 +110,7 @@ const PRIMITIVES: &[Primitive] = &[
     Primitive { name: "split", form: "split(x, E as (Group = 4, Member))", takes: Takes::Split },
     Primitive { name: "merge", form: "merge(x, (Group, Member) as E)` or `merge(weights)", takes: Takes::Merge },
     Primitive { name: "rename", form: "rename(x, K as K2)", takes: Takes::Rename },
+    Primitive { name: "unfold", form: "unfold(x, Y as (Y, Tap = 3), step = 1)", takes: Takes::Unfold },
     Primitive { name: "past", form: "past(x, S as T)", takes: Takes::Past },
     Primitive { name: "concat", form: "concat(a, b over A)", takes: Takes::Concat },
     Primitive {
@@ -260,6 +262,7 @@ impl Evaluator {
                 let (from, to) = (frame.axis(&from.text), frame.axis(&to.name.text));
                 if from == to { Value::Tensor(x.0) } else { self.reshape(frame, Rename { from, to }, x, at) }
             }
+            Takes::Unfold => self.unfold(frame, primitive, &given, at)?,
             Takes::Past => {
                 let (x, regroup) = self.regrouped(primitive, &given)?;
                 let ([from], [to]) = (&regroup.from[..], &regroup.to[..]) else {
@@ -328,6 +331,28 @@ impl Evaluator {
                 }
             }
         })
+    }
+
+    /// `unfold(x, Y as (Y, Tap = 3), step = 2)`: the first new axis is as long as windows fit.
+    fn unfold(&mut self, frame: &mut Frame, primitive: Primitive, given: &Arguments, at: Span) -> Option<Value> {
+        let ([x], [regroup], []) = (&given.positional[..], &given.regroups[..], &given.over[..]) else {
+            return self.malformed(primitive, given);
+        };
+        let ([axis], [place, window]) = (&regroup.from[..], &regroup.to[..]) else {
+            return self.malformed(primitive, given);
+        };
+        let step = match &given.named[..] {
+            [] => 1,
+            [(name, step)] if name.text == "step" => self.size(step, "the step from window to window")?,
+            _ => return self.malformed(primitive, given),
+        };
+        if place.size.is_some() {
+            return self.malformed(primitive, given);
+        }
+        let x = self.tensor(x, "`unfold`")?;
+        let window = self.sized_axis(frame, window)?;
+        let op = Unfold { axis: frame.axis(&axis.text), place: frame.axis(&place.name.text), window, step };
+        Some(self.reshape(frame, op, x, at))
     }
 
     /// The positional arguments, when there are exactly `N` and nothing else is amiss.

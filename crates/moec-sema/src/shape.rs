@@ -93,7 +93,9 @@ impl Evaluator {
             },
         };
         let positions = self.with_axes(frame, positions, &[bank_dim(bank)])?;
-        let slots = self.axes_without(positions.0, &[Axis::new(EXPERTS)]);
+        // What positions and x have both is aligned: tokens are chosen for each place along it.
+        let known: Vec<Axis> = x.axes().cloned().chain([Axis::new(EXPERTS)]).collect();
+        let slots = self.axes_without(positions.0, &known);
         Some(Value::Shape(Rc::new(Shape::Slots { positions, weights, tokens, slots })))
     }
 

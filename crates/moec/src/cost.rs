@@ -141,6 +141,7 @@ fn flops(module: &Module, at: OpId, place: Place, pass: Pass) -> (f64, f64) {
         | Op::Merge(_)
         | Op::Rename(_)
         | Op::Slice(_)
+        | Op::Unfold(_)
         | Op::Concat(_)
         | Op::Past(_)
         | Op::Scan(_)

@@ -155,6 +155,7 @@ ops! {
     merge::Merge,
     rename::Rename,
     slice::Slice,
+    unfold::Unfold,
     concat::Concat,
     past::Past,
     scan::Scan,

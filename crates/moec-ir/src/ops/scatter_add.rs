@@ -7,9 +7,9 @@ use crate::{Module, ParseError, ValueId, ValueType, print, reader::Reader};
 
 /// `scatter_add %x, %i {(E, C) as N}`: `out[n] = sum of x[e, c] over all (e, c) with i[e, c] == n`.
 ///
-/// *Types.*   x `T[.., E, .., C, ..]` of f32 or i32, i `i32[E, C]` (exactly these axes, one or several) ->
-///            `T[N, x's other axes]`.
-/// *Meaning.* Added in ascending order of (e, c), the last of the axes running fastest. Indices outside the axis add
+/// *Types.*   x `T[.., E, .., C, ..]` of f32 or i32, i `i32[E, C, ..]` (these axes, one or several, and any other
+///            of x's) -> `T[N, x's other axes]`.
+/// *Meaning.* Axes that both have are aligned. Added in ascending order of (e, c), the last of the axes running fastest. Indices outside the axis add
 ///            nothing; a position that none names is 0. Indices count the positions of this pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScatterAdd {
@@ -45,13 +45,11 @@ impl OpDef for ScatterAdd {
             operands::axis(x, axis, 0)?;
             operands::axis(index, axis, 1)?;
         }
-        if let Some(axis) = index.axes().find(|axis| !self.axes.contains(axis)) {
-            return Err(TypeError::new(format!(
-                "the index {index} has an axis `{axis}` besides {}",
-                print::axes(&self.axes)
-            ))
-            .label(1, format!("this is {index}"))
-            .help("its axes are those that are added up, and no others"));
+        if let Some(axis) = index.axes().find(|axis| !x.has(axis)) {
+            return Err(TypeError::new(format!("the index {index} has an axis `{axis}`, which {x} lacks"))
+                .label(0, format!("this is {x}"))
+                .label(1, format!("this is {index}"))
+                .help("every axis of an index is one of what is added up"));
         }
         operands::agree((x, 0), (index, 1))?;
         let kept: Vec<Dim> = x.dims.iter().filter(|dim| !self.axes.contains(&dim.axis)).cloned().collect();

@@ -136,6 +136,7 @@ impl<'a, 'm> Programmer<'a, 'm> {
                 self.values.insert(node.results[0], access);
             }
             Op::Slice(op) => self.slice(op, node),
+            Op::Unfold(op) => self.unfold(op, node),
             Op::Concat(op) => self.concat(op, node),
             Op::Linear(_)
             | Op::Past(_)

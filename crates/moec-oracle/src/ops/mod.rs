@@ -26,6 +26,7 @@ mod scatter_add;
 mod slice;
 mod split;
 mod top_k;
+mod unfold;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -224,6 +225,7 @@ impl<'a> Pass<'a> {
             Op::Merge(op) => one(merge::eval_merge(op, self.tensor(operand(0)))),
             Op::Rename(op) => one(rename::eval_rename(op, self.tensor(operand(0)))),
             Op::Slice(op) => one(slice::eval_slice(op, self.tensor(operand(0)))),
+            Op::Unfold(op) => one(unfold::eval_unfold(op, self.tensor(operand(0)))),
             Op::Concat(op) => one(concat::eval_concat(&op.over, &self.tensors(&node.operands))),
             Op::Past(op) => Ok(vec![Value::Tensor(self.past(id, op, operand(0))?)]),
             Op::Scan(op) => self.scan(id, op, node),

@@ -18,25 +18,22 @@ pub(super) fn eval_scatter_add(
     let (count, length) = (into.1, elements(&kept));
     let result = [vec![into], kept.clone()].concat();
     let total = bounded(&result)?;
-    let index = index.broadcast(&summed);
-    let targets = index.i32().iter().map(|at| usize::try_from(*at).ok().filter(|at| *at < count));
-    let data = match x.broadcast(&[summed, kept].concat()).into_owned().into_data() {
+    let all = [summed, kept].concat();
+    let index = index.broadcast(&all);
+    // Where each element goes: its own place in the row that the index names.
+    let targets = index.i32().iter().enumerate().map(|(at, row)| {
+        let row = usize::try_from(*row).ok().filter(|row| *row < count)?;
+        Some(row * length + at % length)
+    });
+    let data = match x.broadcast(&all).into_owned().into_data() {
         Data::F32(x) => {
             let mut sums = vec![0f64; total];
-            for (row, target) in targets.enumerate() {
-                let Some(target) = target else { continue };
-                let into = &mut sums[target * length..][..length];
-                into.iter_mut().zip(&x[row * length..][..length]).for_each(|(sum, x)| *sum += f64::from(*x));
-            }
+            targets.zip(&x).for_each(|(at, x)| at.into_iter().for_each(|at| sums[at] += f64::from(*x)));
             Data::F32(sums.into_iter().map(|sum| sum as f32).collect())
         }
         Data::I32(x) => {
             let mut sums = vec![0i32; total];
-            for (row, target) in targets.enumerate() {
-                let Some(target) = target else { continue };
-                let into = &mut sums[target * length..][..length];
-                into.iter_mut().zip(&x[row * length..][..length]).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
-            }
+            targets.zip(&x).for_each(|(at, x)| at.into_iter().for_each(|at| sums[at] = sums[at].wrapping_add(*x)));
             Data::I32(sums)
         }
         Data::Bool(_) => panic!("a sum of bools"),

@@ -162,6 +162,7 @@ fn simplify(module: &Module, at: OpId, readers: &Readers, homes: &HashMap<OpId, 
         | Op::TopK(_)
         | Op::ScatterAdd(_)
         | Op::Gather(_)
+        | Op::Unfold(_)
         | Op::Past(_)
         | Op::Scan(_)
         | Op::Attention(_)

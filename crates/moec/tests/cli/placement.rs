@@ -18,7 +18,7 @@ fn listed(example: &str) -> Vec<String> {
 
 #[test]
 fn published_rules_of_placement_are_listed() {
-    let rules: [(&str, &[&str]); 10] = [
+    let rules: [(&str, &[&str]); 11] = [
         ("every_nth", &["layers[l].ffn in layers 0 to 6 by 2: swiglu(24)", "layers[l].ffn in layers 1 to 7 by 2: T2"]),
         ("every_layer", &["layers[l].ffn in layers 0 to 5: T2"]),
         (
@@ -64,6 +64,13 @@ fn published_rules_of_placement_are_listed() {
                 "layers[l].attn.query in layers 0 to 3: bank { query_head × 4 }",
                 "layers[l].attn.output in layers 0 to 3: bank { output_head × 4 }",
                 "layers[l].ffn in layers 0 to 3: T2",
+            ],
+        ),
+        (
+            "alternating",
+            &[
+                "layers[l].ffn in layers 0 to 4 by 2: swiglu(24)",
+                "layers[l].ffn in layers 1 to 5 by 2: moe { gate best_tokens(8 over S); experts swiglu(24) × 1 }",
             ],
         ),
         ("one_for_all", &["ffn in layers 0 to 5: T2"]),

@@ -262,6 +262,23 @@ impl Programmer<'_, '_> {
         self.alias(node.results[0], Access::view(access.dtype, dims, view));
     }
 
+    /// Windows overlap in memory: one stride from place to place, another within a window.
+    pub(super) fn unfold(&mut self, op: &ops::Unfold, node: &ModelNode) {
+        let access = self.read(node.operands[0]);
+        let at = access.position(&op.axis).expect("verified: the axis is there");
+        let strides = |old: &[u64]| {
+            let mut strides = old.to_vec();
+            strides.splice(at..=at, [old[at] * op.step, old[at]]);
+            strides
+        };
+        let view = map_strides(access.memory().expect("just read"), &strides);
+        let dims = self.dims(node.results[0]);
+        let dim = |axis: &Axis| dims.iter().find(|dim| dim.0 == *axis).expect("verified: the axis is made").clone();
+        let mut own = access.dims;
+        own.splice(at..=at, [dim(&op.place), dim(&op.window.axis)]);
+        self.alias(node.results[0], Access::view(access.dtype, own, view));
+    }
+
     pub(super) fn concat(&mut self, op: &ops::Concat, node: &ModelNode) {
         let result = node.results[0];
         let into = self.place(result);

@@ -95,7 +95,10 @@ fn what_does_not_fit_is_said_in_the_authors_words() {
         ("slice %x {D 4..6, drop}", "a part of `D` with 2 positions cannot drop the axis"),
         ("unfold %x {D as (P, T=7), step 1}", "windows of 7, 1 apart, along `D`, which has 6"),
         ("unfold %x {D as (S, T=3), step 1}", "f32[S, D=6] already has an axis `S`"),
-        ("unfold %x {S as (P, T=3), step 1}", "`unfold` wants an axis of known size, and `S` is known only at run time"),
+        (
+            "unfold %x {S as (P, T=3), step 1}",
+            "`unfold` wants an axis of known size, and `S` is known only at run time",
+        ),
         ("concat %x, %y {over D}", "no axis `D` in f32[S, E=4]"),
         ("past %t {T as P}", "`past` along `T`, which is not a sequence of the input"),
         ("attention %x, %x, %t {over (D), keys T, score $0}", "no axis `T` in f32[S, D=6]"),

@@ -70,7 +70,7 @@ fn published_rules_of_placement_are_listed() {
             "alternating",
             &[
                 "layers[l].ffn in layers 0 to 4 by 2: swiglu(24)",
-                "layers[l].ffn in layers 1 to 5 by 2: moe { gate best_tokens(8 over S); experts swiglu(24) × 1 }",
+                "layers[l].ffn in layers 1 to 5 by 2: moe { gate best_tokens(per = 4); experts swiglu(24) }",
             ],
         ),
         ("one_for_all", &["ffn in layers 0 to 5: T2"]),

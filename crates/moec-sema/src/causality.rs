@@ -26,38 +26,38 @@ impl Evaluator {
     /// Reports what a decoder chooses or gives that depends on other tokens of the pass, unless the model says that it may
     /// (`across S`); and an `across` along which nothing does.
     pub fn check_causality(&mut self, model: &tree::Model) {
-        let accepted = model.across.as_ref().map(|across| Axis::new(&across.text));
-        if let (Some(across), Some(axis)) = (&model.across, &accepted)
-            && !self.is_sequence(axis)
-        {
+        let accepted: Vec<(Axis, Span)> = model.across.iter().map(|name| (Axis::new(&name.text), name.at)).collect();
+        if let Some((axis, at)) = accepted.iter().find(|(axis, _)| !self.is_sequence(axis)) {
             let sequences: Vec<&Axis> = self.sequences().collect();
             let help = match &sequences[..] {
                 [] => "every axis of its inputs has a size: leave `across` out".to_owned(),
                 [first, ..] => did_you_mean(axis.name(), sequences.iter().map(|axis| axis.name()))
                     .unwrap_or_else(|| format!("write `across {first}`")),
             };
-            return self.report(AcrossNoSequence { axis: axis.clone(), at: across.at, help });
+            return self.report(AcrossNoSequence { axis: axis.clone(), at: *at, help });
         }
-        let kept: BTreeSet<Axis> = self.kept_sequences();
-        let mut search = Search {
-            module: &self.module,
-            axes: kept.iter().chain(&accepted).cloned().collect(),
-            causes: BTreeMap::new(),
-            found: Vec::new(),
-        };
+        let mut axes = self.kept_sequences();
+        axes.extend(accepted.iter().map(|(axis, _)| axis.clone()));
+        for axis in axes {
+            let found = self.crossings(&axis, model);
+            match accepted.iter().find(|(accepted, _)| *accepted == axis) {
+                Some((_, at)) if found.is_empty() => self.report(AcrossNothing { axis, at: *at }),
+                Some(_) => {}
+                None => {
+                    let routes = found.iter().any(|found| found.output.is_none());
+                    let reported = found.into_iter().filter(|found| !routes || found.output.is_none());
+                    reported.for_each(|found| self.report(found));
+                }
+            }
+        }
+    }
+
+    /// The routes and outputs that depend on other tokens along an axis.
+    fn crossings(&self, axis: &Axis, model: &tree::Model) -> Vec<NotCausal> {
+        let mut search = Search { module: &self.module, axis, causes: BTreeMap::new(), found: Vec::new() };
         search.region(self.module.body);
         search.outputs(&self.outputs_at, model.name.at);
-        let found = search.found;
-        if let (Some(across), Some(axis)) = (&model.across, &accepted)
-            && !found.iter().any(|found| found.axis == *axis)
-        {
-            self.report(AcrossNothing { axis: axis.clone(), at: across.at });
-        }
-        let routes = found.iter().any(|found| found.output.is_none());
-        let reported = found.into_iter().filter(|found| Some(&found.axis) != accepted.as_ref());
-        for found in reported.filter(|found| !routes || found.output.is_none()) {
-            self.report(found);
-        }
+        search.found
     }
 
     /// Axes of the inputs that are as long as the input.
@@ -103,14 +103,12 @@ fn slots(size: &Size) -> bool {
 struct Cause {
     node_at: Span,
     from: Option<ValueId>,
-    /// The sequence whose tokens met.
-    axis: Axis,
 }
 
 struct Search<'m> {
     module: &'m Module,
-    /// The sequences that matter.
-    axes: BTreeSet<Axis>,
+    /// The sequence that matters.
+    axis: &'m Axis,
     causes: BTreeMap<ValueId, Cause>,
     found: Vec<NotCausal>,
 }
@@ -122,10 +120,10 @@ impl Search<'_> {
             let before = node.operands.iter().find(|value| self.causes.contains_key(value)).copied();
             if let Op::Route(_) = &node.op {
                 if let Some(before) = before {
-                    let (chain, axis) = self.chain(before);
-                    self.found.push(NotCausal { chain, axis, output: None, reached_at: node.at });
+                    let chain = self.chain(before);
+                    self.found.push(NotCausal { chain, axis: self.axis.clone(), output: None, reached_at: node.at });
                     // The route is a value on the way to an output.
-                    let cause = self.caused(node.at, before);
+                    let cause = Cause { node_at: node.at, from: Some(before) };
                     node.results.iter().for_each(|result| {
                         self.causes.entry(*result).or_insert_with(|| cause.clone());
                     });
@@ -138,8 +136,8 @@ impl Search<'_> {
                 op => op.regions().into_iter().for_each(|region| self.region(region)),
             }
             let cause = match before {
-                Some(before) => Some(self.caused(node.at, before)),
-                None => self.crosses(*at).map(|axis| Cause { node_at: node.at, from: None, axis }),
+                Some(before) => Some(Cause { node_at: node.at, from: Some(before) }),
+                None => self.crosses(*at).then_some(Cause { node_at: node.at, from: None }),
             };
             if let Some(cause) = cause {
                 for result in &node.results {
@@ -209,7 +207,7 @@ impl Search<'_> {
             }
         }
         let Some(from) = results.iter().find(|value| self.causes.contains_key(value)).copied() else { return };
-        let cause = self.caused(node.at, from);
+        let cause = Cause { node_at: node.at, from: Some(from) };
         for result in &node.results {
             self.causes.entry(*result).or_insert_with(|| cause.clone());
         }
@@ -219,34 +217,29 @@ impl Search<'_> {
     fn outputs(&mut self, outputs_at: &[(String, Span)], model_at: Span) {
         for output in &self.module.outputs {
             if self.causes.contains_key(&output.value) {
-                let (chain, axis) = self.chain(output.value);
+                let chain = self.chain(output.value);
                 let known = outputs_at.iter().find(|(name, _)| *name == output.name);
                 let reached_at = known.map_or(model_at, |(_, at)| *at);
-                self.found.push(NotCausal { chain, axis, output: Some(output.name.clone()), reached_at });
+                let (axis, output) = (self.axis.clone(), Some(output.name.clone()));
+                self.found.push(NotCausal { chain, axis, output, reached_at });
             }
         }
     }
 
-    /// What depends on other tokens because a value does.
-    fn caused(&self, node_at: Span, from: ValueId) -> Cause {
-        Cause { node_at, from: Some(from), axis: self.causes[&from].axis.clone() }
-    }
-
     /// The same value under another name.
     fn passes_on(&mut self, from: ValueId, to: ValueId) {
-        let cause = self.caused(Span::NONE, from);
+        let cause = Cause { node_at: Span::NONE, from: Some(from) };
         self.causes.entry(to).or_insert(cause);
     }
 
     /// Along the tokens of this pass. Sums over `past` are causal under their mask; that is attention.
-    fn crosses(&self, at: OpId) -> Option<Axis> {
-        self.module.meets(at).filter(|axis| self.axes.contains(axis)).cloned()
+    fn crosses(&self, at: OpId) -> bool {
+        self.module.meets(at) == Some(self.axis)
     }
 
     /// From the operation that looked across to what the route reads.
-    fn chain(&self, value: ValueId) -> (Vec<Span>, Axis) {
+    fn chain(&self, value: ValueId) -> Vec<Span> {
         let mut chain = Vec::new();
-        let axis = self.causes[&value].axis.clone();
         let mut at = Some(value);
         while let Some(value) = at {
             let Some(cause) = self.causes.get(&value) else { break };
@@ -259,7 +252,7 @@ impl Search<'_> {
             }
         }
         chain.reverse();
-        (chain, axis)
+        chain
     }
 }
 

@@ -236,7 +236,7 @@ impl Evaluator {
             }
         }
         let mut known: BTreeSet<String> =
-            ["layers", "gate", "experts", "always"].into_iter().map(str::to_owned).collect();
+            [LAYERS, "gate", "experts", "always"].into_iter().map(str::to_owned).collect();
         known.extend((0..16).map(|number| format!("always{number}")));
         add(&model.body, &mut known);
         for definition in self.definitions.all() {
@@ -258,11 +258,12 @@ impl Evaluator {
             known.meant.extend(meant.map(|(number, _)| number));
             return;
         };
+        let stacks: BTreeSet<&str> = targets.iter().flat_map(|target| stacks_of(&target.path)).collect();
         for choice in choices {
             let parts: Vec<Vec<usize>> = choice
                 .parts
                 .iter()
-                .map(|path| (0..targets.len()).filter(|at| matches(path, &targets[*at].path)).collect())
+                .map(|path| (0..targets.len()).filter(|at| matches(path, &targets[*at].path, &stacks)).collect())
                 .collect();
             if parts.iter().all(Vec::is_empty) {
                 if let Some(meant) = self.explain_no_match(&choice, binding, targets, &known.segments) {
@@ -608,16 +609,27 @@ fn picked<'p>(piece: &PatternPiece, picks: &mut impl Iterator<Item = &'p usize>)
     }
 }
 
-/// Whatever an index is called on either side.
-fn matches(wanted: &[(String, Option<String>)], path: &str) -> bool {
+/// Whatever an index is called on either side, unless it is what one of the `stacks` counts with: then that one is meant.
+fn matches(wanted: &[(String, Option<String>)], path: &str, stacks: &BTreeSet<&str>) -> bool {
     let mut segments = path.split('.');
     let all = wanted.iter().all(|(text, index)| {
-        segments.next().is_some_and(|segment| match segment.split_once('[') {
-            Some((name, _)) => index.is_some() && name == text,
-            None => index.is_none() && segment == text,
+        segments.next().is_some_and(|segment| match (segment.split_once('['), index) {
+            (Some((name, own)), Some(index)) => {
+                let is_other = name == LAYERS && stacks.contains(index.as_str()) && own.trim_end_matches(']') != index;
+                name == text && !is_other
+            }
+            (None, None) => segment == text,
+            (Some(_), None) | (None, Some(_)) => false,
         })
     });
     all && segments.next().is_none()
+}
+
+const LAYERS: &str = "layers";
+
+/// What the stacks of layers in a path count with.
+fn stacks_of(path: &str) -> impl Iterator<Item = &str> {
+    path.split('.').filter_map(|segment| segment.strip_prefix(LAYERS)?.strip_prefix('[')?.strip_suffix(']'))
 }
 
 /// Could a rule be for this path, but for its indices?

@@ -132,7 +132,7 @@ pub struct Model {
     pub name: Name,
     pub inputs: Vec<ModelInput>,
     /// The sequence whose tokens, the author accepts, depend on each other within a pass.
-    pub across: Option<Name>,
+    pub across: Vec<Name>,
     pub body: Vec<Statement>,
     pub at: Span,
 }

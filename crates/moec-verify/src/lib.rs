@@ -10,9 +10,9 @@ mod routes;
 mod verdict;
 mod verify;
 
-pub use backend::{Backend, Chosen, Scored};
+pub use backend::{Backend, Chosen, Scored, Sequence};
 pub use oracle_backend::{NotADecoder, OracleBackend};
 pub use reference::{Generation, Reference, ReferenceError};
 pub use routes::ReferenceRoute;
 pub use verdict::{Agreement, LogitError, RouteMismatch, TokenMismatch, Verdict, render_table};
-pub use verify::{BackendFault, Tolerances, verify};
+pub use verify::{BackendFault, NoEncoder, NoSource, Tolerances, verify};

@@ -29,10 +29,6 @@ pub enum ReferenceError {
     #[error("the metadata `oracle` of {} is not JSON: {reason}", file.display())]
     #[diagnostic(code(moec::verify::bad_reference))]
     BadMetadata { file: PathBuf, reason: String },
-
-    #[error("{} is the reference of an encoder and decoder", file.display())]
-    #[diagnostic(code(moec::verify::unsupported_reference), help("`verify` compares decoders only"))]
-    EncoderDecoder { file: PathBuf },
 }
 
 /// What a model should compute.
@@ -40,6 +36,8 @@ pub enum ReferenceError {
 pub struct Reference {
     /// Sequences of one length.
     pub ids: Vec<Vec<i32>>,
+    /// Of a model that has an encoder: what that reads for each sequence, of one length.
+    pub sources: Option<Vec<Vec<i32>>>,
     pub vocabulary: usize,
     /// `[sequences, positions, vocabulary]`.
     pub logits: Vec<f32>,
@@ -53,6 +51,8 @@ pub struct Reference {
 /// Greedy decoding with a cache.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
+    /// Of a model that has an encoder: what that reads for each prompt.
+    pub sources: Option<Vec<Vec<i32>>>,
     pub prompts: Vec<Vec<i32>>,
     /// What follows each prompt, of one length.
     pub continuations: Vec<Vec<i32>>,
@@ -63,10 +63,14 @@ pub struct Generation {
 impl Reference {
     pub fn open(path: &Path) -> Result<Self, ReferenceError> {
         let file = TensorFile::open(path)?;
-        if file.tensor("forward.decoder_input_ids").is_some() {
-            return Err(ReferenceError::EncoderDecoder { file: path.to_path_buf() });
+        let first = rows(&file, "forward.input_ids")?;
+        let (ids, sources) = match file.tensor(DECODED) {
+            Some(_) => (rows(&file, DECODED)?, Some(first)),
+            None => (first, None),
+        };
+        if sources.as_ref().is_some_and(|sources| sources.len() != ids.len()) {
+            return Err(wrong(&file, DECODED, "as many rows as `forward.input_ids`"));
         }
-        let ids = rows(&file, "forward.input_ids")?;
         let (shape, logits) = floats(&file, "logits")?;
         let positions = ids.first().map_or(0, Vec::len);
         let [.., vocabulary] = shape[..] else { return Err(wrong(&file, "logits", "f32 of 3 axes")) };
@@ -80,23 +84,45 @@ impl Reference {
                 return Err(ReferenceError::BadMetadata { file, reason });
             }
         };
-        let routes = routes::read(&file, ids.len() * positions)?;
-        let generation = generation(&file, vocabulary)?;
-        Ok(Reference { ids, vocabulary, logits, routes, generation, about })
+        let read = sources.as_ref().and_then(|sources| sources.first()).map(Vec::len);
+        let routes =
+            routes::read(&file, ids.len(), &[Some(positions), read].map(|length| length.unwrap_or(positions)))?;
+        let generation = generation(&file, vocabulary, sources.is_some())?;
+        Ok(Reference { ids, sources, vocabulary, logits, routes, generation, about })
     }
 
     /// Positions of each sequence.
     pub fn positions(&self) -> usize {
         self.ids.first().map_or(0, Vec::len)
     }
+
+    /// The longest sequence of any kind that a session must have room for.
+    pub fn longest(&self) -> usize {
+        let generated = self.generation.iter().flat_map(|found| found.prompts.iter().zip(&found.continuations));
+        let generated = generated.map(|(prompt, more)| prompt.len() + more.len());
+        let sources =
+            self.generation.iter().flat_map(|found| &found.sources).chain(&self.sources).flatten().map(Vec::len);
+        generated.chain(sources).chain([self.positions()]).max().unwrap_or(1)
+    }
 }
 
-fn generation(file: &TensorFile, vocabulary: usize) -> Result<Option<Generation>, ReferenceError> {
+/// The ids of an encoder-decoder's decoder; `forward.input_ids` are then its encoder's.
+const DECODED: &str = "forward.decoder_input_ids";
+
+fn generation(file: &TensorFile, vocabulary: usize, encodes: bool) -> Result<Option<Generation>, ReferenceError> {
     if file.tensor("generate.sequences").is_none() {
         return Ok(None);
     }
-    let prompts = rows(file, "generate.input_ids")?;
+    let given = rows(file, "generate.input_ids")?;
     let sequences = rows(file, "generate.sequences")?;
+    // A decoder that has an encoder starts with one token of its own.
+    let (sources, prompts) = match encodes {
+        true => (Some(given), sequences.iter().map(|sequence| sequence[..1].to_vec()).collect()),
+        false => (None, given),
+    };
+    if sources.as_ref().is_some_and(|sources| sources.len() != sequences.len()) {
+        return Err(wrong(file, "generate.sequences", "as many rows as `generate.input_ids`"));
+    }
     let prompt = prompts.first().map_or(0, Vec::len);
     let goes_on = |(sequence, prompt): (&Vec<i32>, &Vec<i32>)| sequence.starts_with(prompt);
     if prompt == 0 || sequences.len() != prompts.len() || !sequences.iter().zip(&prompts).all(goes_on) {
@@ -113,7 +139,7 @@ fn generation(file: &TensorFile, vocabulary: usize) -> Result<Option<Generation>
         let wants = format!("f32 of shape [{}, {steps}, {vocabulary}]", prompts.len());
         return Err(wrong(file, "generate.step_logits", &wants));
     }
-    Ok(Some(Generation { prompts, continuations, step_logits }))
+    Ok(Some(Generation { sources, prompts, continuations, step_logits }))
 }
 
 /// Token ids, `[rows, columns]`.

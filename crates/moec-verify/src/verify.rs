@@ -6,7 +6,7 @@ use miette::Diagnostic;
 use moec_diag::Problem;
 use thiserror::Error;
 
-use crate::backend::{Backend, Chosen};
+use crate::backend::{Backend, Chosen, Sequence};
 use crate::reference::{Generation, Reference};
 use crate::verdict::{Agreement, LogitError, RouteMismatch, TokenMismatch, Verdict};
 
@@ -35,6 +35,23 @@ pub struct BackendFault {
     pub vocabulary: usize,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
+#[error("the reference is of an encoder and a decoder, and `{model}` has one input")]
+#[diagnostic(code(moec::verify::no_encoder), help("is this the reference of another model?"))]
+pub struct NoEncoder {
+    pub model: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
+#[error("`{model}` has an encoder, and the reference has nothing for it to read")]
+#[diagnostic(
+    code(moec::verify::no_source),
+    help("such a reference holds `forward.decoder_input_ids`; `forward.input_ids` is then what the encoder reads")
+)]
+pub struct NoSource {
+    pub model: String,
+}
+
 /// Runs the reference's inputs on a backend. The problem, if there is one, is the backend's own; what it computes wrongly is
 /// in the verdict.
 pub fn verify(
@@ -56,6 +73,11 @@ pub fn verify(
         steps: LogitError::default(),
         time: Duration::ZERO,
     };
+    match (reference.sources.is_some(), backend.encodes()) {
+        (true, false) => return Err(Box::new(NoEncoder { model: name.to_string() })),
+        (false, true) => return Err(Box::new(NoSource { model: name.to_string() })),
+        (true, true) | (false, false) => {}
+    }
     score(reference, backend, &mut verdict)?;
     if let Some(generation) = &reference.generation {
         generate(reference, generation, backend, &mut verdict)?;
@@ -67,7 +89,8 @@ pub fn verify(
 fn score(reference: &Reference, backend: &mut dyn Backend, verdict: &mut Verdict) -> Result<(), Problem> {
     let row = reference.positions() * reference.vocabulary;
     for (sequence, ids) in reference.ids.iter().enumerate() {
-        let scored = timed(&mut verdict.time, || backend.forward(ids))?;
+        let source = reference.sources.as_ref().map(|sources| &sources[sequence][..]);
+        let scored = timed(&mut verdict.time, || backend.forward(Sequence { source, ids }))?;
         as_many(backend, reference, scored.logits.len(), ids.len())?;
         let wanted = &reference.logits[sequence * row..][..row];
         worst(&mut verdict.logits, wanted, &scored.logits, |at| {
@@ -85,11 +108,10 @@ fn compare_routes(reference: &Reference, sequence: usize, found: &[Chosen], verd
     if found.len() != reference.routes.len() {
         verdict.routed_layers = Some((reference.routes.len(), found.len()));
     }
-    let positions = reference.positions();
     let agreement = verdict.experts.get_or_insert_default();
     for (wanted, found) in reference.routes.iter().zip(found) {
-        for position in 0..positions {
-            let wanted_here = set(&wanted.experts, wanted.choices, sequence * positions + position);
+        for position in 0..wanted.positions {
+            let wanted_here = set(&wanted.experts, wanted.choices, sequence * wanted.positions + position);
             let found_here = set(&found.experts, found.choices, position);
             agreement.count(wanted_here == found_here);
             if wanted_here != found_here && verdict.first_route.is_none() {
@@ -124,7 +146,8 @@ fn generate(
     let mut agreement = Agreement::default();
     let vocabulary = reference.vocabulary;
     for (sequence, (prompt, continuation)) in generation.prompts.iter().zip(&generation.continuations).enumerate() {
-        timed(&mut verdict.time, || backend.begin())?;
+        let source = generation.sources.as_ref().map(|sources| &sources[sequence][..]);
+        timed(&mut verdict.time, || backend.begin(source))?;
         let mut next = prompt.clone();
         for (step, token) in continuation.iter().enumerate() {
             let logits = timed(&mut verdict.time, || backend.step(&next))?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use moec_diag::Problem;
-use moec_verify::{Agreement, Backend, Chosen, Reference, Scored, Tolerances, Verdict, render_table, verify};
+use moec_verify::{Agreement, Backend, Chosen, Reference, Scored, Sequence, Tolerances, Verdict, render_table, verify};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -33,14 +33,18 @@ impl Backend for Counting {
         "counting".to_string()
     }
 
-    fn forward(&mut self, ids: &[i32]) -> Result<Scored, Problem> {
+    fn encodes(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, Sequence { ids, .. }: Sequence) -> Result<Scored, Problem> {
         let logits = ids.iter().flat_map(|id| row(*id)).map(|logit| logit + self.shift).collect();
         // The other way round than in the reference: only the set counts.
         let experts = ids.iter().flat_map(|id| [id + 1 + self.experts, *id]).collect();
         Ok(Scored { logits, routes: (!self.blind).then(|| vec![Chosen { choices: 2, experts }]) })
     }
 
-    fn begin(&mut self) -> Result<(), Problem> {
+    fn begin(&mut self, _: Option<&[i32]>) -> Result<(), Problem> {
         self.last = -1;
         Ok(())
     }
@@ -171,8 +175,18 @@ fn references_that_are_not_whole_are_refused() {
     assert!(problem(sequences).contains("`generate.sequences`"));
     let routes = counted().ints("router.model.layers.2.mlp.gate.0i", &[5, 2], &[0; 10]);
     assert!(problem(routes).contains("integers of shape [6, choices]"));
-    assert!(problem(counted().ints("forward.decoder_input_ids", &[1, 1], &[0])).contains("encoder and decoder"));
+    assert!(problem(counted().ints("forward.decoder_input_ids", &[1, 1], &[0])).contains("as many rows"));
     assert!(Reference::open(Path::new("no/such/file")).expect_err("refused").to_string().starts_with("cannot read"));
+}
+
+#[test]
+fn a_reference_with_a_source_needs_an_encoder() {
+    let reference = counted().ints("forward.decoder_input_ids", &[2, 3], &[0, 1, 2, 2, 0, 1]);
+    let reference = reference.open().expect("a reference");
+    // What is generated then starts with one token.
+    assert_eq!(reference.generation.as_ref().expect("some").prompts, [[0]]);
+    let refused = verify("counter", &reference, &mut Counting::default(), Tolerances::default());
+    assert!(refused.expect_err("refused").to_string().contains("has one input"));
 }
 
 #[test]
@@ -185,7 +199,8 @@ fn the_references_in_the_repository_are_read() {
             continue;
         }
         let reference = Reference::open(&path).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!((reference.ids.len(), reference.positions()), (2, 17));
+        let length = reference.sources.as_ref().map_or(reference.positions(), |sources| sources[0].len());
+        assert_eq!((reference.ids.len(), length), (2, 17));
         assert!(!reference.routes.is_empty() && reference.generation.is_some());
         assert!(reference.about.contains_key("greedy_margin"));
         read += 1;

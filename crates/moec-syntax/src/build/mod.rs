@@ -266,10 +266,10 @@ impl Builder<'_> {
         let doc = self.docs.before(self.start + pair.as_span().start() as u32);
         let mut parts = children(pair);
         let name = self.name(given(&mut parts, rule));
-        let mut model = Model { doc, name, inputs: Vec::new(), across: None, body: Vec::new(), at };
+        let mut model = Model { doc, name, inputs: Vec::new(), across: Vec::new(), body: Vec::new(), at };
         for part in parts {
             match part.as_rule() {
-                Rule::across => model.across = Some(self.name(given(&mut children(part), rule))),
+                Rule::across => model.across = self.names(part),
                 Rule::input => {
                     let mut parts = children(part);
                     let name = self.name(given(&mut parts, rule));

@@ -2,7 +2,9 @@
 
 use moec_checkpoint::CheckpointWeights;
 use moec_diag::Problem;
-use moec_verify::{Backend, Chosen, OracleBackend, Reference, Scored, Tolerances, Verdict, render_table, verify};
+use moec_verify::{
+    Backend, Chosen, OracleBackend, Reference, Scored, Sequence, Tolerances, Verdict, render_table, verify,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -61,12 +63,9 @@ fn by_library(arguments: &Verify, reference: &Reference, tolerances: Tolerances)
     let options = native::Options { threads: crate::commands::threads(arguments.threads), level: 0 };
     let (library, weights) = (made.manifest.library(folder.path()), made.manifest.weights(folder.path()));
     let model = native::Model::open(&library, &made.manifest.model, &weights, options)?;
-    let generated =
-        reference.generation.iter().flat_map(|generation| generation.prompts.iter().zip(&generation.continuations));
     // Its own test first: if a level of this machine is miscompiled, that says more than a wrong logit.
     model.selftest()?;
-    let longest = generated.map(|(prompt, more)| prompt.len() + more.len()).chain([reference.positions()]).max();
-    let session = model.session(longest.unwrap_or(1).max(1))?;
+    let session = model.session(reference.longest().max(1))?;
     let mut backend = Library { name: format!("cpu {}", model.level()), session, vocabulary };
     verify(&made.manifest.model, reference, &mut backend, tolerances).map_err(Failure::one)
 }
@@ -83,7 +82,11 @@ impl Backend for Library {
         self.name.clone()
     }
 
-    fn forward(&mut self, ids: &[i32]) -> Result<Scored, Problem> {
+    fn encodes(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, Sequence { ids, .. }: Sequence) -> Result<Scored, Problem> {
         self.session.reset();
         let vocabulary = self.vocabulary;
         let (logits, routed) = self.session.traced(|session| session.forward(ids, vocabulary));
@@ -92,7 +95,7 @@ impl Backend for Library {
         Ok(Scored { logits, routes: Some(routes.collect()) })
     }
 
-    fn begin(&mut self) -> Result<(), Problem> {
+    fn begin(&mut self, _: Option<&[i32]>) -> Result<(), Problem> {
         self.session.reset();
         Ok(())
     }

@@ -9,9 +9,17 @@ use crate::command::{bard, family, moec, oracle};
 /// Both backends, on the checkpoint's own configuration.
 #[track_caller]
 fn verified(spec: &str, checkpoint: &std::path::Path) {
+    verified_by(spec, checkpoint, &["oracle", "cpu"]);
+}
+
+#[track_caller]
+fn verified_by(spec: &str, checkpoint: &std::path::Path, backends: &[&str]) {
     let (file, reference) = (family(spec), checkpoint.join("oracle.safetensors"));
+    let backend = backends.join(",");
     let arguments = [
         "verify".as_ref(),
+        "--backend".as_ref(),
+        backend.as_ref(),
         file.as_os_str(),
         "--weights".as_ref(),
         checkpoint.as_os_str(),
@@ -22,7 +30,7 @@ fn verified(spec: &str, checkpoint: &std::path::Path) {
     let ended = moec(&arguments);
     let verdicts: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:#?}"));
     let verdicts = verdicts.as_array().expect("a list of verdicts");
-    assert_eq!(verdicts.len(), 2, "{verdicts:#?}");
+    assert_eq!(verdicts.len(), backends.len(), "{verdicts:#?}");
     for verdict in verdicts {
         assert_eq!(verdict["passes"], true, "{verdict:#}");
         // The table must have something in it: all experts and all tokens compared.
@@ -34,7 +42,7 @@ fn verified(spec: &str, checkpoint: &std::path::Path) {
 }
 
 /// Families and the checkpoints that each is judged by.
-const JUDGED: [(&str, &[&str]); 14] = [
+const JUDGED: [(&str, &[&str]); 15] = [
     ("dbrx", &["dbrx", "dbrx-p2"]),
     ("deepseek_v2", &["deepseek_v2", "deepseek_v2-lite"]),
     ("deepseek_v3", &["deepseek_v3", "deepseek_v3-fp8", "deepseek_v3-fp8even", "deepseek_v3-noq"]),
@@ -49,16 +57,22 @@ const JUDGED: [(&str, &[&str]); 14] = [
     ("phimoe", &["phimoe", "phimoe-longrope"]),
     ("qwen2_moe", &["qwen2_moe", "qwen2_moe-swa"]),
     ("qwen3_moe", &["qwen3_moe", "qwen3_moe-yarn"]),
+    ("switch_transformers", &["switch_transformers", "switch_transformers-capacity", "switch_transformers-gated"]),
 ];
 
 /// Those of a family that the repository carries, or, where `MOEC_ORACLES` names a folder, all that it has.
 #[track_caller]
 fn judged(family: &str) {
+    judged_by(family, &["oracle", "cpu"]);
+}
+
+#[track_caller]
+fn judged_by(family: &str, backends: &[&str]) {
     let (_, checkpoints) = JUDGED.iter().find(|(name, _)| *name == family).expect("a family of the list");
     let folder = std::env::var_os("MOEC_ORACLES").map_or_else(|| oracle(""), PathBuf::from);
     let there: Vec<PathBuf> = checkpoints.iter().map(|name| folder.join(name)).filter(|path| path.exists()).collect();
     assert!(!there.is_empty(), "no checkpoint of {family} in {}", folder.display());
-    there.iter().for_each(|checkpoint| verified(family, checkpoint));
+    there.iter().for_each(|checkpoint| verified_by(family, checkpoint, backends));
 }
 
 #[test]
@@ -129,6 +143,11 @@ fn qwen2_moe() {
 #[test]
 fn qwen3_moe() {
     judged("qwen3_moe");
+}
+
+#[test]
+fn switch_transformers() {
+    judged_by("switch_transformers", &["oracle"]);
 }
 
 #[test]

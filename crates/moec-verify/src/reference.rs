@@ -85,8 +85,8 @@ impl Reference {
             }
         };
         let read = sources.as_ref().and_then(|sources| sources.first()).map(Vec::len);
-        let routes =
-            routes::read(&file, ids.len(), &[Some(positions), read].map(|length| length.unwrap_or(positions)))?;
+        let lengths: Vec<usize> = [positions].into_iter().chain(read.filter(|read| *read != positions)).collect();
+        let routes = routes::read(&file, ids.len(), &lengths)?;
         let generation = generation(&file, vocabulary, sources.is_some())?;
         Ok(Reference { ids, sources, vocabulary, logits, routes, generation, about })
     }

@@ -181,7 +181,10 @@ fn references_that_are_not_whole_are_refused() {
 
 #[test]
 fn a_reference_with_a_source_needs_an_encoder() {
-    let reference = counted().ints("forward.decoder_input_ids", &[2, 3], &[0, 1, 2, 2, 0, 1]);
+    let reference = counted()
+        .ints("forward.decoder_input_ids", &[2, 3], &[0, 1, 2, 2, 0, 1])
+        .without("generate.sequences")
+        .ints("generate.sequences", &[1, 3], &[0, 1, 2]);
     let reference = reference.open().expect("a reference");
     // What is generated then starts with one token.
     assert_eq!(reference.generation.as_ref().expect("some").prompts, [[0]]);

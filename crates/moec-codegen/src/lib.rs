@@ -7,6 +7,7 @@ mod header;
 mod interface;
 mod link;
 mod pack;
+mod package;
 mod partial;
 mod weight_file;
 
@@ -19,5 +20,6 @@ pub use interface::{
 };
 pub use link::{Artefact, LinkError, link};
 pub use pack::{Instance, Instances, Misfit, Packed, Values, pack};
+pub use package::package;
 pub use partial::Place;
 pub use weight_file::{WriteError, fingerprint, resume_weights, write_weights};

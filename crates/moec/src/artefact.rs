@@ -99,6 +99,9 @@ fn make(
     let folder = place.work.path();
     moec_codegen::link(&objects, &plan.name, folder)?;
     files::write(&folder.join(format!("{}.h", plan.name)), moec_codegen::header(&plan)?.as_bytes())?;
+    for (name, text) in moec_codegen::package(&plan.name)? {
+        files::write(&folder.join(name), text.as_bytes())?;
+    }
     match (source, &matched, &from_tensors) {
         (Source::Checkpoint(_, non_finite), Some(matched), _) => {
             let from = FromCheckpoint::new(matched, &module, non_finite);

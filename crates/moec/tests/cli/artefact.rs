@@ -38,6 +38,44 @@ fn a_c_program_says_what_moec_says_and_is_clean() {
 }
 
 #[test]
+fn pkg_config_finds_the_library() {
+    let folder = built_bard();
+    let path = folder.path();
+    let mut command = Command::new("pkg-config");
+    let said = run(command.args(["--cflags", "--libs", "bard"]).env("PKG_CONFIG_PATH", path.join("build"))).fine();
+    let client = repository().join(CLIENT);
+    cc(path, &format!("{} {} -o found", client.display(), said.stdout.trim())).fine();
+    generate(&path.join("found"), path).fine();
+}
+
+/// Through CMake, from C++, shared and static.
+#[test]
+fn two_models_in_one_program() {
+    let folder = built_bard();
+    let path = folder.path();
+    let spec = fs::read_to_string(path.join("bard.moe")).expect("a spec");
+    fs::write(path.join("second.moe"), spec.replace("model bard(", "model second(")).expect("written");
+    let bard = crate::command::bard();
+    moec_in(path, &format!("build second.moe --weights {} --cpu avx2 -o second", bard.display())).fine();
+    let source = repository().join("examples/clients/cpp");
+    let prefixes = format!("-DCMAKE_PREFIX_PATH={0}/build;{0}/second", path.display());
+    let cmake = |arguments: &[&str]| run(Command::new("cmake").current_dir(path).args(arguments)).fine();
+    cmake(&["-S", &source.display().to_string(), "-B", "duet", &prefixes]);
+    cmake(&["--build", "duet"]);
+    let told = |program: &str| {
+        let weights = ["build/bard.weights", "second/second.weights"];
+        let mut command = Command::new(path.join("duet").join(program));
+        run(command.current_dir(path).args(weights).args(["JULIET.", "2"])).fine().stdout
+    };
+    // The first turn is what one model alone says; the second was made with the same weights.
+    let alone = moec_in(path, "run build --prompt JULIET. --max-new 24 --greedy").fine().stdout;
+    let together = told("duet");
+    assert!(together.starts_with(alone.trim_end_matches('\n')), "{together}");
+    assert_eq!(together.trim_end_matches('\n').len(), "JULIET.".len() + 48, "{together}");
+    assert_eq!(told("duet_static"), together);
+}
+
+#[test]
 fn eight_threads_with_sessions_of_their_own_agree_to_the_bit() {
     let folder = built_bard();
     let path = folder.path();
@@ -73,7 +111,16 @@ fn the_same_input_gives_the_same_bytes() {
     let path = folder.path();
     let bard = crate::command::bard();
     moec_in(path, &format!("build bard.moe --weights {} -o again", bard.display())).fine();
-    for file in ["libbard.so", "libbard.a", "bard.h", "bard.weights", "build.json", "tokenizer.json"] {
+    for file in [
+        "libbard.so",
+        "libbard.a",
+        "bard.h",
+        "bard.pc",
+        "bardConfig.cmake",
+        "bard.weights",
+        "build.json",
+        "tokenizer.json",
+    ] {
         let (first, second) = (fs::read(path.join("build").join(file)), fs::read(path.join("again").join(file)));
         assert!(first.expect("built") == second.expect("built"), "{file} differs");
     }

@@ -37,4 +37,8 @@ typedef void moec_pass_function(const moec_pass *pass, int32_t thread, int32_t t
 /* All threads of the team have come here. A no-op for a team of one. */
 void moec_barrier(struct moec_team *team);
 
+/* Every token to one expert, no expert more than `most`, so that the scores [tokens, experts] add up to as much as can be; -1
+ * for those that find no place. `room`: 24 (experts + 1)^2 + 32 (experts + 1) bytes, aligned to 16. Called by one thread. */
+void moec_assign(const float *score, int32_t *out, int64_t tokens, int64_t experts, int64_t most, void *room);
+
 #endif

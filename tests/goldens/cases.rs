@@ -169,11 +169,6 @@ impl Case {
         plan.inputs.iter().map(at).collect()
     }
 
-    /// Whether a plan can be made of it: no step assigns tokens evenly yet.
-    pub fn lowers(&self, module: &Module) -> bool {
-        !module.walk().into_iter().any(|(_, at)| matches!(module.node(at).op, moec_ir::Op::Assign(_)))
-    }
-
     /// The positions of each pass.
     pub fn parts(&self) -> Vec<Range<usize>> {
         let ends = self.passes.iter().scan(0, |end, count| {

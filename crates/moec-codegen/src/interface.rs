@@ -130,6 +130,7 @@ fn written_rows(body: &[Node], buffer: BufferId) -> Vec<Rows> {
                     let written = [Some(bin.offsets), Some(bin.order), bin.slot_of].contains(&Some(buffer));
                     (bin.tokens, written)
                 }
+                StepKind::Assign(assign) => (assign.tokens, assign.out == buffer),
                 StepKind::Attention(attention) => (attention.rows, attention.out == buffer),
                 StepKind::Scan(scan) => (Rows::Tokens, scan.program.ops.iter().any(|op| writes(op, buffer))),
             };
@@ -150,6 +151,7 @@ pub fn sees_later_positions(plan: &Plan) -> bool {
             Node::Layers(layers) => layers.kinds.iter().any(|kind| any(plan, kind)),
             Node::Step(step) => match &step.kind {
                 StepKind::Attention(attention) => !attention.causal,
+                StepKind::Assign(assign) => !matches!(assign.tokens, Rows::Fixed(_)),
                 StepKind::Rows { rows, program, .. } => {
                     program.ops.iter().flat_map(RowOp::reads).any(|view| looks_across(plan, *rows, view))
                 }

@@ -21,7 +21,7 @@ fn check_step(plan: &Plan, step: &Step) -> Result<(), Unsupported> {
         StepKind::Rows { program, .. } => check_program(plan, program),
         StepKind::Scan(scan) => check_program(plan, &scan.start).or_else(|| check_program(plan, &scan.program)),
         StepKind::Gemm(gemm) => check_gemm(plan, gemm),
-        StepKind::Bin(_) => None,
+        StepKind::Bin(_) | StepKind::Assign(_) => None,
         StepKind::Attention(attention) => check_attention(plan, attention),
     };
     problem.map_or(Ok(()), |(reason, way_round)| {

@@ -1,8 +1,9 @@
 //! The CPU backend: a plan as x86-64 code for several instruction-set levels, through MLIR's upstream dialects and LLVM.
 //!
 //! Each level is one object with one public function, `moec_pass_<level>` (kernels/runtime/moec_pass.h says how it is
-//! called). Undefined symbols are `moec_barrier`, functions of libm, and `memcpy` and `memset`.
+//! called). Undefined symbols are `moec_barrier`, `moec_assign`, functions of libm, and `memcpy` and `memset`.
 
+mod assign;
 mod attention;
 mod bin;
 mod builder;

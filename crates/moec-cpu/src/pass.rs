@@ -8,7 +8,7 @@ use moec_plan::{Layers, LiteralId, Node, Plan, Step, StepKind};
 use moec_types::DType;
 
 use crate::{
-    attention, bin,
+    assign, attention, bin,
     builder::{Builder, Cmp, Elem, I32, ModuleBuilder, PTR, Val},
     frame::{self, ARGUMENTS, Frame},
     gemm,
@@ -29,6 +29,7 @@ pub fn function_name(level: Level) -> String {
 pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, locate: &Locate) -> ModuleBuilder<'c> {
     let module = ModuleBuilder::new(context);
     module.external("moec_barrier", &[PTR], &[]);
+    assign::declare(&module);
     for (at, literal) in plan.literals.iter().enumerate() {
         let (elem, bytes) = literal_bytes(literal.dtype, &literal.data);
         module.constant(&frame::literal_name(LiteralId(at as u32)), elem, &bytes);
@@ -142,6 +143,7 @@ impl<'c> Emitter<'_, 'c> {
                 StepKind::Gemm(gemm) => gemm::emit(b, &frame, &self.kernels, gemm),
                 StepKind::Bin(bin) => bin::emit(b, &frame, bin),
                 StepKind::Attention(attention) => attention::emit(b, &frame, &self.kernels, attention),
+                StepKind::Assign(assign) => assign::emit(b, &frame, assign),
                 StepKind::Scan(scan) => rows::emit_scan(b, &frame, scan),
             }
             Vec::new()
@@ -165,7 +167,7 @@ pub fn scratch_bytes(plan: &Plan) -> u64 {
                 StepKind::Rows { program, .. } => rows::scratch_bytes(program),
                 StepKind::Attention(attention) => attention::scratch_bytes(attention),
                 StepKind::Scan(scan) => rows::scratch_bytes(&scan.start).max(rows::scratch_bytes(&scan.program)),
-                StepKind::Gemm(_) | StepKind::Bin(_) => 0,
+                StepKind::Gemm(_) | StepKind::Bin(_) | StepKind::Assign(_) => 0,
             },
             Node::Layers(layers) => layers.kinds.iter().map(|kind| most(kind)).max().unwrap_or(0),
         };

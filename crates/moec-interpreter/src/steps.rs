@@ -4,6 +4,7 @@ use moec_plan::{Attention, Bin, Gemm, Group, Home, Layout, ParamId, Rows, Source
 use moec_types::DType;
 
 use crate::{
+    assign,
     machine::Machine,
     rows::Row,
     scalar::{Scalar, evaluate},
@@ -34,6 +35,10 @@ pub fn run(machine: &mut Machine, kind: &StepKind) {
         },
         StepKind::Bin(step) => bin(machine, step),
         StepKind::Attention(step) => attention(machine, step),
+        StepKind::Assign(step) => {
+            let (tokens, most) = (range(machine, step.tokens).end, step.most.of(machine.tokens));
+            assign::run(machine, step, tokens, most);
+        }
         StepKind::Scan(scan) => {
             for part in 0..scan.parts {
                 if machine.memory.past == 0 {

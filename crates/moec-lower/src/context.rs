@@ -155,10 +155,7 @@ impl<'m> Lowering<'m> {
         match &node.op {
             Op::ParamRef(_) | Op::Stack(_) | Op::Literal(_) | Op::Iota(_) | Op::Count(_) => self.leaf(node)?,
             Op::Past(op) => self.past(op, node)?,
-            Op::Assign(_) => {
-                let way_round = "run the model with the oracle, or choose without `assign`, as for inference: `phase`";
-                return Err(self.unsupported(node, "no step of the plan makes a balanced assignment yet", way_round));
-            }
+            Op::Assign(op) => self.assign(op, node)?,
             Op::Scan(op) => self.scan(op, node)?,
             Op::Attention(op) => self.attention(op, node)?,
             Op::Linear(op) => self.linear(op, node)?,

@@ -4,6 +4,7 @@
 //! that stand alone (a pass was switched off) become programs of one op.
 
 mod access;
+mod assign;
 mod attention;
 mod context;
 mod experts;

@@ -54,6 +54,10 @@ fn touches(kind: &StepKind) -> Vec<Touch> {
             let touch = |buffer, write| Touch { buffer, write, own_row: None };
             found.extend([touch(step.q, false), touch(step.k, false), touch(step.v, false), touch(step.out, true)]);
         }
+        StepKind::Assign(step) => {
+            let touch = |buffer, write| Touch { buffer, write, own_row: None };
+            found.extend([touch(step.score, false), touch(step.room, true), touch(step.out, true)]);
+        }
         StepKind::Scan(scan) => {
             // Its parts are not shared out as rows are.
             let mut own = Vec::new();
@@ -174,7 +178,7 @@ fn safe_in_place(kind: &StepKind, from: BufferId, to: BufferId) -> bool {
             };
             gemm.a != to && gemm.group.is_none() && gemm.extras.iter().all(in_place)
         }
-        StepKind::Bin(_) | StepKind::Attention(_) | StepKind::Scan(_) => false,
+        StepKind::Bin(_) | StepKind::Attention(_) | StepKind::Scan(_) | StepKind::Assign(_) => false,
     }
 }
 
@@ -225,6 +229,7 @@ fn rename(node: &mut Node, from: BufferId, to: BufferId) {
             StepKind::Attention(step) => {
                 [&mut step.q, &mut step.k, &mut step.v, &mut step.out].into_iter().for_each(swap);
             }
+            StepKind::Assign(step) => [&mut step.score, &mut step.room, &mut step.out].into_iter().for_each(swap),
             StepKind::Scan(scan) => {
                 let ops = scan.start.ops.iter_mut().chain(&mut scan.program.ops);
                 ops.flat_map(RowOp::views_mut).for_each(|view| rename_view(view, from, to));

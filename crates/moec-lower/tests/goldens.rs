@@ -93,9 +93,6 @@ fn the_oracle_gives_the_reference() {
 fn plans_give_the_reference_fused_and_unfused() {
     cases::each(|case| {
         for module in case.modules() {
-            if !case.lowers(&module) {
-                continue;
-            }
             let weights = case.weights(&module);
             by_plan(case, &module, &weights, BTreeSet::new());
             let passes = moec_passes::pipeline().iter().filter(|pass| pass.name != NEEDED);
@@ -126,9 +123,6 @@ fn the_page_names_what_is_checked() {
 fn rows_shared_out_differently_meet_at_barriers() {
     cases::each(|case| {
         let module = case.modules().swap_remove(0);
-        if !case.lowers(&module) {
-            return;
-        }
         let (fused, _) = moec_passes::run(module, &moec_passes::Options::default());
         let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let mut since: Vec<&Step> = Vec::new();

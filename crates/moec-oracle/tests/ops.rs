@@ -145,6 +145,35 @@ fn unfold_gives_every_window_that_fits() {
     assert_eq!(result, [f32s(&[("A", 2), ("T", 3), ("B", 2)], &wanted)]);
 }
 
+/// No other assignment of so few tokens has a larger total, and of one expert's tokens there are never too many.
+#[test]
+fn assign_is_as_good_as_any_assignment() {
+    for case in 0..60u32 {
+        let (tokens, experts, most) = (1 + case % 4, 1 + case / 4 % 3, 1 + case / 12 % 2);
+        let score: Vec<f32> = (0..tokens * experts).map(|at| (at * at * 7 + case * 5 + at) as f32 % 9.0).collect();
+        let of = |token: u32, expert: u32| score[(token * experts + expert) as usize];
+        let total = |chosen: &[u32]| -> Option<(usize, f32)> {
+            let fits = (0..experts).all(|e| chosen.iter().filter(|c| **c == e).count() <= most as usize);
+            let placed: Vec<f32> =
+                chosen.iter().enumerate().filter(|(_, e)| **e < experts).map(|(t, e)| of(t as u32, *e)).collect();
+            fits.then(|| (placed.len(), placed.iter().sum()))
+        };
+        let all = (0..(experts + 1).pow(tokens)).filter_map(|code| {
+            total(&(0..tokens).map(|t| code / (experts + 1).pow(t) % (experts + 1)).collect::<Vec<_>>())
+        });
+        let best = all.reduce(|a, b| if b > a { b } else { a }).expect("none at all is one");
+        let op = Assign { axes: [axis("S"), axis("E")], most: Size::Fixed(u64::from(most)) };
+        let size = format!("E={experts}");
+        let given = f32s(&[("S", tokens as usize), ("E", experts as usize)], &score);
+        let found: Vec<u32> = apply(op, &[(&["S", &size], given)])[0]
+            .i32()
+            .iter()
+            .map(|e| u32::try_from(*e).unwrap_or(experts))
+            .collect();
+        assert_eq!(total(&found), Some(best), "{found:?} of {score:?}");
+    }
+}
+
 #[test]
 fn counts_and_shares_follow_the_input() {
     let share = |up| Size::Share { of: axis("S"), times: 3, per: 4, up };

@@ -17,7 +17,7 @@ pub use extent::{Extent, Share, fixed_product};
 pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
 pub use parse::parse;
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View, Work};
-pub use step::{Attention, Bin, Gemm, Group, Layers, Node, RowGroup, Scan, Step, StepKind, Store};
+pub use step::{Assign, Attention, Bin, Gemm, Group, Layers, Node, RowGroup, Scan, Step, StepKind, Store};
 pub use verify::{VerifyError, verify};
 
 /// Constant data that steps read.

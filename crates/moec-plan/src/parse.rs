@@ -4,9 +4,9 @@ use moec_diag::Span;
 use moec_types::{DType, ParseError, Reader};
 
 use crate::{
-    Attention, Bin, Buffer, BufferId, Extent, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId, Local,
-    LocalId, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Scan,
-    Share, Source, Step, StepKind, Store, View, Work,
+    Assign, Attention, Bin, Buffer, BufferId, Extent, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId,
+    Local, LocalId, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows,
+    Scan, Share, Source, Step, StepKind, Store, View, Work,
 };
 
 type Parsed<T> = Result<T, ParseError>;
@@ -206,6 +206,7 @@ fn node(text: &mut Reader) -> Parsed<Node> {
         "bin" => StepKind::Bin(bin(text)?),
         "attention" => StepKind::Attention(attention(text)?),
         "scan" => StepKind::Scan(Scan { parts: text.integer()?, start: program(text)?, program: program(text)? }),
+        "assign" => StepKind::Assign(assign(text)?),
         _ => return Err(text.error_at(at, format!("no step `{word}`"))),
     };
     Ok(Node::Step(Step { kind, barrier, at: Span::NONE, label }))
@@ -371,6 +372,18 @@ fn bin(text: &mut Reader) -> Parsed<Bin> {
     let (offsets, order) = (buffer_id(text)?, buffer_id(text)?);
     let slot_of = if text.eats_word("inverse") { Some(buffer_id(text)?) } else { None };
     Ok(Bin { tokens, indices, weights, experts, choices, offsets, order, slot_of, route })
+}
+
+fn assign(text: &mut Reader) -> Parsed<Assign> {
+    let (tokens, score) = (rows(text)?, buffer_id(text)?);
+    text.expect_word("experts")?;
+    let experts = text.integer()?;
+    text.expect_word("most")?;
+    let most = extent(text)?;
+    text.expect_word("in")?;
+    let room = buffer_id(text)?;
+    text.expect("->")?;
+    Ok(Assign { tokens, score, experts, most, out: buffer_id(text)?, room })
 }
 
 fn attention(text: &mut Reader) -> Parsed<Attention> {

@@ -16,8 +16,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::{
-    Attention, Bin, Buffer, Gemm, Home, Layout, Node, PackedParam, Plan, Port, ReduceOp, RowOp, RowProgram, Rows,
-    Source, Step, StepKind, Store, View, Work,
+    Assign, Attention, Bin, Buffer, Gemm, Home, Layout, Node, PackedParam, Plan, Port, ReduceOp, RowOp, RowProgram,
+    Rows, Source, Step, StepKind, Store, View, Work,
 };
 
 /// A list as `[a, b]`.
@@ -203,6 +203,11 @@ fn write_step(f: &mut Formatter<'_>, step: &Step, indent: &str) -> fmt::Result {
         StepKind::Attention(attention) => {
             write!(f, "{indent}attention {label}{barrier} ")?;
             write_attention(f, attention)
+        }
+        StepKind::Assign(assign) => {
+            let Assign { tokens, score, experts, most, out, room } = assign;
+            write!(f, "{indent}assign {label}{barrier} {tokens} %{} experts {experts} most {most} ", score.0)?;
+            writeln!(f, "in %{} -> %{}", room.0, out.0)
         }
         StepKind::Scan(scan) => {
             writeln!(f, "{indent}scan {label}{barrier} {} {{", scan.parts)?;

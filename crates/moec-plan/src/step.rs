@@ -3,7 +3,7 @@
 use moec_diag::Span;
 use moec_types::Expr;
 
-use crate::{BufferId, ParamId, RowProgram, Rows, View};
+use crate::{BufferId, Extent, ParamId, RowProgram, Rows, View};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
@@ -43,6 +43,7 @@ pub enum StepKind {
     Bin(Bin),
     Attention(Attention),
     Scan(Scan),
+    Assign(Assign),
 }
 
 /// A program run for the tokens of the pass one after the other, with states that go from each to the next and from pass to
@@ -136,6 +137,34 @@ pub struct Bin {
     pub slot_of: Option<BufferId>,
     /// The route's number in the model, for the trace.
     pub route: u32,
+}
+
+/// Every token to one expert, no expert more than `most` tokens, so that the scores add up to as much as can be; -1 for a token
+/// that finds no place.
+///
+/// Scores are taken in whole units of 2^-30, from -1e9 (NaN as well) to 1e9, and the fewest tokens go without. One token after
+/// the other enters by the cheapest chain of moves (successive shortest paths): chains are looked for from the lowest expert
+/// on, in rounds, and only a cheaper one replaces one found before; of the tokens that could move for the same, the first does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assign {
+    /// Those of the pass, or a fixed number.
+    pub tokens: Rows,
+    /// `f32[tokens, experts]`.
+    pub score: BufferId,
+    pub experts: u64,
+    pub most: Extent,
+    /// `i32[tokens]`.
+    pub out: BufferId,
+    /// [`Assign::room_elements`] i32 that are used up, one row.
+    pub room: BufferId,
+}
+
+impl Assign {
+    /// What it takes to remember, for each pair of experts, the cheapest move from one to the other.
+    pub fn room_elements(experts: u64) -> u64 {
+        let places = experts + 1;
+        6 * places * places + 8 * places
+    }
 }
 
 /// `out[t, g, r, :] = sum over keys of softmax(score(q[t, g, r] · k[key, g])) * v[key, g, :]`.

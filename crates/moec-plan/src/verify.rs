@@ -5,8 +5,8 @@ use std::fmt;
 use moec_types::{DType, Expr};
 
 use crate::{
-    Attention, Bin, BufferId, Extent, Gemm, Home, Layout, Node, PANEL, ParamId, Plan, RowGroup, RowOp, RowProgram,
-    Rows, Share, Source, Step, StepKind, Store, View, Work,
+    Assign, Attention, Bin, BufferId, Extent, Gemm, Home, Layout, Node, PANEL, ParamId, Plan, RowGroup, RowOp,
+    RowProgram, Rows, Share, Source, Step, StepKind, Store, View, Work,
 };
 
 /// Where a plan is unsound: a bug of lowering, or of who wrote the text.
@@ -78,6 +78,7 @@ impl StepKind {
             StepKind::Bin(_) => "bin",
             StepKind::Attention(_) => "attention",
             StepKind::Scan(_) => "scan",
+            StepKind::Assign(_) => "assign",
         }
     }
 }
@@ -119,6 +120,7 @@ fn step(plan: &Plan, step: &Step) -> Check {
         StepKind::Gemm(gemm) => self::gemm(plan, gemm),
         StepKind::Bin(bin) => self::bin(plan, bin),
         StepKind::Attention(step) => attention(plan, step),
+        StepKind::Assign(assign) => self::assign(plan, assign),
         StepKind::Scan(scan) => [&scan.start, &scan.program].into_iter().try_for_each(|program| {
             let looks = Looks { plan, rows: Rows::Fixed(scan.parts), of_token: true, program: Some(program) };
             program.ops.iter().try_for_each(|op| row_op(&looks, op))
@@ -397,6 +399,17 @@ fn bin(plan: &Plan, bin: &Bin) -> Check {
         && rows_of(bin.order)? == 1
         && inverse == bin.choices;
     ensure(fits, || "its buffers do not fit the choices and experts".into())
+}
+
+fn assign(plan: &Plan, assign: &Assign) -> Check {
+    let (score, out, room) = (buffer(plan, assign.score)?, buffer(plan, assign.out)?, buffer(plan, assign.room)?);
+    ensure(counted(assign.tokens).is_some(), || "its rows are no tokens".into())?;
+    let fits = score.dtype == DType::F32 && in_each(score, assign.tokens) == assign.experts;
+    ensure(fits, || format!("its scores are not {} f32 for each token", assign.experts))?;
+    let fits = out.dtype == DType::I32 && in_each(out, assign.tokens) == 1;
+    ensure(fits, || "its result is not one i32 for each token".into())?;
+    let enough = room.rows == Rows::ONE && room.dtype.bytes() * room.row >= 4 * Assign::room_elements(assign.experts);
+    ensure(enough, || "it has too little room".into())
 }
 
 fn attention(plan: &Plan, step: &Attention) -> Check {

@@ -1,7 +1,7 @@
 //! Row programs that work along the tokens of a pass, and along shares of them.
 
 use moec_plan::{
-    Extent, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Share, Source, StepKind, View, Work,
+    Assign, Extent, Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Rows, Share, Source, StepKind, View, Work,
 };
 use moec_types::{BinaryOp, DType, Expr};
 
@@ -148,6 +148,29 @@ fn the_largest_of_all_tokens() {
         vec![values]
     });
     check(&b, &passes, 1e-5);
+}
+
+#[test]
+fn tokens_assigned_to_experts() {
+    let experts = 5;
+    // Room for all, room for some, room for none.
+    for most in [Extent::Share(Share { times: 1, per: 5, up: true }), Extent::Fixed(2), Extent::Fixed(0)] {
+        let mut b = Building::new(8);
+        let score = b.input(DType::F32, Rows::Tokens, experts);
+        let out = b.output(DType::I32, Rows::Tokens, 1);
+        let room = b.workspace(DType::I32, Rows::ONE, Assign::room_elements(experts));
+        b.step(StepKind::Assign(Assign { tokens: Rows::Tokens, score, experts, most, out, room }));
+        let passes = passes(&mut b, |b, tokens| {
+            let mut values = b.values(tokens * experts);
+            // Many that are equally good, and some that are no numbers or beyond all bounds.
+            values.iter_mut().for_each(|value| *value = (*value * 2.0).round() / 2.0);
+            values.iter_mut().skip(3).step_by(17).for_each(|value| *value = f64::NAN);
+            values.iter_mut().skip(5).step_by(19).for_each(|value| *value = f64::INFINITY);
+            values.iter_mut().skip(6).step_by(23).for_each(|value| *value = -3e38);
+            vec![values]
+        });
+        check(&b, &passes, 0.0);
+    }
 }
 
 #[test]

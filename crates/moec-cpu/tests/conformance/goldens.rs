@@ -40,9 +40,6 @@ fn at_level(level: Level) {
             return;
         }
         for module in case.modules() {
-            if !case.lowers(&module) {
-                continue;
-            }
             let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options::default());
             let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
             let mut libraries = libraries.borrow_mut();

@@ -9,7 +9,9 @@ use crate::{Module, ParseError, ValueId, ValueType, reader::Reader};
 ///
 /// *Types.*   score `f32[N, E]`, in any order, E of fixed size -> `i32[N]`.
 /// *Meaning.* No expert gets more than `most` tokens; where there are more tokens than places, the rest get -1. Scores beyond
-///            ±1e9, and NaN as -1e9, count as that. Of several assignments that are equally good, the same one every time.
+///            ±1e9, and NaN as -1e9, count as that, and in whole units of 2^-30. Of several assignments that are equally
+///            good, the one that this gives: token after token enters by the cheapest chain of moves, those chains being
+///            looked for from the lowest expert on, and of the tokens that could move the first does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assign {
     /// The tokens, then the experts.

@@ -310,8 +310,9 @@ fn fusion_json(report: &Report, sources: &SourceMap) -> Vec<Value> {
 
 /// How many steps of each kind the plan has, those of layers counted once.
 fn steps(plan: &Plan) -> Vec<(&'static str, usize)> {
-    let mut counts = [("rows", 0), ("gemm", 0), ("grouped gemm", 0), ("bin", 0), ("attention", 0), ("scan", 0)];
-    fn count(nodes: &[Node], counts: &mut [(&'static str, usize); 6]) {
+    let mut counts =
+        [("rows", 0), ("gemm", 0), ("grouped gemm", 0), ("bin", 0), ("attention", 0), ("scan", 0), ("assign", 0)];
+    fn count(nodes: &[Node], counts: &mut [(&'static str, usize); 7]) {
         for node in nodes {
             match node {
                 Node::Layers(layers) => layers.kinds.iter().for_each(|kind| count(kind, counts)),
@@ -323,6 +324,7 @@ fn steps(plan: &Plan) -> Vec<(&'static str, usize)> {
                         StepKind::Bin(_) => 3,
                         StepKind::Attention(_) => 4,
                         StepKind::Scan(_) => 5,
+                        StepKind::Assign(_) => 6,
                     };
                     counts[at].1 += 1;
                 }

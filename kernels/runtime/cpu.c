@@ -18,12 +18,12 @@ static uint64_t saved_registers(void) {
 static bool has_all(uint32_t found, uint32_t wanted) { return (found & wanted) == wanted; }
 
 int32_t moec_cpu_features(void) {
-    enum { AVX_STATE = 0x6, AVX512_STATE = 0xE6, LZCNT = 1 << 5 };
+    enum { AVX_STATE = 0x6, AVX512_STATE = 0xE6, LZCNT = 1 << 5, VNNI = 1 << 11, BF16 = 1 << 5 };
     uint64_t saved = saved_registers();
-    uint32_t a, b, basic, extended, d, wide;
+    uint32_t a, b, basic, extended, d, wide, more, newest;
     if ((saved & AVX_STATE) != AVX_STATE) return 0;
     if (!__get_cpuid(1, &a, &b, &basic, &d)) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &wide, &extended, &d)) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &wide, &more, &d)) return 0;
     if (!__get_cpuid(0x80000001, &a, &b, &extended, &d)) return 0;
     bool v3 = has_all(basic, bit_SSE3 | bit_SSSE3 | bit_SSE4_1 | bit_SSE4_2 | bit_POPCNT | bit_CMPXCHG16B | bit_AVX |
                                  bit_FMA | bit_F16C | bit_MOVBE) &&
@@ -31,7 +31,9 @@ int32_t moec_cpu_features(void) {
     if (!v3) return 0;
     bool v4 = (saved & AVX512_STATE) == AVX512_STATE &&
               has_all(wide, bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL);
-    return v4 ? MOEC_CPU_X86_64_V3 | MOEC_CPU_X86_64_V4 : MOEC_CPU_X86_64_V3;
+    if (!v4) return MOEC_CPU_X86_64_V3;
+    bool dot = __get_cpuid_count(7, 1, &newest, &b, &extended, &d) && has_all(newest, BF16) && has_all(more, VNNI);
+    return MOEC_CPU_X86_64_V3 | MOEC_CPU_X86_64_V4 | (dot ? MOEC_CPU_AVX512_DOT : 0);
 }
 
 int moec_cpu_count(void) {

@@ -11,7 +11,8 @@
 /* What a CPU must be able to do before a level may run; zero for none. */
 enum {
     MOEC_CPU_X86_64_V3 = 1, /* AVX2, FMA, BMI, F16C, and an operating system that saves the registers */
-    MOEC_CPU_X86_64_V4 = 2  /* AVX-512 F, BW, CD, DQ, VL, likewise */
+    MOEC_CPU_X86_64_V4 = 2, /* AVX-512 F, BW, CD, DQ, VL, likewise */
+    MOEC_CPU_AVX512_DOT = 4 /* AVX-512 BF16 and VNNI */
 };
 
 /* Which rows an input or output has. */

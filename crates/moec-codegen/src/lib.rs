@@ -8,6 +8,7 @@ mod interface;
 mod link;
 mod pack;
 mod package;
+mod panels;
 mod partial;
 mod weight_file;
 

@@ -1,12 +1,21 @@
 //! One instance of a packed parameter: from tensors with named axes to the bytes that kernels read.
 
-use std::{borrow::Cow, error::Error, num::NonZero, ops::Deref, thread};
+use std::{
+    borrow::Cow,
+    error::Error,
+    num::NonZero,
+    ops::Deref,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use half::{bf16, f16};
 use miette::Diagnostic;
-use moec_plan::{Layout, PANEL, PackSource, PackedParam};
+use moec_plan::{Format, Layout, PANEL, PackSource, PackedParam};
 use moec_types::DType;
 use thiserror::Error;
+
+use crate::panels::Panels;
 
 /// The elements of a tensor as they are stored; bf16 and f16 by their bits, bools as 0 and 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,12 +58,55 @@ pub struct Misfit {
 pub fn pack(param: &PackedParam, instances: &[Instance]) -> Result<Packed, Misfit> {
     assert_eq!(param.sources.len(), instances.len(), "one instance for each source of `{}`", param.name);
     match param.storage {
-        DType::F32 => pack_as::<f32>(param, instances, put_floats),
-        DType::Bf16 => pack_as::<Bf16>(param, instances, put_floats),
-        DType::F16 => pack_as::<F16>(param, instances, put_floats),
-        DType::I32 => pack_as(param, instances, put_ints),
-        DType::Bool => pack_as(param, instances, put_bools),
+        Format::Each(DType::F32) => pack_as::<f32>(param, instances, put_floats),
+        Format::Each(DType::Bf16) => pack_as::<Bf16>(param, instances, put_floats),
+        Format::Each(DType::F16) => pack_as::<F16>(param, instances, put_floats),
+        Format::Each(DType::I32) => pack_as(param, instances, put_ints),
+        Format::Each(DType::Bool) => pack_as(param, instances, put_bools),
+        Format::Pairs | Format::Int8 | Format::Int4 { .. } | Format::Mxfp4 | Format::Fp8 { .. } => {
+            pack_panels(param, instances)
+        }
     }
+}
+
+/// Formats that make something of several elements: column by column, panels shared out among threads.
+fn pack_panels(param: &PackedParam, instances: &[Instance]) -> Result<Packed, Misfit> {
+    let Layout::Panels { k, n: _, branches } = param.layout else {
+        unreachable!("verified: such formats are in panels")
+    };
+    let panels = Panels { format: param.storage, k: k as usize, branches: branches as usize };
+    let mut packed = Packed::zeros(param.instance_bytes);
+    let bytes = &mut packed.elements::<u8>()[..param.needed_bytes() as usize];
+    for (branch, (source, instance)) in param.sources.iter().zip(instances).enumerate() {
+        let misfit = |reason| Misfit { path: source.path.clone(), reason };
+        let matrix = Matrix::of(source, instance).map_err(misfit)?;
+        matrix.check(&param.layout).map_err(misfit)?;
+        if !instance.values.dtype().is_float() {
+            return Err(misfit(format!(
+                "its values are {}, and are to be stored as {}",
+                instance.values.dtype(),
+                param.storage
+            )));
+        }
+        if panels.bytes() == 0 {
+            continue;
+        }
+        let (rows, columns) = (matrix.rows.list(), matrix.columns.list());
+        let problem = Mutex::new(None);
+        let each = rows.chunks(LANES).zip(bytes.chunks_mut(panels.bytes())).collect();
+        in_parallel(each, &|rows: &[usize], panel: &mut [u8]| {
+            for (lane, row) in rows.iter().enumerate() {
+                let column: Vec<f32> = columns.iter().map(|column| instance.values.float(row + column)).collect();
+                if let Err(reason) = panels.write(panel, [branch, lane], &column) {
+                    problem.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+                }
+            }
+        });
+        if let Some(reason) = problem.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(misfit(reason));
+        }
+    }
+    Ok(packed)
 }
 
 /// An element as it stands in the file.
@@ -169,11 +221,22 @@ impl Values<'_> {
             Values::Bool(_) => DType::Bool,
         }
     }
+
+    /// # Panics
+    /// Where they are no floats.
+    fn float(&self, at: usize) -> f32 {
+        match self {
+            Values::F32(values) => values[at],
+            Values::Bf16(bits) => bf16::from_bits(bits[at]).to_f32(),
+            Values::F16(bits) => f16::from_bits(bits[at]).to_f32(),
+            Values::I32(_) | Values::Bool(_) => unreachable!("checked before: they are floats"),
+        }
+    }
 }
 
 fn pack_as<S: Stored>(param: &PackedParam, instances: &[Instance], put: Put<S>) -> Result<Packed, Misfit> {
     let mut packed = Packed::zeros(param.instance_bytes);
-    let elements = &mut packed.elements()[..param.instance_elements() as usize];
+    let elements = &mut packed.elements()[..param.needed_bytes() as usize / size_of::<S>()];
     for (branch, (source, instance)) in param.sources.iter().zip(instances).enumerate() {
         let misfit = |reason| Misfit { path: source.path.clone(), reason };
         let matrix = Matrix::of(source, instance).map_err(misfit)?;

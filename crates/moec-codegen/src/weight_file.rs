@@ -238,7 +238,7 @@ fn describe(param: &PackedParam) -> Value {
     json!({
         "name": param.name,
         "layout": layout,
-        "storage": param.storage.name(),
+        "storage": param.storage.to_string(),
         "layers": param.layers,
         "per_layer": param.per_layer,
         "experts": param.experts,

@@ -220,7 +220,14 @@ impl Item<'_> {
                     let ptr = b.offset(start, b.mul(panel, b.i64(panel_bytes)));
                     let k_bytes = b.i64(PANEL_KEYS * element);
                     let columns = Columns { ptr, k_bytes, group_bytes: b.i64(panel_bytes) };
-                    let kernel = Kernel { rows, groups, branches: 1, lanes: PANEL as u32, storage };
+                    let kernel = Kernel {
+                        rows,
+                        groups,
+                        branches: 1,
+                        wide: groups,
+                        lanes: PANEL as u32,
+                        storage: storage.into(),
+                    };
                     self.kernels.call(b, kernel, pointers, columns, width, tile);
                     b.repeat(b.i64(i64::from(rows)), |b, at| {
                         let row_start = b.mul(b.add(row, at), b.i64(BLOCK_KEYS));
@@ -321,7 +328,7 @@ impl Item<'_> {
             let part = |b: &Builder, column: Val, lanes: u32, groups: u32| {
                 let ptr = b.offset(start, b.mul(column, b.i64(element)));
                 let columns = Columns { ptr, k_bytes: row_bytes, group_bytes: b.i64(i64::from(lanes) * element) };
-                let kernel = Kernel { rows, groups, branches: 1, lanes, storage };
+                let kernel = Kernel { rows, groups, branches: 1, wide: groups, lanes, storage: storage.into() };
                 self.kernels.call(b, kernel, pointers, columns, keys, tile);
                 let wide = lanes * groups;
                 b.repeat(b.i64(i64::from(rows)), |b, at| {

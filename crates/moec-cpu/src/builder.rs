@@ -29,6 +29,7 @@ pub enum Elem {
     F64,
     F32,
     F16,
+    Bf16,
     I1,
     I8,
     I16,
@@ -64,7 +65,7 @@ impl Ty {
     }
 
     fn is_float(self) -> bool {
-        matches!(self.elem, Elem::F64 | Elem::F32 | Elem::F16)
+        matches!(self.elem, Elem::F64 | Elem::F32 | Elem::F16 | Elem::Bf16)
     }
 }
 
@@ -111,6 +112,7 @@ fn mlir_type(context: &Context, ty: Ty) -> Type<'_> {
         Elem::F64 => Type::float64(context),
         Elem::F32 => Type::float32(context),
         Elem::F16 => Type::float16(context),
+        Elem::Bf16 => Type::bfloat16(context),
         Elem::I1 => IntegerType::new(context, 1).into(),
         Elem::I8 => IntegerType::new(context, 8).into(),
         Elem::I16 => IntegerType::new(context, 16).into(),

@@ -69,7 +69,7 @@ fn check_gemm(plan: &Plan, gemm: &Gemm) -> Option<Problem> {
     let Layout::Panels { .. } = param.layout else {
         return Some(("its weights are not packed in panels", "report this as a bug of the lowering"));
     };
-    if !param.storage.is_float() {
+    if param.storage.each().is_some_and(|dtype| !dtype.is_float()) {
         return Some(("its weights are not floats", "store them as f32, bf16 or f16"));
     }
     if plan.buffer(gemm.a).dtype != DType::F32 || in_panels(plan, gemm.a) {

@@ -1,6 +1,8 @@
 //! GEMMs, plain and grouped by expert: shares of (rows, panels) for each thread, the kernel, and the epilogue.
 
-use moec_plan::{BufferId, Gemm, Group, Home, Layout, PANEL, RowProgram, Source, Store, View};
+pub mod rows;
+
+use moec_plan::{BufferId, Format, Gemm, Group, Home, Layout, PANEL, RowProgram, Source, Store, View};
 use moec_types::DType;
 
 use crate::{
@@ -8,9 +10,18 @@ use crate::{
     expr,
     frame::{Frame, Matrix},
     kernel::{Columns, Kernel, Kernels},
+    level::Level,
     memory,
     view::Row,
 };
+use rows::Rows;
+
+/// Vectors of columns that an item of converted rows takes at once. With few rows each is a stream from memory, and a core
+/// that walks several reads faster than with one.
+const STREAMS: u32 = 8;
+
+/// What an item costs whatever its rows, in rows: its weights come from memory.
+const READING: i64 = 16;
 
 /// Rows of one item of work at most: their part of `a` stays in L2 while the panels of the item are read once.
 const ITEM_ROWS: i64 = 64;
@@ -29,7 +40,9 @@ struct Shape {
     k: u64,
     n: u64,
     branches: u32,
-    storage: DType,
+    storage: Format,
+    /// Rows are converted, so many at once.
+    converted: Option<Rows>,
     /// Panels that one item takes, and items that cover all panels.
     panels: u32,
     items: u64,
@@ -42,10 +55,19 @@ impl Shape {
         let param = frame.plan.param(gemm.weights);
         let Layout::Panels { k, n, branches } = param.layout else { unreachable!("checked before") };
         let count = n.div_ceil(PANEL);
-        let panels = (2 / branches).clamp(1, count as u32).min(frame.level.accumulators() / 2);
-        let panels = panels.max(1);
-        let rows = Kernel::most_rows(frame.level, panels * branches);
-        Shape { k, n, branches, storage: param.storage, panels, items: count.div_ceil(u64::from(panels)), rows }
+        let converted = Rows::of(param.storage, k);
+        let (panels, rows) = match converted {
+            None => {
+                let panels = (2 / branches).clamp(1, count as u32).min(frame.level.accumulators() / 2).max(1);
+                (panels, Kernel::most_rows(frame.level, panels * branches))
+            }
+            Some(_) => {
+                let panels = (STREAMS / branches).clamp(1, count as u32);
+                (panels, Kernel::most_rows(frame.level, branches.min(frame.level.accumulators() / 2).max(1)))
+            }
+        };
+        let items = count.div_ceil(u64::from(panels));
+        Shape { k, n, branches, storage: param.storage, converted, panels, items, rows }
     }
 
     /// Panels of the last item.
@@ -54,7 +76,26 @@ impl Shape {
     }
 
     fn panel_bytes(&self) -> i64 {
-        (self.k * PANEL * u64::from(self.branches) * self.storage.bytes()) as i64
+        self.storage.panel(self.k, self.branches).all() as i64
+    }
+
+    /// Elements along k that a kernel goes through, and the bytes that it wants to know of.
+    fn depth(&self) -> (i64, i64) {
+        let bytes = match self.storage {
+            Format::Each(dtype) => PANEL * u64::from(self.branches) * dtype.bytes(),
+            Format::Pairs | Format::Int8 | Format::Int4 { .. } | Format::Mxfp4 | Format::Fp8 { .. } => {
+                self.storage.panel(self.k, self.branches).scales
+            }
+        };
+        (self.storage.padded(self.k) as i64, bytes as i64)
+    }
+
+    /// How `panels` panels are taken in turn by kernels of so many rows: where each begins, and how many panels it takes.
+    fn cuts(&self, level: Level, rows: u32, panels: u32) -> Vec<(u32, u32)> {
+        // Weights with a scale for each group have two sets of sums.
+        let sets = if self.storage.group(0) > 0 { 2 } else { 1 };
+        let most = (level.accumulators() / sets / (rows * self.branches)).max(1);
+        (0..panels).step_by(most as usize).map(|at| (at, most.min(panels - at))).collect()
     }
 }
 
@@ -80,6 +121,17 @@ fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Sha
     let a = Matrix { row: shape.k, ..frame.buffer(b, gemm.a) };
     let out = Matrix { row: shape.n, ..frame.buffer(b, gemm.out) };
     let block = Block { frame, kernels, gemm, shape, room, expert: None };
+    let of_a = |b: &Builder, row: Val| matrix_row(b, frame, a, gemm, gemm.a, row);
+    let target = |b: &Builder, row: Val| Target {
+        ptr: matrix_row(b, frame, out, gemm, gemm.out, row),
+        extra_row: row,
+        factor: None,
+    };
+    if let Some(rows) = shape.converted {
+        let share = frame.share(b, shape.cost(b, b.sub(end, first), rows));
+        block.convert(b, rows, [first, end], (b.i64(0), share), weights, &of_a, &target);
+        return;
+    }
     let row_items = b.div(b.add(b.sub(end, first), b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS));
     let (from, to) = frame.share(b, b.mul(row_items, b.i64(shape.items as i64)));
     b.range(from, to, b.i64(1), |b, item| {
@@ -87,12 +139,6 @@ fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Sha
         let row_item = b.rem(item, row_items);
         let from = b.add(first, b.mul(row_item, b.i64(ITEM_ROWS)));
         let to = b.min(b.add(from, b.i64(ITEM_ROWS)), end);
-        let of_a = |b: &Builder, row: Val| matrix_row(b, frame, a, gemm, gemm.a, row);
-        let target = |b: &Builder, row: Val| Target {
-            ptr: matrix_row(b, frame, out, gemm, gemm.out, row),
-            extra_row: row,
-            factor: None,
-        };
         block.run(b, panel_item, [from, to], weights, &of_a, &target);
     });
 }
@@ -156,19 +202,26 @@ fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &G
     };
     let range = || [b.i64(0), b.i64(experts), b.i64(1)];
     let total = b.for_loop(range(), &[b.i64(0)], |b, expert, total| {
-        let (_, _, items) = rows_of(b, expert);
-        vec![b.add(total[0], b.mul(items, b.i64(shape.items as i64)))]
+        let (from, to, items) = rows_of(b, expert);
+        let cost = match shape.converted {
+            Some(rows) => shape.cost(b, b.sub(to, from), rows),
+            None => b.mul(items, b.i64(shape.items as i64)),
+        };
+        vec![b.add(total[0], cost)]
     })[0];
     let (mine_from, mine_to) = frame.share(b, total);
     b.for_loop(range(), &[b.i64(0)], |b, expert, before| {
         let before = before[0];
         let (from, to, row_items) = rows_of(b, expert);
+        let weights = frame.param(b, gemm.weights, Some(expert));
+        let block = Block { frame, kernels, gemm, shape, room, expert: Some(expert) };
+        if let Some(rows) = shape.converted {
+            return vec![block.convert(b, rows, [from, to], (before, (mine_from, mine_to)), weights, &of_a, &target)];
+        }
         let items = b.mul(row_items, b.i64(shape.items as i64));
         let after = b.add(before, items);
         let item_from = b.sub(b.max(before, mine_from), before);
         let item_to = b.sub(b.min(after, mine_to), before);
-        let weights = frame.param(b, gemm.weights, Some(expert));
-        let block = Block { frame, kernels, gemm, shape, room, expert: Some(expert) };
         b.range(item_from, item_to, b.i64(1), |b, item| {
             let panel_item = b.div(item, row_items);
             let row_item = b.rem(item, row_items);
@@ -214,10 +267,57 @@ struct Block<'a> {
     expert: Option<Val>,
 }
 
+impl Shape {
+    /// What so many rows cost with all their items, in rows.
+    fn cost(&self, b: &Builder, count: Val, rows: Rows) -> Val {
+        let most = b.i64(rows.most as i64);
+        let blocks = b.div(b.add(count, b.i64(rows.most as i64 - 1)), most);
+        let each = b.add(count, b.mul(blocks, b.i64(READING)));
+        b.mul(each, b.i64(self.items as i64))
+    }
+}
+
 type RowPointer<'f> = dyn Fn(&Builder, Val) -> Val + 'f;
 type RowTarget<'f> = dyn Fn(&Builder, Val) -> Target + 'f;
 
 impl Block<'_> {
+    /// This thread's share of the rows times all panels. Costs count from `before` on, and those from `mine.0` to `mine.1` are
+    /// this thread's; an item belongs to whose share it begins in. Rows are converted where the thread has an item of them.
+    /// Gives what the next rows begin with.
+    #[allow(clippy::too_many_arguments)]
+    fn convert(
+        &self,
+        b: &Builder,
+        rows: Rows,
+        [first, end]: [Val; 2],
+        (before, mine): (Val, (Val, Val)),
+        weights: Val,
+        of_a: &RowPointer,
+        target: &RowTarget,
+    ) -> Val {
+        let (items, most) = (b.i64(self.shape.items as i64), b.i64(rows.most as i64));
+        let row_bytes = b.i64(rows.row_bytes as i64);
+        let scratch = self.frame.scratch;
+        b.for_loop([first, end, most], &[before], |b, from, before| {
+            let before = before[0];
+            let to = b.min(b.add(from, most), end);
+            let each = b.add(b.sub(to, from), b.i64(READING));
+            let item = |b: &Builder, cost: Val| {
+                let cost = b.max(b.sub(cost, before), b.i64(0));
+                b.min(b.div(b.add(cost, b.sub(each, b.i64(1))), each), items)
+            };
+            let (item_from, item_to) = (item(b, mine.0), item(b, mine.1));
+            b.when(b.cmp(Cmp::Lt, item_from, item_to), |b| {
+                let place = |b: &Builder, row: Val| b.offset(scratch, b.mul(b.sub(row, from), row_bytes));
+                b.range(from, to, b.i64(1), |b, row| rows.convert(b, of_a(b, row), place(b, row)));
+                b.range(item_from, item_to, b.i64(1), |b, item| {
+                    self.run(b, item, [from, to], weights, &place, target);
+                });
+            });
+            vec![b.add(before, b.mul(each, items))]
+        })[0]
+    }
+
     fn run(&self, b: &Builder, item: Val, rows: [Val; 2], weights: Val, of_a: &RowPointer, target: &RowTarget) {
         let shape = self.shape;
         let bytes = shape.panel_bytes() * i64::from(shape.panels);
@@ -259,10 +359,15 @@ impl Block<'_> {
         target: &RowTarget,
     ) {
         let shape = self.shape;
-        let k_bytes = PANEL * u64::from(shape.branches) * shape.storage.bytes();
-        let columns = Columns { ptr, k_bytes: b.i64(k_bytes as i64), group_bytes: b.i64(shape.panel_bytes()) };
-        let kernel =
-            |rows| Kernel { rows, groups: panels, branches: shape.branches, lanes: 16, storage: shape.storage };
+        let (depth, k_bytes) = shape.depth();
+        let kernel = |rows, groups| Kernel {
+            rows,
+            groups,
+            branches: shape.branches,
+            wide: panels,
+            lanes: 16,
+            storage: shape.storage,
+        };
         b.while_loop(
             &[from],
             |b, row| b.cmp(Cmp::Lt, row[0], to),
@@ -281,11 +386,17 @@ impl Block<'_> {
                 for rows in sizes {
                     b.when(b.cmp(Cmp::Eq, size, b.i64(i64::from(rows))), |b| {
                         let Room { pointers, tile } = self.room;
-                        self.kernels.call(b, kernel(rows), pointers, columns, b.i64(shape.k as i64), tile);
+                        for (at, groups) in shape.cuts(self.frame.level, rows, panels) {
+                            let ptr = b.offset_by(ptr, shape.panel_bytes() * i64::from(at));
+                            let columns =
+                                Columns { ptr, k_bytes: b.i64(k_bytes), group_bytes: b.i64(shape.panel_bytes()) };
+                            let tile = b.offset_by(tile, 64 * i64::from(at));
+                            self.kernels.call(b, kernel(rows, groups), pointers, columns, b.i64(depth), tile);
+                        }
                     });
                 }
                 b.repeat(size, |b, at| {
-                    let tile_row = kernel(1).tile_row() as i64 * 4;
+                    let tile_row = kernel(1, panels).tile_row() as i64 * 4;
                     let sums = b.offset(self.room.tile, b.mul(at, b.i64(tile_row)));
                     self.epilogue(b, sums, panels, rest, column, &target(b, b.add(row, at)));
                 });

@@ -5,8 +5,13 @@
 //! a function of its own, made once for each shape that is used: code size does not grow with the number of GEMMs.
 //! Epilogues read the tile, which is in L1 by then.
 
+mod integers;
+mod pairs;
+mod small;
+
 use std::{cell::RefCell, collections::BTreeSet};
 
+use moec_plan::Format;
 use moec_types::DType;
 
 use crate::{
@@ -23,9 +28,11 @@ pub struct Kernel {
     pub groups: u32,
     /// Vectors of columns that stand side by side within a group.
     pub branches: u32,
+    /// Groups from one branch to the next in the tile: the kernel may fill a part of it.
+    pub wide: u32,
     /// Columns of a vector: 16, or fewer for what is left over.
     pub lanes: u32,
-    pub storage: DType,
+    pub storage: Format,
 }
 
 /// The kernels that the code so far calls.
@@ -38,21 +45,33 @@ pub struct Kernels {
 #[derive(Clone, Copy)]
 pub struct Columns {
     pub ptr: Val,
-    /// Bytes from one k to the next, and from one group to the next.
+    /// Bytes from one k to the next; of what is not stored each by itself, the bytes of a panel's scales.
     pub k_bytes: Val,
+    /// Bytes from one group to the next.
     pub group_bytes: Val,
 }
 
 impl Kernel {
     fn name(&self) -> String {
-        let Kernel { rows, groups, branches, lanes, storage } = *self;
-        let parts = [rows, groups, branches, lanes].map(|part| part.to_string()).join("_");
-        ["kernel_", &parts, "_", storage.name()].concat()
+        let Kernel { rows, groups, branches, wide, lanes, storage } = *self;
+        let parts = [rows, groups, branches, wide, lanes].map(|part| part.to_string()).join("_");
+        ["kernel_", &parts, "_", &storage.to_string()].concat()
     }
 
-    /// f32 elements of a row of the tile: `[branches, groups, lanes]`.
+    /// Vectors of columns in each row.
+    fn vectors(&self) -> u32 {
+        self.groups * self.branches
+    }
+
+    /// f32 elements of a row of the tile: `[branches, wide, lanes]`.
     pub fn tile_row(&self) -> u64 {
-        u64::from(self.groups * self.branches * self.lanes)
+        u64::from(self.wide * self.branches * self.lanes)
+    }
+
+    /// Bytes into the tile of one vector of sums; `vector` counts `[groups, branches]`.
+    fn tile_place(&self, row: u32, vector: u32) -> i64 {
+        let (group, branch) = (vector / self.branches, vector % self.branches);
+        4 * (u64::from(row) * self.tile_row() + u64::from((branch * self.wide + group) * self.lanes)) as i64
     }
 
     /// So many rows at once (a power of two), given the vectors of one row.
@@ -63,7 +82,8 @@ impl Kernel {
 }
 
 impl Kernels {
-    /// Emits a call: `rows` is an array of pointers to the rows of `a` (f32), `tile` takes the sums.
+    /// Emits a call: `rows` is an array of pointers to the rows of `a` (f32, or as `gemm::rows` makes them), `tile` takes the
+    /// sums. `k` counts what fills up the last group.
     pub fn call(&self, b: &Builder, kernel: Kernel, rows: Val, columns: Columns, k: Val, tile: Val) {
         self.used.borrow_mut().insert(kernel);
         b.call(&kernel.name(), &[rows, columns.ptr, columns.k_bytes, columns.group_bytes, k, tile], &[]);
@@ -74,21 +94,36 @@ impl Kernels {
         for kernel in self.used.borrow().iter() {
             module.function(&kernel.name(), &[PTR, PTR, I64, I64, I64, PTR], &[], |b, arguments| {
                 let [rows, ptr, k_bytes, group_bytes, k, tile] = [0, 1, 2, 3, 4, 5].map(|at| arguments[at]);
-                body(b, level, *kernel, rows, Columns { ptr, k_bytes, group_bytes }, k, tile);
+                let columns = Columns { ptr, k_bytes, group_bytes };
+                match kernel.storage {
+                    Format::Each(dtype) => body(b, level, (*kernel, dtype), rows, columns, k, tile),
+                    Format::Pairs => pairs::body(b, level, kernel, rows, columns, k, tile),
+                    Format::Int8 | Format::Int4 { .. } => integers::body(b, level, kernel, rows, columns, k, tile),
+                    Format::Mxfp4 | Format::Fp8 { .. } => small::body(b, level, kernel, rows, columns, k, tile),
+                }
                 Vec::new()
             });
         }
     }
 }
 
-fn body(b: &Builder, level: Level, kernel: Kernel, rows: Val, columns: Columns, k: Val, tile: Val) {
-    let Kernel { groups, branches, lanes, storage, .. } = kernel;
+/// Where each group of columns begins.
+fn group_starts(b: &Builder, kernel: &Kernel, columns: Columns) -> Vec<Val> {
+    let start = |group| b.offset(columns.ptr, b.mul(columns.group_bytes, b.i64(i64::from(group))));
+    (0..kernel.groups).map(start).collect()
+}
+
+fn row_pointers(b: &Builder, kernel: &Kernel, rows: Val) -> Vec<Val> {
+    (0..kernel.rows).map(|row| b.load(PTR, b.offset_by(rows, 8 * i64::from(row)))).collect()
+}
+
+fn body(b: &Builder, level: Level, (kernel, storage): (Kernel, DType), rows: Val, columns: Columns, k: Val, tile: Val) {
+    let Kernel { groups, branches, lanes, .. } = kernel;
     let vectors = groups * branches;
     // Few rows: several k at once, each with its own sums.
     let ways = (level.chains() / (kernel.rows * vectors)).max(1);
-    let pointers: Vec<Val> = (0..kernel.rows).map(|row| b.load(PTR, b.offset_by(rows, 8 * i64::from(row)))).collect();
-    let starts: Vec<Val> =
-        (0..groups).map(|group| b.offset(columns.ptr, b.mul(columns.group_bytes, b.i64(i64::from(group))))).collect();
+    let pointers = row_pointers(b, &kernel, rows);
+    let starts = group_starts(b, &kernel, columns);
     let branch_bytes = i64::from(lanes) * storage.bytes() as i64;
     let sum_ty = Ty::vector(Elem::F32, lanes);
     let zero = b.float(sum_ty, 0.0);
@@ -134,9 +169,7 @@ fn body(b: &Builder, level: Level, kernel: Kernel, rows: Val, columns: Columns, 
     for at in 0..count {
         let others = (1..ways as usize).map(|way| sums[way * count + at]);
         let sum = others.fold(rest[at], |sum, other| b.add(sum, other));
-        let (row, group, branch) =
-            (at / vectors as usize, at % vectors as usize / branches as usize, at % branches as usize);
-        let element = row as u64 * kernel.tile_row() + u64::from((branch as u32 * groups + group as u32) * lanes);
-        b.store(sum, b.offset_by(tile, 4 * element as i64));
+        let place = kernel.tile_place(at as u32 / vectors, at as u32 % vectors);
+        b.store(sum, b.offset_by(tile, place));
     }
 }

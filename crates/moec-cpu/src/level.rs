@@ -9,11 +9,13 @@ pub enum Level {
     Avx2,
     /// x86-64-v4: AVX-512 F, BW, CD, DQ, VL.
     Avx512,
+    /// The same with instructions that multiply pairs of bf16 and fours of bytes: AVX-512 BF16 and VNNI.
+    Avx512Dot,
 }
 
 impl Level {
     /// From the least to the most.
-    pub const ALL: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
+    pub const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Dot];
 
     /// In function names and on the command line.
     pub fn name(self) -> &'static str {
@@ -21,6 +23,7 @@ impl Level {
             Level::Scalar => "scalar",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Dot => "avx512_dot",
         }
     }
 
@@ -29,8 +32,26 @@ impl Level {
         match self {
             Level::Scalar => "x86-64",
             Level::Avx2 => "x86-64-v3",
-            Level::Avx512 => "x86-64-v4",
+            Level::Avx512 | Level::Avx512Dot => "x86-64-v4",
         }
+    }
+
+    /// What the processor has beyond that, as LLVM spells it.
+    pub fn features(self) -> &'static str {
+        match self {
+            Level::Scalar | Level::Avx2 | Level::Avx512 => "",
+            Level::Avx512Dot => "+avx512bf16,+avx512vnni",
+        }
+    }
+
+    /// Multiplies and adds pairs of bf16 in one instruction.
+    pub fn multiplies_pairs(self) -> bool {
+        self == Level::Avx512Dot
+    }
+
+    /// Multiplies and adds fours of bytes in one instruction.
+    pub fn multiplies_fours(self) -> bool {
+        self == Level::Avx512Dot
     }
 
     /// f32 lanes of a register.
@@ -38,7 +59,7 @@ impl Level {
         match self {
             Level::Scalar => 4,
             Level::Avx2 => 8,
-            Level::Avx512 => 16,
+            Level::Avx512 | Level::Avx512Dot => 16,
         }
     }
 
@@ -46,7 +67,7 @@ impl Level {
     pub fn has_f16(self) -> bool {
         match self {
             Level::Scalar => false,
-            Level::Avx2 | Level::Avx512 => true,
+            Level::Avx2 | Level::Avx512 | Level::Avx512Dot => true,
         }
     }
 
@@ -55,7 +76,7 @@ impl Level {
         match self {
             Level::Scalar => 2,
             Level::Avx2 => 4,
-            Level::Avx512 => 16,
+            Level::Avx512 | Level::Avx512Dot => 16,
         }
     }
 
@@ -64,7 +85,7 @@ impl Level {
         match self {
             Level::Scalar => 2,
             Level::Avx2 => 4,
-            Level::Avx512 => 8,
+            Level::Avx512 | Level::Avx512Dot => 8,
         }
     }
 }

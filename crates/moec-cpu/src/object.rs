@@ -139,6 +139,13 @@ pub(crate) fn target_machine(level: Level) -> TargetMachine {
     let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
     let target = Target::from_triple(&triple).expect("x86-64 is built in");
     target
-        .create_target_machine(&triple, level.cpu(), "", OptimizationLevel::Default, RelocMode::PIC, CodeModel::Default)
+        .create_target_machine(
+            &triple,
+            level.cpu(),
+            level.features(),
+            OptimizationLevel::Default,
+            RelocMode::PIC,
+            CodeModel::Default,
+        )
         .expect("a target machine")
 }

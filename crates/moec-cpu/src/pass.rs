@@ -161,17 +161,18 @@ fn symbol(step: &Step) -> String {
 
 /// Bytes of scratch that each thread needs for a pass.
 pub fn scratch_bytes(plan: &Plan) -> u64 {
-    fn most(nodes: &[Node]) -> u64 {
+    fn most(plan: &Plan, nodes: &[Node]) -> u64 {
         let of = |node: &Node| match node {
             Node::Step(step) => match &step.kind {
                 StepKind::Rows { program, .. } => rows::scratch_bytes(program),
                 StepKind::Attention(attention) => attention::scratch_bytes(attention),
                 StepKind::Scan(scan) => rows::scratch_bytes(&scan.start).max(rows::scratch_bytes(&scan.program)),
-                StepKind::Gemm(_) | StepKind::Bin(_) | StepKind::Assign(_) => 0,
+                StepKind::Gemm(gemm) => gemm::rows::Rows::scratch_bytes(plan, gemm),
+                StepKind::Bin(_) | StepKind::Assign(_) => 0,
             },
-            Node::Layers(layers) => layers.kinds.iter().map(|kind| most(kind)).max().unwrap_or(0),
+            Node::Layers(layers) => layers.kinds.iter().map(|kind| most(plan, kind)).max().unwrap_or(0),
         };
         nodes.iter().map(of).max().unwrap_or(0)
     }
-    most(&plan.body).next_multiple_of(64)
+    most(plan, &plan.body).next_multiple_of(64)
 }

@@ -32,7 +32,7 @@ impl Row<'_> {
         match source {
             Source::Local(id) => self.program.locals[id.0 as usize].dtype,
             Source::Row(id) | Source::Whole(id) => plan.buffer(id).dtype,
-            Source::Param(id) => plan.param(id).storage,
+            Source::Param(id) => plan.param(id).dtype(),
             Source::Literal(id) => plan.literal(id).dtype,
             Source::Place | Source::Position | Source::Count(_) => DType::I32,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moec_plan::{Layout, Node, PackSource, ParamId, Plan, Port, Rows};
+use moec_plan::{Format, Layout, Node, PackSource, ParamId, Plan, Port, Rows, quantise};
 
 use crate::{memory::Memory, steps};
 
@@ -28,7 +28,8 @@ pub struct Packing<'p> {
 
 impl Weights for Packing<'_> {
     fn packed(&self, param: ParamId, layer: u32, expert: u32) -> Vec<f64> {
-        let branch = |source: &PackSource| {
+        let packed = self.plan.param(param);
+        let branch = |source: &PackSource| -> Vec<f64> {
             let (axes, data) = self.instances.instance(source.param, layer, expert);
             let stride_of = |name: &String| {
                 let at = axes.iter().position(|(axis, _)| axis == name).expect("a source names the parameter's axes");
@@ -36,9 +37,24 @@ impl Weights for Packing<'_> {
             };
             let order: Vec<(u64, u64)> = source.rows.iter().chain(&source.columns).map(stride_of).collect();
             let total: u64 = order.iter().map(|(size, _)| size).product();
-            (0..total).map(|flat| f64::from(data[place(flat, &order)])).collect::<Vec<f64>>()
+            let values: Vec<f32> = (0..total).map(|flat| data[place(flat, &order)]).collect();
+            match packed.layout {
+                Layout::Plain { .. } => values.into_iter().map(f64::from).collect(),
+                Layout::Panels { k, .. } => in_columns(&values, k, packed.storage),
+            }
         };
-        self.plan.param(param).sources.iter().flat_map(branch).collect()
+        packed.sources.iter().flat_map(branch).collect()
+    }
+}
+
+/// Columns of k elements as they are stored. Elements that are stored each by itself stay as they are: the judge of such
+/// weights does not round.
+fn in_columns(values: &[f32], k: u64, format: Format) -> Vec<f64> {
+    match format {
+        Format::Each(_) => values.iter().map(|value| f64::from(*value)).collect(),
+        Format::Pairs | Format::Int8 | Format::Int4 { .. } | Format::Mxfp4 | Format::Fp8 { .. } => {
+            values.chunks(k.max(1) as usize).flat_map(|column| quantise::stored_column(format, column)).collect()
+        }
     }
 }
 
@@ -130,11 +146,7 @@ impl<'p> Machine<'p> {
         let weights = self.weights;
         self.packed.entry((id, layer, expert)).or_insert_with(|| {
             let found = weights.packed(id, layer, expert);
-            let expected = match param.layout {
-                Layout::Plain { elements } => elements,
-                Layout::Panels { k, n, branches } => k * n * u64::from(branches),
-            };
-            assert_eq!(found.len() as u64, expected, "{} is packed whole", param.name);
+            assert_eq!(found.len() as u64, param.weights(), "{} is packed whole", param.name);
             found
         })
     }

@@ -1,6 +1,6 @@
 //! Each kind of step, by its contract.
 
-use moec_plan::{Attention, Bin, Gemm, Group, Home, Layout, ParamId, Rows, Source, StepKind, Store, View};
+use moec_plan::{Attention, Bin, Gemm, Group, Home, Layout, ParamId, Rows, Source, StepKind, Store, View, quantise};
 use moec_types::DType;
 
 use crate::{
@@ -113,10 +113,10 @@ fn gemm_rows(machine: &mut Machine, gemm: &Gemm, from: u64, to: u64, expert: u32
 
 fn gemm_row(machine: &mut Machine, gemm: &Gemm, rows: [u64; 3], expert: u32, scaled: Option<(u64, f64)>) {
     let [from, to, part] = rows;
-    let Layout::Panels { k, n, branches } = machine.plan.param(gemm.weights).layout else {
-        panic!("GEMMs read panels")
-    };
-    let a: Vec<f64> = (0..k).map(|at| machine.cell(gemm.a, 0, (from * gemm.batch + part) * k + at).value).collect();
+    let param = machine.plan.param(gemm.weights);
+    let Layout::Panels { k, n, branches } = param.layout else { panic!("GEMMs read panels") };
+    let a = (0..k).map(|at| machine.cell(gemm.a, 0, (from * gemm.batch + part) * k + at).value as f32);
+    let a = quantise::rounded_row(param.storage.rows(), &a.collect::<Vec<f32>>());
     for column in 0..n {
         let weights = machine.param(gemm.weights, expert);
         let mut args: Vec<Scalar> = (0..u64::from(branches))

@@ -62,7 +62,7 @@ impl Packing {
         let mut packed = PackedParam {
             name: sources.iter().map(|source| source.path.as_str()).collect::<Vec<_>>().join(" + "),
             layout,
-            storage: if same { first.storage } else { DType::F32 },
+            storage: if same { first.storage } else { DType::F32 }.into(),
             layers: first.layers.as_ref().map_or(1, |layers| layers.len() as u32),
             per_layer: first.layers.is_some(),
             experts: first.experts.map_or(1, |experts| experts.count),
@@ -70,7 +70,7 @@ impl Packing {
             offset: 0,
             sources,
         };
-        packed.instance_bytes = (packed.instance_elements() * packed.storage.bytes()).next_multiple_of(64);
+        packed.instance_bytes = packed.needed_bytes().next_multiple_of(64);
         packed.offset = self.params.last().map_or(0, |last| last.offset + last.bytes());
         self.params.push(packed);
         ParamId(self.params.len() as u32 - 1)

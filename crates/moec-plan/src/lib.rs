@@ -5,19 +5,24 @@
 
 mod buffer;
 mod extent;
+mod format;
 mod param;
 mod parse;
 mod print;
+pub mod quantise;
 mod row_program;
 mod step;
+mod store;
 mod verify;
 
 pub use buffer::{Buffer, BufferId, Home, Port, Rows};
 pub use extent::{Extent, Share, fixed_product};
+pub use format::{Format, PanelBytes, RowFormat};
 pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
 pub use parse::parse;
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View, Work};
 pub use step::{Assign, Attention, Bin, Gemm, Group, Layers, Node, RowGroup, Scan, Step, StepKind, Store};
+pub use store::{choosing, store};
 pub use verify::{VerifyError, verify};
 
 /// Constant data that steps read.

@@ -2,6 +2,8 @@
 
 use moec_types::DType;
 
+use crate::Format;
+
 /// Columns of a panel: one 512-bit register of f32.
 pub const PANEL: u64 = 16;
 
@@ -14,7 +16,8 @@ pub struct ParamId(pub u32);
 pub struct PackedParam {
     pub name: String,
     pub layout: Layout,
-    pub storage: DType,
+    /// `Each` where the layout is `Plain`.
+    pub storage: Format,
     /// Instances; `per_layer` says whether the layer's rank selects one (else there is one for all).
     pub layers: u32,
     pub per_layer: bool,
@@ -31,9 +34,9 @@ pub struct PackedParam {
 pub enum Layout {
     /// Row-major, in the order of the source's `rows` (its `columns` are empty).
     Plain { elements: u64 },
-    /// For GEMMs `c[n] = sum over k of a[k] * w[n, k]`: blocks of 16 columns n, the last filled with zeros; within a block,
-    /// for each k, for each branch, the 16 weights. Element `(branch, n, k)` stands at
-    /// `((n / 16 * k_size + k) * branches + branch) * 16 + n % 16`.
+    /// For GEMMs `c[n] = sum over k of a[k] * w[n, k]`: blocks of 16 columns n, the last filled with zeros. What is stored
+    /// `Each` stands, within a block, for each k, for each branch, 16 weights side by side: element `(branch, n, k)` at
+    /// `((n / 16 * k_size + k) * branches + branch) * 16 + n % 16`. The other formats are in docs/weight-file.md.
     Panels { k: u64, n: u64, branches: u32 },
 }
 
@@ -54,16 +57,32 @@ impl PackedParam {
         self.instance_bytes * u64::from(self.layers) * u64::from(self.experts)
     }
 
-    /// Elements from one instance to the next.
-    pub fn instance_stride(&self) -> u64 {
-        self.instance_bytes / self.storage.bytes()
+    /// The type of the elements that row programs read.
+    ///
+    /// # Panics
+    /// Where it is no plain parameter.
+    pub fn dtype(&self) -> DType {
+        self.storage.each().expect("plain parameters are stored each by itself")
     }
 
-    /// Elements of one instance, padding included.
-    pub fn instance_elements(&self) -> u64 {
+    /// Elements from one instance of a plain parameter to the next.
+    pub fn instance_stride(&self) -> u64 {
+        self.instance_bytes / self.dtype().bytes()
+    }
+
+    /// Bytes that an instance takes: `instance_bytes` is the next multiple of 64.
+    pub fn needed_bytes(&self) -> u64 {
+        match self.layout {
+            Layout::Plain { elements } => elements * self.dtype().bytes(),
+            Layout::Panels { k, n, branches } => n.div_ceil(PANEL) * self.storage.panel(k, branches).all(),
+        }
+    }
+
+    /// Weights of one instance, without what fills panels and groups.
+    pub fn weights(&self) -> u64 {
         match self.layout {
             Layout::Plain { elements } => elements,
-            Layout::Panels { k, n, branches } => n.next_multiple_of(PANEL) * k * u64::from(branches),
+            Layout::Panels { k, n, branches } => k * n * u64::from(branches),
         }
     }
 }

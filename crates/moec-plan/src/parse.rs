@@ -1,12 +1,12 @@
 //! Reads what a plan prints. Steps have no source; everything else comes back as it was.
 
 use moec_diag::Span;
-use moec_types::{DType, ParseError, Reader};
+use moec_types::{ParseError, Reader};
 
 use crate::{
-    Assign, Attention, Bin, Buffer, BufferId, Extent, Gemm, Group, Home, Indirect, Layers, Layout, Literal, LiteralId,
-    Local, LocalId, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp, RowProgram, Rows,
-    Scan, Share, Source, Step, StepKind, Store, View, Work,
+    Assign, Attention, Bin, Buffer, BufferId, Extent, Format, Gemm, Group, Home, Indirect, Layers, Layout, Literal,
+    LiteralId, Local, LocalId, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp,
+    RowProgram, Rows, Scan, Share, Source, Step, StepKind, Store, View, Work,
 };
 
 type Parsed<T> = Result<T, ParseError>;
@@ -151,7 +151,7 @@ fn param(text: &mut Reader) -> Parsed<PackedParam> {
         text.expect_word("panels")?;
         Layout::Panels { k: text.integer()?, n: text.integer()?, branches: text.integer()? }
     };
-    let storage: DType = text.dtype()?;
+    let storage: Format = text.one_of("a format of weights", |word| word.parse().ok())?;
     text.expect_word("layers")?;
     let layers = text.integer()?;
     let per_layer = text.eats_word("each");

@@ -43,7 +43,9 @@ pub fn verify(plan: &Plan) -> Result<(), VerifyError> {
     for param in &plan.params {
         let sound = param.offset >= end && param.offset % 64 == 0 && param.instance_bytes % 64 == 0;
         ensure(sound, || "it overlaps another parameter or is not aligned".into()).map_err(at(&param.name))?;
-        let enough = param.instance_bytes >= param.instance_elements() * param.storage.bytes();
+        let plain = matches!(param.layout, Layout::Plain { .. });
+        ensure(!plain || param.storage.each().is_some(), || "it is not in panels".into()).map_err(at(&param.name))?;
+        let enough = param.instance_bytes >= param.needed_bytes();
         ensure(enough, || "an instance is smaller than its elements".into()).map_err(at(&param.name))?;
         end = param.offset + param.bytes();
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use moec_codegen::{Instance, Values, pack};
-use moec_plan::{Layout, PackSource, PackedParam};
+use moec_plan::{Format, Layout, PackSource, PackedParam};
 use moec_types::DType;
 
 fn axes(axes: &[(&str, u64)]) -> Vec<(String, u64)> {
@@ -18,7 +18,8 @@ fn source(rows: &[&str], columns: &[&str]) -> PackSource {
     PackSource { param: 0, path: "a.b".into(), rows: names(rows), columns: names(columns) }
 }
 
-fn param(layout: Layout, storage: DType, sources: Vec<PackSource>) -> PackedParam {
+fn param(layout: Layout, storage: impl Into<Format>, sources: Vec<PackSource>) -> PackedParam {
+    let storage = storage.into();
     let (layers, per_layer, experts, offset) = (1, false, 1, 0);
     let mut param = PackedParam {
         name: "p".into(),
@@ -31,7 +32,7 @@ fn param(layout: Layout, storage: DType, sources: Vec<PackSource>) -> PackedPara
         offset,
         sources,
     };
-    param.instance_bytes = (param.instance_elements() * storage.bytes()).next_multiple_of(64);
+    param.instance_bytes = param.needed_bytes().next_multiple_of(64);
     param
 }
 
@@ -57,7 +58,7 @@ fn panels() {
         values: floats((0..210).map(|at| value(branch, at / 70, at / 14 % 5, at / 2 % 7, at % 2))),
     });
     let packed = as_f32(&pack(&param, &instances).unwrap());
-    let mut expected = vec![0.0; param.instance_elements() as usize];
+    let mut expected = vec![0.0; param.needed_bytes() as usize / 4];
     for branch in 0..branches {
         for n in 0..n_size {
             for k in 0..k_size {

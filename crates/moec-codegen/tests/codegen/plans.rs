@@ -23,7 +23,7 @@ pub fn tiny(name: &str) -> Plan {
         params: vec![PackedParam {
             name: "table".into(),
             layout: Layout::Plain { elements: 70 },
-            storage: DType::F32,
+            storage: DType::F32.into(),
             layers: 1,
             per_layer: false,
             experts: 1,

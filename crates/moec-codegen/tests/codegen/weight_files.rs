@@ -45,7 +45,7 @@ fn the_same_plan_gives_the_same_file() {
 fn what_is_packed_otherwise_has_another_fingerprint() {
     let plan = tiny("tiny");
     let mut others = [tiny("other"), plan.clone(), plan.clone(), plan.clone()];
-    others[1].params[0].storage = moec_types::DType::Bf16;
+    others[1].params[0].storage = moec_types::DType::Bf16.into();
     others[2].params[0].offset = 64;
     others[3].params[0].sources[0].rows.reverse();
     for other in &others {

@@ -96,7 +96,8 @@ impl Builder<'_> {
         self.intrinsic_to(name, operands, operands[0].ty)
     }
 
-    fn intrinsic_to(&self, name: &str, operands: &[Val], result: Ty) -> Val {
+    /// The same with a result of another type.
+    pub fn intrinsic_to(&self, name: &str, operands: &[Val], result: Ty) -> Val {
         let full = ["llvm.", name].concat();
         let attributes = [
             ("intrin", StringAttribute::new(self.context, &full).into()),

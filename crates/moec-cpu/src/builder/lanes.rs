@@ -34,6 +34,23 @@ impl<'c> Builder<'c> {
         self.op1("vector.shuffle", &[a, a], Ty::vector(a.ty.elem, count), &[("mask", mask)])
     }
 
+    /// Vectors of equal length (a power of two of them), one after the other.
+    pub fn join(&self, parts: &[Val]) -> Val {
+        if let [whole] = parts {
+            return *whole;
+        }
+        let (first, second) = parts.split_at(parts.len() / 2);
+        let (first, second) = (self.join(first), self.join(second));
+        let lanes = first.ty.lanes * 2;
+        let mask = DenseI64ArrayAttribute::new(self.context, &(0..i64::from(lanes)).collect::<Vec<_>>()).into();
+        self.op1("vector.shuffle", &[first, second], Ty::vector(first.ty.elem, lanes), &[("mask", mask)])
+    }
+
+    /// The same bits as lanes of another size.
+    pub fn recast(&self, a: Val, ty: Ty) -> Val {
+        self.op1("vector.bitcast", &[a], ty, &[])
+    }
+
     /// All lanes (a power of two) brought to one value by `f`, halves against halves: a fixed order.
     pub fn across(&self, mut a: Val, f: impl Fn(&Builder<'c>, Val, Val) -> Val) -> Val {
         while a.ty.lanes > 1 {

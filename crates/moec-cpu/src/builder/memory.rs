@@ -42,7 +42,7 @@ impl<'c> Builder<'c> {
     fn alignment(&self, ty: Ty) -> Attribute<'c> {
         let bytes = match ty.elem {
             Elem::I1 | Elem::I8 => 1,
-            Elem::F16 | Elem::I16 => 2,
+            Elem::F16 | Elem::Bf16 | Elem::I16 => 2,
             Elem::F32 | Elem::I32 => 4,
             Elem::F64 | Elem::I64 | Elem::Ptr => 8,
         };

@@ -80,7 +80,7 @@ impl<'c> ModuleBuilder<'c> {
         let bytes = if bytes.is_empty() { &[0; 8][..] } else { bytes };
         let size = match elem {
             Elem::I1 | Elem::I8 => 1,
-            Elem::F16 | Elem::I16 => 2,
+            Elem::F16 | Elem::Bf16 | Elem::I16 => 2,
             Elem::F32 | Elem::I32 => 4,
             Elem::F64 | Elem::I64 | Elem::Ptr => 8,
         };

@@ -2,8 +2,8 @@
 
 use moec_diag::Span;
 use moec_plan::{
-    Buffer, BufferId, Extent, Home, Layout, Literal, LiteralId, Node, PackedParam, ParamId, Plan, Port, RowOp,
-    RowProgram, Rows, Source, Step, StepKind, View,
+    Buffer, BufferId, Extent, Format, Home, Layout, Literal, LiteralId, Node, PackedParam, ParamId, Plan, Port, RowOp,
+    RowProgram, Rows, Source, Step, StepKind, View, quantise,
 };
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 
@@ -69,7 +69,8 @@ impl Building {
         id
     }
 
-    pub fn param(&mut self, layout: Layout, storage: DType, layers: u32, experts: u32) -> ParamId {
+    pub fn param(&mut self, layout: Layout, storage: impl Into<Format>, layers: u32, experts: u32) -> ParamId {
+        let storage = storage.into();
         let id = ParamId(self.plan.params.len() as u32);
         let sources = match layout {
             Layout::Plain { .. } => 1,
@@ -92,14 +93,13 @@ impl Building {
             offset: self.plan.weight_bytes(),
             sources: (0..sources).map(source).collect(),
         };
-        param.instance_bytes = (param.instance_elements() * storage.bytes()).next_multiple_of(64);
+        param.instance_bytes = param.needed_bytes().next_multiple_of(64);
+        let size = param.weights();
         self.plan.params.push(param);
-        let size = match layout {
-            Layout::Plain { elements } => elements,
-            Layout::Panels { k, n, branches } => k * n * u64::from(branches),
-        };
         let values = self.values(size * u64::from(layers * experts));
-        self.weights.push(values.into_iter().map(|value| stored(storage, value)).collect());
+        // What is stored each by itself is rounded here, everything else when it is packed.
+        let stored = |value| storage.each().map_or(value, |dtype| stored(dtype, value));
+        self.weights.push(values.into_iter().map(stored).collect());
         id
     }
 
@@ -127,12 +127,16 @@ impl Building {
 impl moec_interpreter::Weights for Building {
     fn packed(&self, param: ParamId, layer: u32, expert: u32) -> Vec<f64> {
         let packed = self.plan.param(param);
-        let size = match packed.layout {
-            Layout::Plain { elements } => elements,
-            Layout::Panels { k, n, branches } => k * n * u64::from(branches),
-        } as usize;
+        let size = packed.weights() as usize;
         let instance = (layer * packed.experts + expert) as usize;
-        self.weights[param.0 as usize][instance * size..(instance + 1) * size].to_vec()
+        let values = &self.weights[param.0 as usize][instance * size..(instance + 1) * size];
+        match packed.layout {
+            Layout::Panels { k, .. } if packed.storage.each().is_none() => {
+                let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
+                values.chunks(k as usize).flat_map(|column| quantise::stored_column(packed.storage, column)).collect()
+            }
+            Layout::Panels { .. } | Layout::Plain { .. } => values.to_vec(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Plain GEMMs: odd sizes, branches, storage types, extras.
 
-use moec_plan::{Gemm, Layout, Rows, Source, StepKind};
+use moec_plan::{Format, Gemm, Layout, Rows, Source, StepKind};
 use moec_types::DType;
 
 use crate::{
@@ -10,6 +10,10 @@ use crate::{
 };
 
 fn one(k: u64, n: u64, branches: u32, storage: DType, tokens: &[u64]) {
+    one_within(k, n, branches, storage.into(), tokens, 1e-5);
+}
+
+fn one_within(k: u64, n: u64, branches: u32, storage: Format, tokens: &[u64], tolerance: f64) {
     let mut b = Building::new(k * 31 + n);
     let x = b.input(DType::F32, Rows::Tokens, k);
     let residual = b.input(DType::F32, Rows::Tokens, n);
@@ -36,7 +40,7 @@ fn one(k: u64, n: u64, branches: u32, storage: DType, tokens: &[u64]) {
             inputs: vec![b.values(tokens * k), b.values(tokens * n)],
         })
         .collect();
-    check(&b, &passes, 1e-5);
+    check(&b, &passes, tolerance);
 }
 
 #[test]
@@ -49,6 +53,17 @@ fn sizes_and_storage() {
     one(19, 40, 2, DType::F32, &[1, 13]);
     one(40, 33, 3, DType::F16, &[1, 6]);
     one(257, 49, 1, DType::F16, &[1, 16]);
+}
+
+/// Every format gives what the interpreter gives, which multiplies in f64 the numbers that the codes stand for. Products of
+/// codes are exact in f32 or i32; what is left is the rounding of f32 sums, and of the two scales: for k products of at
+/// most 1, of 1/4 on average, about sqrt(k) * 2^-24 * k / 4, which the product of two branches doubles. That is 6e-5 for k = 333.
+#[test]
+fn packed_formats() {
+    for format in Format::ALL {
+        one_within(333, 39, 1, format, &[1, 2, 7], 6e-5);
+        one_within(160, 144, 2, format, &[1, 4, 300], 6e-5);
+    }
 }
 
 #[test]

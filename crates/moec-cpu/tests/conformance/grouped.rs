@@ -1,6 +1,6 @@
 //! Routing and the experts' GEMMs: adversarial routings, banks in parts, both ways of storing.
 
-use moec_plan::{Bin, Gemm, Group, Layout, RowGroup, RowOp, RowProgram, Rows, Source, StepKind, Store};
+use moec_plan::{Bin, Format, Gemm, Group, Layout, RowGroup, RowOp, RowProgram, Rows, Source, StepKind, Store};
 use moec_types::{DType, Expr};
 
 use crate::{
@@ -16,7 +16,7 @@ struct Sizes {
     choices: u64,
     width: u64,
     hidden: u64,
-    storage: DType,
+    storage: Format,
 }
 
 /// Gate, up and down of a bank in two members, `first` experts in the first.
@@ -81,7 +81,7 @@ fn routed(b: &mut Building, sizes: Sizes, indices: Vec<f64>) -> PassInput {
 
 #[test]
 fn adversarial_routings() {
-    let sizes = Sizes { experts: 5, choices: 2, width: 24, hidden: 36, storage: DType::F32 };
+    let sizes = Sizes { experts: 5, choices: 2, width: 24, hidden: 36, storage: Format::Each(DType::F32) };
     for first in [5, 2] {
         let mut b = bank(sizes, first);
         let mixed = b.indices(2 * 23, 5);
@@ -97,9 +97,9 @@ fn adversarial_routings() {
 #[test]
 fn one_expert_all_experts_and_storage() {
     for sizes in [
-        Sizes { experts: 1, choices: 1, width: 16, hidden: 8, storage: DType::Bf16 },
-        Sizes { experts: 4, choices: 4, width: 17, hidden: 33, storage: DType::Bf16 },
-        Sizes { experts: 9, choices: 3, width: 64, hidden: 64, storage: DType::F16 },
+        Sizes { experts: 1, choices: 1, width: 16, hidden: 8, storage: Format::Each(DType::Bf16) },
+        Sizes { experts: 4, choices: 4, width: 17, hidden: 33, storage: Format::Each(DType::Bf16) },
+        Sizes { experts: 9, choices: 3, width: 64, hidden: 64, storage: Format::Each(DType::F16) },
     ] {
         let mut b = bank(sizes, sizes.experts);
         let passes = [1, 2, 19].map(|tokens| {
@@ -113,7 +113,7 @@ fn one_expert_all_experts_and_storage() {
 
 #[test]
 fn routings_are_traced() {
-    let sizes = Sizes { experts: 4, choices: 2, width: 16, hidden: 16, storage: DType::F32 };
+    let sizes = Sizes { experts: 4, choices: 2, width: 16, hidden: 16, storage: Format::Each(DType::F32) };
     let mut b = bank(sizes, 4);
     let indices = vec![1.0, 3.0, 0.0, 1.0];
     let pass = routed(&mut b, sizes, indices);

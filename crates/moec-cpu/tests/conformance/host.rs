@@ -6,8 +6,9 @@ use std::{
     process::Command,
 };
 
+use moec_codegen::{Instance, Values};
 use moec_cpu::Level;
-use moec_plan::{Buffer, BufferId, Layout, PANEL, Plan, Rows};
+use moec_plan::{Buffer, BufferId, Layout, PANEL, PackedParam, Plan, Rows};
 use moec_types::DType;
 
 /// What generated code is given; the same fields as `moec_pass`.
@@ -61,6 +62,7 @@ pub fn levels() -> Vec<Level> {
         Level::Scalar => true,
         Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         Level::Avx512 => is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl"),
+        Level::Avx512Dot => is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni"),
     };
     Level::ALL.into_iter().filter(runs).collect()
 }
@@ -167,16 +169,21 @@ impl<'a> Session<'a> {
             let mut values = values.iter();
             for instance in 0..u64::from(param.layers * param.experts) {
                 let base = packed.start + (param.offset + instance * param.instance_bytes) as usize;
-                let size = param.storage.bytes() as usize;
+                let Some(dtype) = param.storage.each() else {
+                    let bytes = pack_instance(param, &mut values);
+                    packed.data[base..base + bytes.len()].copy_from_slice(&bytes);
+                    continue;
+                };
+                let size = dtype.bytes() as usize;
                 let mut put = |element: u64, value: f64| {
-                    write(&mut packed.data[base + element as usize * size..], param.storage, value);
+                    write(&mut packed.data[base + element as usize * size..], dtype, value);
                 };
                 match param.layout {
                     Layout::Plain { elements } => {
                         (0..elements).for_each(|at| put(at, *values.next().expect("a value")))
                     }
                     Layout::Panels { k, n, branches } => {
-                        (0..param.instance_elements()).for_each(|at| put(at, 0.0));
+                        (0..param.needed_bytes() / dtype.bytes()).for_each(|at| put(at, 0.0));
                         for branch in 0..u64::from(branches) {
                             for at in 0..n * k {
                                 let (n, k_at) = (at / k, at % k);
@@ -288,6 +295,18 @@ impl<'a> Session<'a> {
         };
         output_memory.iter().zip(&plan.outputs).map(read_all).collect()
     }
+}
+
+/// The next instance in a format of several elements, as the compiler packs it.
+fn pack_instance(param: &PackedParam, values: &mut std::slice::Iter<f64>) -> Vec<u8> {
+    let Layout::Panels { k, n, .. } = param.layout else { panic!("such formats are in panels") };
+    let instances: Vec<Instance> = (param.sources.iter())
+        .map(|_| {
+            let values = values.by_ref().take((n * k) as usize).map(|value| *value as f32).collect::<Vec<f32>>();
+            Instance { axes: vec![("N".into(), n), ("K".into(), k)], values: Values::F32(values.into()) }
+        })
+        .collect();
+    moec_codegen::pack(param, &instances).expect("it fits").to_vec()
 }
 
 pub fn rows_of(buffer: &Buffer, tokens: u64) -> u64 {

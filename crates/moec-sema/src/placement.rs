@@ -30,6 +30,16 @@ pub enum PlacedPart {
     Moe { gate: String, experts: Vec<(String, u32)>, always: Vec<String> },
 }
 
+impl PlacedPart {
+    /// Experts are chosen there.
+    pub fn chooses(&self) -> bool {
+        match self {
+            PlacedPart::Block(_) => false,
+            PlacedPart::Gate(_) | PlacedPart::Bank(_) | PlacedPart::Moe { .. } => true,
+        }
+    }
+}
+
 /// As the language writes it.
 impl fmt::Display for PlacedPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

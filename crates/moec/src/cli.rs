@@ -337,6 +337,9 @@ pub struct Explain {
     /// Everything as JSON, with all parameters by their paths.
     #[arg(long)]
     pub json: bool,
+    /// A page to look at, with the architecture drawn, and the JSON in a file beside it.
+    #[arg(long, value_name = "FILE.html", conflicts_with = "json", value_parser = html_file)]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -358,4 +361,12 @@ pub struct Bench {
     /// The times as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+fn html_file(name: &str) -> Result<PathBuf, String> {
+    let file = PathBuf::from(name);
+    if file.extension().is_some_and(|extension| extension == "html") {
+        return Ok(file);
+    }
+    Err("the page's name ends in `.html`; the data beside it in `.json`".to_owned())
 }

@@ -17,7 +17,7 @@ pub struct Group {
 pub fn groups(placements: &[Placement]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for placement in placements {
-        if !placements.iter().any(|other| other.path == placement.path && chooses(&other.part)) {
+        if !placements.iter().any(|other| other.path == placement.path && other.part.chooses()) {
             continue;
         }
         let alike = |group: &&mut Group| group.path == placement.path && group.part == placement.part;
@@ -31,13 +31,6 @@ pub fn groups(placements: &[Placement]) -> Vec<Group> {
         }
     }
     groups
-}
-
-fn chooses(part: &PlacedPart) -> bool {
-    match part {
-        PlacedPart::Block(_) => false,
-        PlacedPart::Gate(_) | PlacedPart::Bank(_) | PlacedPart::Moe { .. } => true,
-    }
 }
 
 /// `ffn in layers 1 to 27: moe { … }`, a line for each.

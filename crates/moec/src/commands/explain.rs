@@ -1,9 +1,15 @@
 //! `moec explain`: what a model is and what it costs, before anything is built.
 
+mod drawing;
+mod page;
+
+use std::path::Path;
+
 use moec_diag::{SourceMap, Span};
 use moec_ir::{Module, Param, ValueId, ops::Op};
 use moec_passes::{Entry, Report};
 use moec_plan::{Node, Plan, StepKind};
+use moec_sema::Placement;
 use moec_types::{DType, TensorType};
 use serde_json::{Value, json};
 
@@ -14,6 +20,7 @@ use crate::{
     cost::{self, Cost, Pass},
     count::{self, grouped},
     failure::Failure,
+    files,
     placement::{self, Group, ranges},
     routes::{self, RouteShape},
     spec,
@@ -27,13 +34,29 @@ pub fn run(arguments: &Explain) -> Result<(), Failure> {
     {
         checkpoint::open(dir, Some(map), &module, &loaded.sources)?.keep_types(&mut module);
     }
-    let placement = placement::groups(&loaded.checked.placements);
-    let explained = Explained::of(&module, placement, arguments, &loaded.sources)?;
-    if arguments.json {
+    let placements = &loaded.checked.placements;
+    let explained = Explained::of(&module, placement::groups(placements), arguments, &loaded.sources)?;
+    if let Some(file) = &arguments.html {
+        write_page(file, &explained, placements, &loaded.sources)?;
+    } else if arguments.json {
         println!("{:#}", explained.json(&loaded.sources));
     } else {
         print!("{}", explained.text(&loaded.sources));
     }
+    Ok(())
+}
+
+/// The page, and the same as JSON beside it.
+fn write_page(
+    file: &Path,
+    explained: &Explained,
+    placements: &[Placement],
+    sources: &SourceMap,
+) -> Result<(), Failure> {
+    let data = explained.json(sources);
+    files::write(file, page::page(explained, placements, &data, sources).as_bytes())?;
+    files::write(&file.with_extension("json"), format!("{data:#}\n").as_bytes())?;
+    eprintln!("wrote {} and {}", file.display(), file.with_extension("json").display());
     Ok(())
 }
 

@@ -85,3 +85,26 @@ fn a_reader_that_goes_away_is_no_bug() {
     let ended = child.wait_with_output().expect("it ends");
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
 }
+
+#[test]
+fn a_page_holds_all_that_it_needs() {
+    let folder = folder();
+    let path = folder.path();
+    let spec = repository().join("examples/families/switch_transformers.moe");
+    moec_in(path, &format!("explain {} --html page.html", spec.display())).fine();
+    let page = std::fs::read_to_string(path.join("page.html")).expect("written");
+    for word in ["layers[encoder]", "gate first_to_come", "words_table", "batch", "fuse-"] {
+        assert!(page.contains(word), "no `{word}`");
+    }
+    assert!(!page.contains("http"), "the page asks for something from elsewhere");
+    let within = page.split("id=\"data\">").nth(1).and_then(|rest| rest.split("</script>").next()).expect("data");
+    let beside = std::fs::read_to_string(path.join("page.json")).expect("written");
+    let printed = moec_in(path, &format!("explain {} --json", spec.display())).fine().stdout;
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+    assert_eq!(parsed(within), parsed(&printed));
+    assert_eq!(parsed(&beside), parsed(&printed));
+
+    let refused = moec_in(path, &format!("explain {} --html page.json", spec.display()));
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains(".html"), "{refused:#?}");
+}

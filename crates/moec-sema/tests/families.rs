@@ -81,6 +81,7 @@ fn real_configurations_check_and_every_tensor_is_claimed() {
         ("deepseek_v3", "deepseek_v3-fp8"),
         ("deepseek_v3", "deepseek_v3-fp8even"),
         ("deepseek_v3", "deepseek_v3-noq"),
+        ("deepseek_v3", "deepseek_v3-lowered"),
         ("ernie4_5_moe", "ernie4_5_moe"),
         ("ernie4_5_moe", "ernie4_5_moe-plain"),
         ("glm4_moe", "glm4_moe"),

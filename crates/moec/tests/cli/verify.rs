@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::command::{bard, family, moec, oracle};
+use crate::{
+    command::{bard, family, moec, oracle},
+    families::JUDGED,
+};
 
 /// Both backends, on the checkpoint's own configuration.
 #[track_caller]
@@ -40,25 +43,6 @@ fn verified_by(spec: &str, checkpoint: &std::path::Path, backends: &[&str]) {
     }
     assert_eq!(ended.code, 0);
 }
-
-/// Families and the checkpoints that each is judged by.
-const JUDGED: [(&str, &[&str]); 15] = [
-    ("dbrx", &["dbrx", "dbrx-p2"]),
-    ("deepseek_v2", &["deepseek_v2", "deepseek_v2-lite"]),
-    ("deepseek_v3", &["deepseek_v3", "deepseek_v3-fp8", "deepseek_v3-fp8even", "deepseek_v3-noq"]),
-    ("ernie4_5_moe", &["ernie4_5_moe", "ernie4_5_moe-plain"]),
-    ("glm4_moe", &["glm4_moe", "glm4_moe-bias"]),
-    ("gpt_oss", &["gpt_oss", "gpt_oss-mxfp4"]),
-    ("granitemoe", &["granitemoe"]),
-    ("jetmoe", &["jetmoe"]),
-    ("llama4_text", &["llama4_text", "llama4_text-k2", "llama4_text-nested"]),
-    ("mixtral", &["mixtral", "mixtral-swa", "mixtral-tied"]),
-    ("olmoe", &["olmoe", "olmoe-clip"]),
-    ("phimoe", &["phimoe", "phimoe-longrope"]),
-    ("qwen2_moe", &["qwen2_moe", "qwen2_moe-swa"]),
-    ("qwen3_moe", &["qwen3_moe", "qwen3_moe-yarn"]),
-    ("switch_transformers", &["switch_transformers", "switch_transformers-capacity", "switch_transformers-gated"]),
-];
 
 /// Those of a family that the repository carries, or, where `MOEC_ORACLES` names a folder, all that it has.
 #[track_caller]

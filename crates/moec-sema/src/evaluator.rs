@@ -119,12 +119,12 @@ impl Evaluator {
         if self.stopped || self.muted {
             return;
         }
-        let library_call = self.calls.iter().rposition(|call| call.from == FileId::USER);
+        let library_call = self.calls.iter().rposition(|call| self.definitions.is_own(call.from));
         let outside = match library_call {
             Some(at) => {
                 let definition = self.calls[at].definition;
                 let inlined = self.definitions.get(definition).kind == DefinitionKind::Fn;
-                (inlined || self.definitions.file_of(definition) != FileId::USER).then(|| &self.calls[at])
+                (inlined || !self.definitions.is_own(self.definitions.file_of(definition))).then(|| &self.calls[at])
             }
             None => None,
         };

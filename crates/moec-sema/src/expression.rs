@@ -15,7 +15,7 @@ use crate::{
     evaluator::{Evaluator, WrongKind},
     iterate::Iterate,
     library,
-    scope::{FileId, Frame, Origin},
+    scope::{Frame, Origin},
     spelling::{did_you_mean, listed},
     value::{BankTemplate, MemberTemplate, MoeTemplate, Operand, Template, Value, kind_name},
 };
@@ -148,14 +148,15 @@ impl Evaluator {
 
     /// The value of a `config` entry, where the file has it.
     pub fn setting(&self, frame: &Frame, name: &str) -> Option<Value> {
-        if frame.file != FileId::USER {
+        if !self.definitions.is_own(frame.file) {
             return None;
         }
         self.config.iter().find(|entry| entry.name == name).map(|entry| entry.value.clone())
     }
 
     pub fn nearest_name(&self, frame: &Frame, name: &str) -> Option<String> {
-        let settings = self.config.iter().filter(|_| frame.file == FileId::USER).map(|entry| entry.name.as_str());
+        let settings =
+            self.config.iter().filter(|_| self.definitions.is_own(frame.file)).map(|entry| entry.name.as_str());
         let names = frame.names.iter().map(|bound| bound.name.as_str());
         let axes = frame.dims.keys().map(Axis::name);
         let all = names.chain(settings).chain(axes).chain(self.definitions.names(frame.file)).chain(builtin::names());
@@ -413,7 +414,9 @@ impl Evaluator {
                     _ => "an expert or a block",
                 };
                 let help = match &other {
-                    Value::Template(template) if self.definitions.file_of(template.definition) == FileId::USER => {
+                    Value::Template(template)
+                        if self.definitions.is_own(self.definitions.file_of(template.definition)) =>
+                    {
                         Some(format!(
                             "declare `{}` as `{}` instead of `{}`",
                             template.name,

@@ -15,6 +15,7 @@ mod elementwise;
 mod evaluator;
 mod expression;
 mod extra;
+mod files;
 mod index;
 mod iterate;
 mod layers;
@@ -41,6 +42,7 @@ use thiserror::Error;
 
 pub use builtin::primitives;
 pub use extra::{Also, Extra, ExtraKind};
+pub use files::{Files, Open};
 pub use index::{Index, ParamFact};
 pub use library::library;
 pub use placement::{PlacedPart, Placement};
@@ -66,6 +68,8 @@ pub struct Settings {
     pub overrides: Vec<(String, String)>,
     pub phase: Phase,
     pub also: Also,
+    /// How other files are opened that the file uses.
+    pub files: Files,
 }
 
 /// A configuration entry after evaluation.
@@ -152,7 +156,7 @@ fn with_stack(sources: &mut SourceMap, file: &File, settings: &Settings, index: 
 
 fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings, index: Option<Index>) -> Found {
     let mut problems = Problems::default();
-    let definitions = Definitions::load(sources, file, &mut problems);
+    let definitions = Definitions::load(sources, file, &settings.files, &mut problems);
     let sections = Sections::of(file, &mut problems);
     let name = sections.model.map_or("model", |model| model.name.text.as_str());
     let mut evaluator = Evaluator::new(definitions, name);

@@ -28,11 +28,13 @@ pub struct File {
     pub at: Span,
 }
 
-/// `use std::attention::{causal_attention, rope_half}`.
+/// `use std::attention::{causal_attention, rope_half}`, `use "gates/mine.moe"::best`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Use {
+    /// A file of one's own; `path` is within it.
+    pub file: Option<Text>,
     pub path: Vec<Name>,
-    /// What is taken from the file at `path`.
+    /// What is taken from there.
     pub names: Vec<Name>,
     pub at: Span,
 }

@@ -203,14 +203,15 @@ fn spans_show_what_was_written() {
 #[test]
 fn documentation_goes_with_what_it_precedes() {
     let (_, file) = read(
-        "//! Head.\n//!\n//!  Two.\nserves \"A\"\nuse std::norm::{a, b} use c::d::e\nconfig {\n  /// Width.\n  D = 1 from \"d\" | \"e\"\n  E = 2\n}\n\
+        "//! Head.\n//!\n//!  Two.\nserves \"A\"\nuse std::norm::{a, b} use c::d::e use \"x/y.moe\"::f\nconfig {\n  /// Width.\n  D = 1 from \"d\" | \"e\"\n  E = 2\n}\n\
          /// One.\n// no\n/// Two.\nfn f(x) = x\n/// Model.\nmodel m() { /// nothing\n out 1 }\n",
     );
     assert_eq!(file.doc, ["Head.", "", " Two."]);
     assert_eq!(file.serves[0].text, "A");
     let uses: Vec<String> =
         file.uses.iter().map(|used| format!("{}: {}", names(&used.path), names(&used.names))).collect();
-    assert_eq!(uses, ["std, norm: a, b", "c, d: e"]);
+    assert_eq!(uses, ["std, norm: a, b", "c, d: e", ": f"]);
+    assert_eq!(file.uses[2].file.as_ref().map(|file| file.text.as_str()), Some("x/y.moe"));
     let [Item::Config(config), Item::Definition(f), Item::Model(m)] = &file.items[..] else { panic!("{file:?}") };
     assert_eq!(config.entries[0].doc, ["Width."]);
     assert!(config.entries[1].doc.is_empty());

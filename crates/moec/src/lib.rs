@@ -15,6 +15,7 @@ mod files;
 mod interrupt;
 mod manifest;
 mod native;
+mod own_files;
 mod placement;
 mod routes;
 mod sampling;

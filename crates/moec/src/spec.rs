@@ -7,10 +7,10 @@ use moec_diag::{Problems, SourceMap};
 use moec_sema::Checked;
 use thiserror::Error;
 
-use crate::{cli, failure::Failure, files};
+use crate::{cli, failure::Failure, files, own_files::OnDisk};
 
 /// Specs beyond this are no specs. The parser has a smaller limit of its own; this bounds what is read at all.
-const SPEC_BYTES: u64 = 64 << 20;
+pub const SPEC_BYTES: u64 = 64 << 20;
 const CONFIG_BYTES: u64 = 16 << 20;
 
 /// A sound spec, and the text for whatever is still to be said about it.
@@ -61,6 +61,7 @@ pub fn load(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) ->
             trace: settings.also.contains(&cli::Also::Trace),
             state: settings.also.contains(&cli::Also::State),
         },
+        files: moec_sema::Files::new(OnDisk),
     };
     let checked = check(&mut sources, &tree, &settings)?;
     Ok(Loaded { checked, sources })

@@ -3,7 +3,7 @@
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use moec_diag::{Problem, SourceMap};
-use moec_sema::{Also, Settings, check};
+use moec_sema::{Also, Files, Open, Settings, check};
 
 /// The problems of a file; a tree with syntax errors is not checked.
 pub fn problems_of(name: &str, text: &str, settings: &Settings) -> (SourceMap, Vec<Problem>) {
@@ -38,5 +38,26 @@ pub fn settings_of(text: &str, config: Option<&str>) -> Settings {
     };
     let also = Also { aux: asked("aux"), trace: asked("trace"), state: asked("state") };
     let overrides = sets.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Settings { config, overrides, also, ..Settings::default() }
+    Settings { config, overrides, also, files: Files::new(Used), ..Settings::default() }
+}
+
+/// Files that texts use: `used/…`, beside the diagnostics.
+struct Used;
+
+impl Open for Used {
+    fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+        std::fs::read(folder().join(name)).map_err(|error| error.to_string())
+    }
+
+    fn near(&self, _: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(folder().join("used")).expect("the folder is there");
+        let mut names: Vec<String> =
+            entries.map(|entry| format!("used/{}", entry.expect("an entry").file_name().to_string_lossy())).collect();
+        names.sort();
+        names
+    }
+}
+
+fn folder() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/diagnostics")
 }

@@ -163,10 +163,10 @@ impl Builder<'_> {
 
     fn uses(&self, pair: Pair<Rule>) -> Use {
         let at = self.at(&pair);
-        let mut path = Vec::new();
-        let mut names = Vec::new();
+        let (mut file, mut path, mut names) = (None, Vec::new(), Vec::new());
         for child in children(pair) {
             match child.as_rule() {
+                Rule::text => file = Some(self.text(child)),
                 Rule::use_names => names = self.names(child),
                 _ => path.push(self.name(child)),
             }
@@ -174,7 +174,7 @@ impl Builder<'_> {
         if names.is_empty() {
             names.extend(path.pop());
         }
-        Use { path, names, at }
+        Use { file, path, names, at }
     }
 
     fn config(&mut self, pair: Pair<Rule>) -> Config {

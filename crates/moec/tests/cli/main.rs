@@ -11,6 +11,7 @@ mod flat;
 mod fmt;
 mod lsp;
 mod mutations;
+mod own_files;
 mod placement;
 mod tensors;
 mod text;

@@ -28,8 +28,8 @@ fn files_of_ones_own_are_read_from_where_they_lie() {
 
     // Problems of all files at once, each in its own.
     write("parts/gates.moe", &GATES.replace("top_k(", "top_k(("));
-    write("parts/experts.moe", &EXPERTS.replace("score(x)", "scored(x)"));
-    moec_in(at.path(), "check model.moe").refused(1, &["parts/gates.moe:4", "parts/experts.moe:2", "2 problems"]);
+    write("model.moe", &MODEL.replace("ffn(x)", "ffn(xx)"));
+    moec_in(at.path(), "check model.moe").refused(1, &["parts/gates.moe:4", "model.moe:6", "2 problems"]);
 
     fs::remove_file(at.path().join("parts/experts.moe")).expect("removed");
     fs::create_dir(at.path().join("parts/experts.moe")).expect("a folder");

@@ -1,0 +1,81 @@
+"""The C interface of a library that `moec build` made, by ctypes. ctypes lets go of the interpreter lock during calls."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAX_RANK = 8
+
+#: Element types by their names, as NumPy has them; bf16 by its bits.
+DTYPES: dict[str, tuple[int, np.dtype]] = {
+    "f32": (0, np.dtype(np.float32)),
+    "bf16": (1, np.dtype(np.uint16)),
+    "f16": (2, np.dtype(np.float16)),
+    "i32": (3, np.dtype(np.int32)),
+    "bool": (4, np.dtype(np.bool_)),
+}
+
+LEVELS = {"best": 0, "scalar": 1, "avx2": 2, "avx512": 3}
+
+
+class Options(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("threads", ctypes.c_int32),
+        ("level", ctypes.c_int32),
+        ("verify_checksums", ctypes.c_int32),
+        ("reserved", ctypes.c_int32 * 5),
+    ]
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("rank", ctypes.c_int32),
+        ("shape", ctypes.c_int64 * MAX_RANK),
+        ("reserved", ctypes.c_uint64 * 5),
+    ]
+
+    @classmethod
+    def over(cls, name: str, dtype: str, array: np.ndarray) -> Tensor:
+        """A view of `array`, which must live as long."""
+        shape = (ctypes.c_int64 * MAX_RANK)(*array.shape)
+        return cls(name.encode(), array.ctypes.data, DTYPES[dtype][0], array.ndim, shape)
+
+
+class MoecError(Exception):
+    """What a compiled model, or the compiler, has to say against a call."""
+
+
+class Library:
+    """The functions of one model, by their names without the prefix."""
+
+    def __init__(self, path: Path, model: str) -> None:
+        try:
+            self._library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise MoecError(f"{path} cannot be loaded: {error}") from None
+        self._model = model
+        self.function("error_message").restype = ctypes.c_char_p
+        self.function("level").restype = ctypes.c_char_p
+        self.function("version").restype = ctypes.c_char_p
+        self.function("session_position").restype = ctypes.c_size_t
+        for name in ("close", "session_free", "error_free"):
+            self.function(name).restype = None
+
+    def function(self, name: str) -> Any:
+        return getattr(self._library, f"{self._model}_{name}")
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Calls a function that ends in an error parameter; raises what comes out of that."""
+        error = ctypes.c_void_p()
+        if self.function(name)(*arguments, ctypes.byref(error)) != 0:
+            message = self.function("error_message")(error).decode()
+            self.function("error_free")(error)
+            raise MoecError(message)

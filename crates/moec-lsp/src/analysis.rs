@@ -1,7 +1,7 @@
 //! All that is known of one document: its tree, its names, its problems, and what the checker learned.
 
 use moec_diag::{Problem, SourceMap};
-use moec_sema::{Index, Settings};
+use moec_sema::{Files, Index, Settings};
 use moec_syntax::tree::File;
 
 use crate::{document::Document, names::Names};
@@ -14,11 +14,13 @@ pub struct Analysis {
     pub index: Index,
     pub problems: Vec<Problem>,
     pub sources: SourceMap,
+    /// How it opens other files.
+    pub files: Files,
 }
 
 impl Analysis {
-    /// `name` says in reports which file it is.
-    pub fn of(name: &str, text: String) -> Analysis {
+    /// `name` says in reports which file it is; `files` opens others, by names relative to its folder.
+    pub fn of(name: &str, text: String, files: Files) -> Analysis {
         let mut sources = SourceMap::default();
         let (tree, problems) = moec_syntax::parse(&mut sources, name, &text);
         let mut problems = problems.into_vec();
@@ -26,7 +28,8 @@ impl Analysis {
         let tree = tree.unwrap_or_default();
         let mut index = Index::default();
         if readable {
-            let (_, found, learned) = moec_sema::check_and_index(&mut sources, &tree, &Settings::default());
+            let settings = Settings { files: files.clone(), ..Settings::default() };
+            let (_, found, learned) = moec_sema::check_and_index(&mut sources, &tree, &settings);
             index = learned;
             // Of a file that cannot be read whole, the checker sees only a part, and misses the rest.
             if problems.is_empty() {
@@ -34,6 +37,11 @@ impl Analysis {
             }
         }
         let names = Names::of(&tree);
-        Analysis { document: Document::new(text), tree, names, index, problems, sources }
+        Analysis { document: Document::new(text), tree, names, index, problems, sources, files }
+    }
+
+    /// Whether what is known of it depends on other documents.
+    pub fn uses_files(&self) -> bool {
+        self.tree.uses.iter().any(|used| used.file.is_some())
     }
 }

@@ -10,6 +10,7 @@ mod document;
 mod hover;
 mod library;
 mod names;
+mod own_files;
 mod rename;
 mod semantic_tokens;
 mod server;

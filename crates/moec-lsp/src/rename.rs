@@ -104,7 +104,7 @@ fn means_the_same(analysis: &Analysis, uses: &[Use], new: &str) -> Result<(), St
     for at in places.into_iter().rev() {
         text.replace_range(at.start as usize..at.end as usize, new);
     }
-    let after = Analysis::of("renamed", text);
+    let after = Analysis::of("renamed", text, analysis.files.clone());
     if let Some(problem) = after.problems.first() {
         return Err(problem.to_string());
     }

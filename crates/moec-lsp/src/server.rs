@@ -28,7 +28,9 @@ use moec_diag::SourceMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{analysis::Analysis, completion, diagnostics, hover, library, rename, semantic_tokens, symbols};
+use crate::{
+    analysis::Analysis, completion, diagnostics, hover, library, own_files::Beside, rename, semantic_tokens, symbols,
+};
 
 /// Asks for the text of a library file: `{ "uri": "moec-std:/norm.moe" }`.
 const LIBRARY_TEXT: &str = "moec/libraryText";
@@ -186,6 +188,13 @@ impl Server<'_> {
     fn change(&mut self, uri: Uri, version: Option<i32>, text: String) {
         let address = uri.as_str().to_owned();
         self.known.remove(&address);
+        // Others may use this one.
+        let stale: Vec<String> =
+            self.known.iter().filter(|(_, known)| known.uses_files()).map(|(address, _)| address.clone()).collect();
+        for other in stale {
+            self.known.remove(&other);
+            self.texts.get_mut(&other).into_iter().for_each(|open| open.unsent = true);
+        }
         // Nobody writes to the library.
         let unsent = !address.starts_with(library::SCHEME);
         self.texts.insert(address, Open { uri, version, text, unsent });
@@ -213,7 +222,9 @@ impl Server<'_> {
         }
         let open = self.texts.get(address)?;
         let name = address.rsplit('/').next().unwrap_or(address);
-        let analysis = Rc::new(Analysis::of(name, open.text.clone()));
+        let texts = self.texts.iter().map(|(address, open)| (address.as_str(), open.text.as_str()));
+        let files = moec_sema::Files::new(Beside::new(address, texts));
+        let analysis = Rc::new(Analysis::of(name, open.text.clone(), files));
         self.known.insert(address.to_owned(), analysis.clone());
         Some(analysis)
     }

@@ -325,3 +325,18 @@ fn an_editor_may_ask_anything() {
     let place = json!({ "textDocument": { "uri": uri }, "position": { "line": 900, "character": 900 } });
     assert_eq!(client.ask("textDocument/hover", place), Value::Null);
 }
+
+#[test]
+fn files_of_ones_own_are_read_as_they_stand_in_the_editor() {
+    let mut client = Client::start();
+    let gates = "gate best {\n  param W[E, D]\n  let (v, i) = top_k(x · W, 1 over E)\n  route tokens(i, v)\n}\n";
+    let uses = client.open(gates);
+    let model = "use \"number 1.moe\"::best\nuse std::expert::copy\n\
+                 model m(x: f32[S, D = 8]) {\n  part ffn = moe { gate best; experts copy × 4 }\n  out y = ffn(x)\n}\n";
+    let uri = client.open(model);
+    assert_eq!(client.problems(&uri), json!([]));
+    client.change(&uses, &gates.replace("best", "worst"));
+    client.change(&uri, model);
+    let problems = client.problems(&uri).to_string();
+    assert!(problems.contains("has no `best`"), "{problems}");
+}

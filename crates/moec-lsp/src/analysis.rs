@@ -28,7 +28,7 @@ impl Analysis {
         let tree = tree.unwrap_or_default();
         let mut index = Index::default();
         if readable {
-            let settings = Settings { files: files.clone(), ..Settings::default() };
+            let settings = Settings { files: files.clone(), definitions_suffice: true, ..Settings::default() };
             let (_, found, learned) = moec_sema::check_and_index(&mut sources, &tree, &settings);
             index = learned;
             // Of a file that cannot be read whole, the checker sees only a part, and misses the rest.

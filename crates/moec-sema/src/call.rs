@@ -175,6 +175,7 @@ impl Evaluator {
                 if bindings.arguments.iter().any(|(_, value, _)| value.is_error()) {
                     return Value::Error;
                 }
+                self.evaluated.insert(id);
                 let mut body = Frame { kind: BodyKind::Fn, x: None, names: Vec::new(), ..frame.clone() };
                 body.file = self.definitions.file_of(id);
                 self.note_settings(frame, &mut body, &bindings.axes);

@@ -74,6 +74,8 @@ pub(crate) struct Evaluator {
     /// What was reported, so that a body evaluated for each of 64 layers complains once.
     reported: BTreeSet<(String, Vec<(usize, usize)>)>,
     pub calls: Vec<Call>,
+    /// Definitions whose bodies were evaluated.
+    pub evaluated: BTreeSet<DefinitionId>,
     pub placements: Vec<Placement>,
     pub shared: Vec<Shared>,
     /// The outputs so far, and where they stand.
@@ -102,6 +104,7 @@ impl Evaluator {
             problems: Problems::default(),
             reported: BTreeSet::new(),
             calls: Vec::new(),
+            evaluated: BTreeSet::new(),
             placements: Vec::new(),
             shared: Vec::new(),
             outputs_at: Vec::new(),

@@ -29,6 +29,7 @@ mod route;
 mod scan;
 mod scope;
 mod shape;
+mod unused;
 mod value;
 mod weights;
 
@@ -68,6 +69,8 @@ pub struct Settings {
     pub overrides: Vec<(String, String)>,
     pub phase: Phase,
     pub also: Also,
+    /// A file that has definitions, and nothing else, needs no model: nothing is made of it.
+    pub definitions_suffice: bool,
     /// How other files are opened that the file uses.
     pub files: Files,
 }
@@ -124,7 +127,7 @@ pub struct Checked {
     pub placements: Vec<Placement>,
 }
 
-/// Checks a file. `None` whenever a problem was found; the problems say all of what is wrong, not only the first thing.
+/// Checks a file. `None` whenever a problem was found, or there is no model where none is needed; the problems say all of what is wrong, not only the first thing.
 /// Library files that it uses are added to `sources`.
 pub fn check(sources: &mut SourceMap, file: &File, settings: &Settings) -> (Option<Checked>, Problems) {
     let (checked, problems, _) = with_stack(sources, file, settings, None);
@@ -157,15 +160,18 @@ fn with_stack(sources: &mut SourceMap, file: &File, settings: &Settings, index: 
 fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings, index: Option<Index>) -> Found {
     let mut problems = Problems::default();
     let definitions = Definitions::load(sources, file, &settings.files, &mut problems);
-    let sections = Sections::of(file, &mut problems);
+    let sections = Sections::of(file, settings.definitions_suffice, &mut problems);
     let name = sections.model.map_or("model", |model| model.name.text.as_str());
     let mut evaluator = Evaluator::new(definitions, name);
     evaluator.problems = problems;
     evaluator.index = index;
     (evaluator.phase, evaluator.also) = (settings.phase, settings.also);
     evaluator.configure(sources, sections.config.iter().copied(), &file.serves, settings);
+    if let Some(model) = sections.model {
+        evaluator.model(model);
+    }
+    evaluator.check_unused(sections.model.is_some());
     let Some(model) = sections.model else { return (None, evaluator.problems, evaluator.index) };
-    evaluator.model(model);
     evaluator.note_params();
     if !evaluator.problems.is_empty() {
         return (None, evaluator.problems, evaluator.index);
@@ -193,7 +199,7 @@ struct Sections<'f> {
 }
 
 impl<'f> Sections<'f> {
-    fn of(file: &'f File, problems: &mut Problems) -> Self {
+    fn of(file: &'f File, definitions_suffice: bool, problems: &mut Problems) -> Self {
         let mut sections = Sections { config: Vec::new(), model: None, weights: None };
         for item in &file.items {
             match item {
@@ -209,7 +215,11 @@ impl<'f> Sections<'f> {
                 },
             }
         }
-        if sections.model.is_none() {
+        let only_defines = definitions_suffice
+            && file.serves.is_empty()
+            && !file.items.is_empty()
+            && file.items.iter().all(|item| matches!(item, Item::Definition(_) | Item::Config(_)));
+        if sections.model.is_none() && !only_defines {
             problems.report(NoModel { at: Span::new(file.at.end, file.at.end) });
         }
         sections

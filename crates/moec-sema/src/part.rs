@@ -96,6 +96,7 @@ impl Evaluator {
             return Value::Error;
         }
         let definition = self.definitions.get(template.definition).clone();
+        self.evaluated.insert(template.definition);
         self.calls.push(Call { definition: template.definition, from: frame.file, at });
         let mut body = Frame {
             file: self.definitions.file_of(template.definition),

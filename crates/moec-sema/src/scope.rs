@@ -31,21 +31,21 @@ impl FileId {
     pub const USER: FileId = FileId(0);
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     definition: Rc<Definition>,
     file: FileId,
 }
 
 /// All definitions of all files, and which names each file sees.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Definitions {
     entries: Vec<Entry>,
     files: Vec<Known>,
 }
 
 /// What a file sees.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     names: BTreeMap<String, DefinitionId>,
     /// Names that a problem was already reported about: two definitions, or a `use` of nothing.
@@ -94,6 +94,11 @@ impl Definitions {
 
     pub fn names(&self, file: FileId) -> impl Iterator<Item = &str> {
         self.files[file.0].names.keys().map(String::as_str)
+    }
+
+    /// Those of the user's files.
+    pub fn own(&self) -> impl Iterator<Item = DefinitionId> {
+        self.entries.iter().enumerate().filter(|(_, entry)| self.is_own(entry.file)).map(|(at, _)| DefinitionId(at))
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Definition> {

@@ -41,6 +41,22 @@ struct NotAnObject {
 
 /// Reads and checks a spec. `checkpoint` supplies config.json where the settings name none.
 pub fn load(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) -> Result<Loaded, Failure> {
+    let (mut sources, tree, settings) = read(file, settings, checkpoint)?;
+    let checked = check(&mut sources, &tree, &settings)?;
+    Ok(Loaded { checked, sources })
+}
+
+/// Checks a spec, or a file that only defines what others use.
+pub fn sound(file: &Path, settings: &cli::Settings) -> Result<(), Failure> {
+    let (mut sources, tree, settings) = read(file, settings, None)?;
+    let settings = moec_sema::Settings { definitions_suffice: true, ..settings };
+    let (_, problems) = moec_sema::check(&mut sources, &tree, &settings);
+    no_problems(problems, &sources)
+}
+
+type Read = (SourceMap, moec_syntax::tree::File, moec_sema::Settings);
+
+fn read(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) -> Result<Read, Failure> {
     let mut sources = SourceMap::default();
     // A wrong config and a wrong spec are both worth telling, but a check against a config that was not read is not.
     let bytes = files::read(file, SPEC_BYTES)?;
@@ -61,10 +77,10 @@ pub fn load(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) ->
             trace: settings.also.contains(&cli::Also::Trace),
             state: settings.also.contains(&cli::Also::State),
         },
+        definitions_suffice: false,
         files: moec_sema::Files::new(OnDisk),
     };
-    let checked = check(&mut sources, &tree, &settings)?;
-    Ok(Loaded { checked, sources })
+    Ok((sources, tree, settings))
 }
 
 /// The semantic check alone.

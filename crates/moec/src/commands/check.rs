@@ -5,7 +5,7 @@ use crate::{cli::Check, failure::Failure, spec};
 pub fn run(arguments: &Check) -> Result<(), Failure> {
     let mut failed = false;
     for file in &arguments.files {
-        match spec::load(file, &arguments.settings, None) {
+        match spec::sound(file, &arguments.settings) {
             Ok(_) if arguments.json => {}
             Ok(_) => eprintln!("{}: fine", file.display()),
             Err(failure) => {

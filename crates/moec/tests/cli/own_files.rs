@@ -22,6 +22,11 @@ fn files_of_ones_own_are_read_from_where_they_lie() {
     write("parts/experts.moe", EXPERTS);
     write("parts/scores.moe", SCORES);
     moec_in(at.path(), "check model.moe").fine();
+    // What only defines is checked as well, by itself; but nothing can be built of it.
+    moec_in(at.path(), "check parts/gates.moe").fine();
+    moec_in(at.path(), "build parts/gates.moe").refused(1, &["no model"]);
+    write("parts/slip.moe", "fn slip(x over A) = softmx(x over A)\n");
+    moec_in(at.path(), "check parts/slip.moe").refused(1, &["parts/slip.moe:1", "did you mean `softmax`"]);
     let above = at.path().parent().expect("a folder above");
     let name = at.path().file_name().expect("a name").to_string_lossy();
     moec_in(above, &format!("build {name}/model.moe -o {name}/build")).fine();

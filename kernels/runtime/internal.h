@@ -126,13 +126,13 @@ void moec_model_release(moec_open_model *model);
 
 struct moec_session {
     moec_open_model *model;
-    moec_pass_function *pass;
+    moec_pass_function *const *passes;
     int threads;
     bool all_threads; /* whether or not that is quicker */
     int64_t max_tokens;
     int64_t capacity; /* max_tokens, rounded up to whole panels */
     int64_t chunk;    /* the most tokens of one pass */
-    _Atomic int64_t position;
+    _Atomic int64_t positions[MOEC_MOST_SEQUENCES];
     atomic_flag busy;
     moec_block workspace;
     moec_block cache;
@@ -156,9 +156,10 @@ void moec_session_leave(moec_session *session);
 
 /* ---- ports.c */
 
-/* Finds the tensor of each port and checks everything about it: name, type, shape, address. `*tokens` is the number of
- * positions: found from the first tensor that has them where it is -1 before (and still -1 where none has). `bound` has a
- * place for each port; it becomes NULL for an output that is not given. */
+/* Finds the tensor of each port and checks everything about it: name, type, shape, address. `tokens` are the numbers of
+ * positions of each sequence: found from the first tensor that has them where it is -1 before (and still -1 where none has).
+ * `bound` has a place for each port; it becomes NULL for an output that is not given, and for inputs of a sequence of which
+ * none is given, where the model has several. */
 int moec_bind(const moec_description *description, bool output, const moec_tensor *tensors, size_t count,
     int64_t *tokens, void **bound, moec_error **error);
 
@@ -167,9 +168,9 @@ int moec_check_values(const moec_port *port, const void *data, int64_t tokens, m
 
 /* ---- passes.c */
 
-/* Appends `tokens` checked positions. `inputs[i]` is row 0 of input i; `outputs[i]` is where row `first_output` of output
+/* Appends `tokens` checked positions to a sequence. `inputs[i]` is row 0 of input i, if that is one of its inputs; `outputs[i]` is where row `first_output` of output
  * i goes, or NULL where it is not wanted. Fails, having done nothing, where there is not enough room. */
-int moec_append(moec_session *session, void *const *inputs, void *const *outputs, int64_t tokens, int64_t first_output,
-    moec_error **error);
+int moec_append(moec_session *session, int32_t sequence, void *const *inputs, void *const *outputs, int64_t tokens,
+    int64_t first_output, moec_error **error);
 
 #endif

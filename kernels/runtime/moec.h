@@ -64,6 +64,7 @@ size_t moec_session_position(const moec_session *session);
 int moec_session_trace(moec_session *session, moec_trace_function trace, void *user);
 
 int moec_forward(moec_session *session, const int32_t *ids, size_t n, float *logits, moec_error **error);
+int moec_encode(moec_session *session, const int32_t *ids, size_t n, moec_error **error);
 int moec_step(moec_session *session, const int32_t *ids, size_t n, float *logits, moec_error **error);
 int moec_session_run(moec_session *session, const moec_tensor *inputs, size_t input_count, moec_tensor *outputs,
     size_t output_count, moec_error **error);

@@ -37,13 +37,16 @@ typedef struct moec_port {
     int32_t axis_count;
     int32_t dtype; /* MOEC_F32 and so on, see moec.h */
     int32_t rows;
-    int32_t reserved;
+    int32_t sequence; /* whose positions they are */
 } moec_port;
 
-/* The pass, compiled for one kind of CPU. */
+/* The most sequences of a model. */
+enum { MOEC_MOST_SEQUENCES = 4 };
+
+/* The passes, compiled for one kind of CPU. */
 typedef struct moec_level_entry {
     const char *name;
-    moec_pass_function *pass;
+    moec_pass_function *const *passes; /* one along each sequence */
     int32_t number; /* MOEC_LEVEL_SCALAR and so on, see moec.h */
     int32_t needs;  /* MOEC_CPU_… or-ed together */
 } moec_level_entry;
@@ -65,6 +68,8 @@ typedef struct moec_description {
     int32_t input_count;
     int32_t output_count;
     int32_t whole_pass; /* not 0: earlier positions see later ones, so an input cannot be cut into several passes */
+    int32_t sequence_count; /* at least 1; number 0 is that of the outputs, the others are what it reads */
+    int32_t reserved;
 } moec_description;
 
 #endif

@@ -30,6 +30,7 @@ typedef struct moec_pass {
     void (*trace)(void *user, int32_t route, int32_t rank, const int32_t *indices, const float *weights, int64_t tokens,
                   int64_t choices);
     void *trace_user;
+    const int64_t *pasts; /* positions that each sequence of the model had before this pass */
 } moec_pass;
 
 typedef void moec_pass_function(const moec_pass *pass, int32_t thread, int32_t threads);

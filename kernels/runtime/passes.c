@@ -16,20 +16,21 @@ static moec_pool *take_pool(moec_open_model *model) {
 /* Passes of so few positions are short ones. */
 enum { SHORT_PASS = 4 };
 
-static void run_pass(moec_session *session, moec_pass *pass) {
+static void run_pass(moec_session *session, int32_t sequence, moec_pass *pass) {
+    moec_pass_function *function = session->passes[sequence];
     moec_open_model *model = session->model;
     moec_pool *pool = session->threads > 1 ? take_pool(model) : NULL;
     if (!pool) {
-        moec_run_alone(session->pass, pass);
+        moec_run_alone(function, pass);
         return;
     }
     bool alone = !session->all_threads && pass->tokens <= SHORT_PASS && moec_tempo_alone(&model->tempo);
     int64_t start = moec_now_ns();
     if (alone)
-        moec_run_alone(session->pass, pass);
+        moec_run_alone(function, pass);
     else
-        moec_pool_run(pool, session->pass, pass, session->threads);
-    if (pass->tokens == 1) moec_tempo_note(&model->tempo, alone, moec_now_ns() - start);
+        moec_pool_run(pool, function, pass, session->threads);
+    if (pass->tokens == 1 && sequence == 0) moec_tempo_note(&model->tempo, alone, moec_now_ns() - start);
     atomic_flag_clear_explicit(&model->pool_busy, memory_order_release);
 }
 
@@ -37,6 +38,7 @@ static void run_pass(moec_session *session, moec_pass *pass) {
 typedef struct moec_call {
     moec_session *session;
     const moec_description *description;
+    int32_t sequence;
     void *const *inputs;
     void *const *outputs;
     int64_t tokens;
@@ -65,7 +67,7 @@ static bool needs_staging(const moec_call *call, const moec_port *port, const vo
 }
 
 static bool make_staging(const moec_call *call) {
-    for (int32_t at = 0; at < call->description->output_count; at++) {
+    for (int32_t at = 0; call->sequence == 0 && at < call->description->output_count; at++) {
         const moec_port *port = &call->description->outputs[at];
         moec_block *block = &call->session->staging[at];
         if (block->at || !needs_staging(call, port, call->outputs[at])) continue;
@@ -84,13 +86,14 @@ static void address_inputs(const moec_call *call, moec_part part) {
     for (int32_t at = 0; at < call->description->input_count; at++) {
         const moec_port *port = &call->description->inputs[at];
         int64_t rows_before = port->rows == MOEC_ROWS_ONE ? 0 : part.done;
-        call->session->inputs[at] = (char *)call->inputs[at] + rows_before * port->row_bytes;
+        bool has = call->inputs[at] && (port->rows == MOEC_ROWS_ONE || port->sequence == call->sequence);
+        call->session->inputs[at] = has ? (char *)call->inputs[at] + rows_before * port->row_bytes : NULL;
     }
 }
 
 /* Where row 0 of each output is, or would be: no pass touches rows before `first`. */
 static void address_outputs(const moec_call *call, moec_part part) {
-    for (int32_t at = 0; at < call->description->output_count; at++) {
+    for (int32_t at = 0; call->sequence == 0 && at < call->description->output_count; at++) {
         const moec_port *port = &call->description->outputs[at];
         int64_t rows_before = port->rows == MOEC_ROWS_ONE ? 0 : part.done - call->first_output;
         bool staged = !call->outputs[at] || is_partly_wanted(port, part);
@@ -101,7 +104,7 @@ static void address_outputs(const moec_call *call, moec_part part) {
 
 /* What was wanted of outputs that were staged. */
 static void keep_wanted(const moec_call *call, moec_part part) {
-    for (int32_t at = 0; at < call->description->output_count; at++) {
+    for (int32_t at = 0; call->sequence == 0 && at < call->description->output_count; at++) {
         const moec_port *port = &call->description->outputs[at];
         if (!call->outputs[at] || !is_partly_wanted(port, part) || part.first == part.tokens) continue;
         int64_t row = part.done + part.first - call->first_output;
@@ -111,7 +114,7 @@ static void keep_wanted(const moec_call *call, moec_part part) {
     }
 }
 
-static moec_pass pass_of(const moec_session *session, moec_part part, int64_t past) {
+static moec_pass pass_of(const moec_session *session, moec_part part, int64_t past, const int64_t *pasts) {
     return (moec_pass){
         .tokens = part.tokens,
         .past = past,
@@ -128,13 +131,16 @@ static moec_pass pass_of(const moec_session *session, moec_part part, int64_t pa
         .scratch_bytes = session->model->description->scratch_bytes,
         .trace = session->trace,
         .trace_user = session->trace_user,
+        .pasts = pasts,
     };
 }
 
-int moec_append(moec_session *session, void *const *inputs, void *const *outputs, int64_t tokens, int64_t first_output,
-    moec_error **error) {
-    moec_call call = {session, session->model->description, inputs, outputs, tokens, first_output};
-    int64_t past = atomic_load(&session->position);
+int moec_append(moec_session *session, int32_t sequence, void *const *inputs, void *const *outputs, int64_t tokens,
+    int64_t first_output, moec_error **error) {
+    moec_call call = {session, session->model->description, sequence, inputs, outputs, tokens, first_output};
+    int64_t pasts[MOEC_MOST_SEQUENCES];
+    for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) pasts[at] = atomic_load(&session->positions[at]);
+    int64_t past = pasts[sequence];
     if (tokens > session->max_tokens - past)
         return moec_fail(error, MOEC_CONTEXT_OVERRUN,
             "the session has room for %" PRId64 " positions and is at position %" PRId64 ": %" PRId64 " more do not fit",
@@ -145,11 +151,12 @@ int moec_append(moec_session *session, void *const *inputs, void *const *outputs
         moec_part part = next_part(&call, done);
         address_inputs(&call, part);
         address_outputs(&call, part);
-        moec_pass pass = pass_of(session, part, past + done);
-        run_pass(session, &pass);
+        pasts[sequence] = past + done;
+        moec_pass pass = pass_of(session, part, past + done, pasts);
+        run_pass(session, sequence, &pass);
         keep_wanted(&call, part);
         done += part.tokens;
-        atomic_store(&session->position, past + done);
+        atomic_store(&session->positions[sequence], past + done);
     }
     return MOEC_OK;
 }

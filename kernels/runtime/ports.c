@@ -100,14 +100,16 @@ int moec_bind(const moec_description *description, bool output, const moec_tenso
         if (seen[found / 64] >> found % 64 & 1)
             return moec_fail(error, MOEC_BAD_ARGUMENT, "%s `%s` is given twice", role(output), tensor->name);
         seen[found / 64] |= (uint64_t)1 << found % 64;
-        int code = check_shape(&ports[found], tensor, output, tokens, error);
+        int code = check_shape(&ports[found], tensor, output, &tokens[ports[found].sequence], error);
         if (!code) code = check_data(&ports[found], tensor, output, error);
         if (code) return code;
         bound[found] = tensor->data;
     }
-    for (int32_t at = 0; !output && at < port_count; at++)
-        if (!(seen[at / 64] >> at % 64 & 1))
+    for (int32_t at = 0; !output && at < port_count; at++) {
+        bool spare = description->sequence_count > 1 && ports[at].rows != MOEC_ROWS_ONE && tokens[ports[at].sequence] == -1;
+        if (!spare && !(seen[at / 64] >> at % 64 & 1))
             return moec_fail(error, MOEC_BAD_ARGUMENT, "input `%s` is not given", ports[at].name);
+    }
     return MOEC_OK;
 }
 

@@ -140,7 +140,7 @@ static int append_one(moec_trial *trial, moec_session *session, int64_t position
         const moec_port *port = &description->outputs[at];
         trial->output_at[at] = trial->outputs[at].at + (port->rows == MOEC_ROWS_ONE ? 0 : position * port->row_bytes);
     }
-    return moec_append(session, trial->input_at, trial->output_at, 1, 0, error);
+    return moec_append(session, 0, trial->input_at, trial->output_at, 1, 0, error);
 }
 
 static int trial_run(moec_trial *trial, moec_open_model *model, moec_way way, moec_error **error) {
@@ -150,7 +150,9 @@ static int trial_run(moec_trial *trial, moec_open_model *model, moec_way way, mo
     session->all_threads = true;
     trial->choices = (moec_choices){.session = session, .tokens = trial->tokens, .position = -1};
     moec_session_trace(session, moec_choices_record, &trial->choices);
-    if (!way.stepwise) code = moec_append(session, trial->input_at, trial->output_at, trial->tokens, 0, error);
+    for (int32_t at = trial->description->sequence_count - 1; !code && at > 0; at--)
+        code = moec_append(session, at, trial->input_at, trial->output_at, trial->tokens, 0, error);
+    if (!way.stepwise && !code) code = moec_append(session, 0, trial->input_at, trial->output_at, trial->tokens, 0, error);
     for (int64_t position = 0; way.stepwise && !code && position < trial->tokens; position++)
         code = append_one(trial, session, position, error);
     moec_session_free(session);

@@ -51,13 +51,13 @@ int moec_session_make(moec_open_model *model, const moec_level_entry *level, int
     if (!made) return moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for a session");
     atomic_fetch_add(&model->references, 1);
     made->model = model;
-    made->pass = level->pass;
+    made->passes = level->passes;
     made->threads = threads;
     made->max_tokens = (int64_t)max_tokens;
     made->capacity = (made->max_tokens + MOEC_PANEL - 1) / MOEC_PANEL * MOEC_PANEL;
     bool whole = model->description->whole_pass || made->max_tokens < MOEC_PASS_TOKENS;
     made->chunk = whole ? made->max_tokens : MOEC_PASS_TOKENS;
-    atomic_init(&made->position, 0);
+    for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) atomic_init(&made->positions[at], 0);
     atomic_flag_clear(&made->busy);
     if (session_allocate(made, model->description)) {
         *session = made;
@@ -92,13 +92,13 @@ void moec_session_leave(moec_session *session) { atomic_flag_clear_explicit(&ses
 int moec_session_reset(moec_session *session) {
     int code = moec_session_enter(session, NULL);
     if (code) return code;
-    atomic_store(&session->position, 0);
+    for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) atomic_store(&session->positions[at], 0);
     moec_session_leave(session);
     return MOEC_OK;
 }
 
 size_t moec_session_position(const moec_session *session) {
-    return session ? (size_t)atomic_load(&session->position) : 0;
+    return session ? (size_t)atomic_load(&session->positions[0]) : 0;
 }
 
 int moec_session_trace(moec_session *session, moec_trace_function trace, void *user) {

@@ -5,10 +5,18 @@ use std::{collections::BTreeSet, fmt::Write};
 use moec_plan::{Plan, Port};
 use moec_types::DType;
 
-use crate::interface::{BadName, PortRows, check_name, macro_name, port_rows, sees_later_positions, token_ports};
+use crate::interface::{
+    BadName, PortRows, check_name, macro_name, port_rows, sees_later_positions, source_port, token_ports,
+};
 
 const HEADER: &str = include_str!("../../../kernels/runtime/header.h.in");
 const TOKENS: &str = include_str!("../../../kernels/runtime/header_tokens.h.in");
+const SOURCE: &str = include_str!("../../../kernels/runtime/header_source.h.in");
+
+/// What `session_run` must be given.
+const ONE_SEQUENCE: &str = "Every input must be given, once;";
+const SEQUENCES: &str =
+    "Inputs along one sequence are given together, or none of them, which appends nothing to it; other inputs always;";
 
 /// The most tokens of one pass: `MOEC_PASS_TOKENS` of kernels/runtime/moec.h.
 const PASS_TOKENS: u64 = 512;
@@ -20,10 +28,15 @@ pub fn header(plan: &Plan) -> Result<String, BadName> {
         let limit = ids.index_limit.map_or("2^31".to_owned(), |limit| limit.to_string());
         TOKENS.replace("@INDEX_LIMIT@", &limit)
     });
+    let source = source_port(plan).map(|source| {
+        let limit = source.index_limit.map_or("2^31".to_owned(), |limit| limit.to_string());
+        SOURCE.replace("@INDEX_LIMIT@", &limit).replace("@INPUT@", &comment(&source.name))
+    });
     let text = HEADER
         .replace("@CONSTANTS@\n", &constants(plan))
         .replace("@PASS_TOKENS@", &pass_tokens(plan))
-        .replace("@TOKEN_FUNCTIONS@\n", tokens.as_deref().unwrap_or(""))
+        .replace("@TOKEN_FUNCTIONS@\n", &[source, tokens].into_iter().flatten().collect::<String>())
+        .replace("@EVERY_INPUT@", if plan.sources.is_empty() { ONE_SEQUENCE } else { SEQUENCES })
         .replace("@PORTS@", ports(plan).trim_end())
         .replace("@NAME@", &plan.name.to_ascii_uppercase())
         .replace("@name@", &plan.name);
@@ -75,7 +88,8 @@ fn ports(plan: &Plan) -> String {
     let line = |role: &str, port: &Port| {
         let buffer = plan.buffer(port.buffer);
         let positions = match port_rows(plan, port) {
-            Some(PortRows::Tokens | PortRows::Outputs) => Some("positions".to_owned()),
+            Some(PortRows::Tokens | PortRows::Outputs) if port.sequence == 0 => Some("positions".to_owned()),
+            Some(PortRows::Tokens | PortRows::Outputs) => Some(format!("positions of sequence {}", port.sequence)),
             Some(PortRows::One) | None => None,
         };
         let axes = port.axes.iter().map(|(axis, size)| format!("{}={size}", comment(axis)));

@@ -84,18 +84,37 @@ const TOKEN_FUNCTIONS: [Function; 2] = [
     function("step", Int, &[Pointer, Pointer, Size, Pointer, Pointer]),
 ];
 
+const SOURCE_FUNCTIONS: [Function; 1] = [function("encode", Int, &[Pointer, Pointer, Size, Pointer])];
+
 /// All functions of the model's header.
 pub fn functions(plan: &Plan) -> Vec<Function> {
     let tokens = if token_ports(plan).is_some() { &TOKEN_FUNCTIONS[..] } else { &[] };
-    FUNCTIONS.iter().chain(tokens).copied().collect()
+    let source = if source_port(plan).is_some() { &SOURCE_FUNCTIONS[..] } else { &[] };
+    FUNCTIONS.iter().chain(tokens).chain(source).copied().collect()
 }
 
-/// The ids and the logits, where a model has one input of an i32 a position, and one output of f32 for each position.
+/// What an encoder reads, where a model from tokens to logits has one.
+pub fn source_port(plan: &Plan) -> Option<&Port> {
+    token_ports(plan)?;
+    plan.inputs.iter().find(|port| port.sequence > 0)
+}
+
+/// The ids and the logits, where a model has one input of an i32 a position, and one output of f32 for each position; and,
+/// if there is a second sequence, one more such input along that.
 pub fn token_ports(plan: &Plan) -> Option<(&Port, &Port)> {
-    let ([ids], [logits]) = (&plan.inputs[..], &plan.outputs[..]) else { return None };
-    let from = plan.buffer(ids.buffer);
+    let [logits] = &plan.outputs[..] else { return None };
+    let (ids, source) = match &plan.inputs[..] {
+        [ids] => (ids, None),
+        [a, b] if a.sequence == 0 && b.sequence == 1 => (a, Some(b)),
+        [a, b] if a.sequence == 1 && b.sequence == 0 => (b, Some(a)),
+        _ => return None,
+    };
+    let are_ids = |port: &Port| {
+        let buffer = plan.buffer(port.buffer);
+        buffer.dtype == DType::I32 && buffer.row == 1 && port_rows(plan, port) == Some(PortRows::Tokens)
+    };
     let to = plan.buffer(logits.buffer);
-    let takes_ids = from.dtype == DType::I32 && from.row == 1 && port_rows(plan, ids) == Some(PortRows::Tokens);
+    let takes_ids = are_ids(ids) && source.is_none_or(are_ids);
     let gives_rows =
         to.dtype == DType::F32 && matches!(port_rows(plan, logits), Some(PortRows::Tokens | PortRows::Outputs));
     (takes_ids && gives_rows).then_some((ids, logits))
@@ -150,7 +169,7 @@ pub fn sees_later_positions(plan: &Plan) -> bool {
         nodes.iter().any(|node| match node {
             Node::Layers(layers) => layers.kinds.iter().any(|kind| any(plan, kind)),
             Node::Step(step) => match &step.kind {
-                StepKind::Attention(attention) => !attention.causal,
+                StepKind::Attention(attention) => !attention.causal && attention.keys_of.is_none(),
                 StepKind::Assign(assign) => !matches!(assign.tokens, Rows::Fixed(_)),
                 StepKind::Rows { rows, program, .. } => {
                     program.ops.iter().flat_map(RowOp::reads).any(|view| looks_across(plan, *rows, view))
@@ -159,7 +178,7 @@ pub fn sees_later_positions(plan: &Plan) -> bool {
             },
         })
     }
-    any(plan, &plan.body)
+    plan.passes().any(|pass| any(plan, pass))
 }
 
 /// Whether a row program sees, through this view, tokens other than the one whose row it computes.

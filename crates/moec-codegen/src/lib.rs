@@ -17,7 +17,8 @@ pub use checksum::Checksum;
 pub use finite::NotFinite;
 pub use header::header;
 pub use interface::{
-    BadName, CType, Function, PortRows, check_name, functions, port_rows, sees_later_positions, token_ports,
+    BadName, CType, Function, PortRows, check_name, functions, port_rows, sees_later_positions, source_port,
+    token_ports,
 };
 pub use link::{Artefact, LinkError, link};
 pub use pack::{Instance, Instances, Misfit, Packed, Values, pack};

@@ -4,7 +4,7 @@
 //! in blocks: scores by the GEMM kernel on the panels of keys, the score expression, maxima and exponentials by lanes, then
 //! the weighted values by the GEMM kernel on the rows of values.
 
-use moec_plan::{Attention, PANEL, RowProgram, Rows};
+use moec_plan::{Attention, Lookup, PANEL, RowProgram, Rows, View};
 use moec_types::DType;
 
 use crate::{
@@ -121,7 +121,10 @@ impl Item<'_> {
         });
 
         // The keys that any row of the item may look at.
-        let all = b.add(frame.past, frame.tokens);
+        let all = match attention.keys_of {
+            None => b.add(frame.past, frame.tokens),
+            Some(sequence) => frame.positions_of(b, sequence),
+        };
         let last = b.sub(to, b.i64(1));
         let end = match attention.causal {
             true => b.add(frame.past, b.add(query(b, last).position, b.i64(1))),
@@ -253,6 +256,26 @@ impl Item<'_> {
         attention.extras.iter().map(|view| row.load(b, view, &[group, query], None)).collect()
     }
 
+    /// What a head reads from a table for sixteen keys.
+    fn looked_up(&self, b: &Builder, lookup: &Lookup, head: [Val; 2], [query, keys]: [Val; 2]) -> Val {
+        let lanes = PANEL as u32;
+        let none = b.float(Ty::vector(Elem::F32, lanes), 0.0);
+        let place = expr::evaluate(b, self.frame.level, &lookup.index, &[none, query, keys], lanes);
+        // Lanes behind the last key hold positions that no key has.
+        let limit = |value: i64| b.splat(b.int(I32, value), lanes);
+        let place = b.min(b.max(place, limit(0)), limit(lookup.places as i64 - 1));
+        let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
+        let (frame, zero) = (self.frame, b.i64(0));
+        let row = Row { frame, program: &program, rows: Rows::ONE, row: zero, part: zero, locals: &[], expert: None };
+        let strides = [&lookup.view.strides[..], &[lookup.stride]].concat();
+        let view = View { strides, ..lookup.view.clone() };
+        let read = |lane: u32| {
+            let at = b.widen_signed(b.lane(place, lane), Elem::I64);
+            row.load(b, &view, &[head[0], head[1], at], None)
+        };
+        b.gather(&(0..lanes).map(read).collect::<Vec<_>>())
+    }
+
     /// Scores become probabilities relative to the largest score so far; what was summed before is scaled to match.
     #[allow(clippy::too_many_arguments)]
     fn softmax(
@@ -277,7 +300,9 @@ impl Item<'_> {
             let at = b.add(b.iota(lanes), b.splat(b.narrow(within, Elem::I32), lanes));
             let positions = b.add(at, b.splat(b.narrow(key, Elem::I32), lanes));
             let mut args = vec![b.load(ty, ptr), b.splat(position, lanes), positions];
+            let ends = [args[1], args[2]];
             args.extend(extras.iter().map(|extra| b.splat(*extra, lanes)));
+            args.extend(attention.lookups.iter().map(|lookup| self.looked_up(b, lookup, [group, query.query], ends)));
             let score = expr::evaluate(b, frame.level, &attention.score, &args, lanes);
             let is_key = b.cmp(Cmp::Lt, at, b.splat(b.narrow(keys, Elem::I32), lanes));
             let score = b.select(is_key, score, b.splat(infinity, lanes));

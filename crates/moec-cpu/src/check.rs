@@ -6,7 +6,7 @@ use moec_types::DType;
 
 /// Every step of the plan, and every literal.
 pub fn check(plan: &Plan) -> Result<(), Unsupported> {
-    nodes(plan, &plan.body)
+    plan.passes().try_for_each(|pass| nodes(plan, pass))
 }
 
 fn nodes(plan: &Plan, body: &[Node]) -> Result<(), Unsupported> {

@@ -22,6 +22,9 @@ use crate::{level::Level, object::target_machine, pass::function_name};
 /// What `moec_bind` keeps count of.
 const MOST_PORTS: usize = 1024;
 
+/// `MOEC_MOST_SEQUENCES` of kernels/runtime/moec_model.h.
+const MOST_SEQUENCES: usize = 4;
+
 /// The object with the description and the functions. `levels` are those whose objects are linked beside it, the plainest
 /// first; each thread of a pass has `scratch_bytes`.
 pub(crate) fn emit(plan: &Plan, levels: &[Level], scratch_bytes: u64) -> Result<Object, Unsupported> {
@@ -52,6 +55,10 @@ fn check(plan: &Plan) -> Result<(), Unsupported> {
             let reason = "a caller cannot know how many rows it has";
             return Err(unsupported(port.name.clone(), reason, "give it one row, or one for each position"));
         }
+    }
+    if plan.passes().count() > MOST_SEQUENCES {
+        let reason = format!("a model may have at most {MOST_SEQUENCES} sequences");
+        return Err(unsupported(plan.name.clone(), &reason, "let several inputs go along one"));
     }
     if plan.inputs.len().max(plan.outputs.len()) > MOST_PORTS {
         let reason = format!("a model may have at most {MOST_PORTS} inputs and as many outputs");
@@ -114,19 +121,21 @@ impl<'c> Entry<'c> {
             self.long(plan.cache_bytes_per_position()),
             self.long(plan.state_bytes()),
             self.long(scratch_bytes.next_multiple_of(64)),
-            self.array(levels.iter().map(|level| self.level(*level)).collect()),
+            self.array(levels.iter().map(|level| self.level(plan, *level)).collect()),
             ports(&plan.inputs),
             ports(&plan.outputs),
             count(levels.len()),
             count(plan.inputs.len()),
             count(plan.outputs.len()),
             self.int(i32::from(sees_later_positions(plan))),
+            count(plan.passes().count()),
+            self.int(0),
         ];
         self.constant(self.context.const_struct(&fields, false)).as_pointer_value()
     }
 
     /// `moec_level_entry`.
-    fn level(&self, level: Level) -> StructValue<'c> {
+    fn level(&self, plan: &Plan, level: Level) -> StructValue<'c> {
         let (number, needs) = match level {
             Level::Scalar => (1, 0),
             Level::Avx2 => (2, 1),
@@ -135,9 +144,12 @@ impl<'c> Entry<'c> {
         };
         let (pointer, int) = (self.context.ptr_type(AddressSpace::default()), self.context.i32_type());
         let pass = self.context.void_type().fn_type(&[pointer.into(), int.into(), int.into()], false);
-        let pass = self.module.add_function(&function_name(level), pass, None);
-        let pass = pass.as_global_value().as_pointer_value().into();
-        self.context.const_struct(&[self.text(level.name()), pass, self.int(number), self.int(needs)], false)
+        let passes: Vec<PointerValue> = (0..plan.passes().count())
+            .map(|sequence| self.module.add_function(&function_name(level, sequence), pass, None))
+            .map(|pass| pass.as_global_value().as_pointer_value())
+            .collect();
+        let passes = self.constant(pointer.const_array(&passes)).as_pointer_value().into();
+        self.context.const_struct(&[self.text(level.name()), passes, self.int(number), self.int(needs)], false)
     }
 
     /// `moec_port`.
@@ -162,7 +174,7 @@ impl<'c> Entry<'c> {
             self.int(port.axes.len() as i32),
             self.int(dtype),
             self.int(rows as i32),
-            self.int(0),
+            self.int(port.sequence as i32),
         ];
         self.context.const_struct(&fields, false)
     }

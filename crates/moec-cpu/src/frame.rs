@@ -29,6 +29,7 @@ enum Field {
     Team,
     Trace,
     TraceUser,
+    Pasts,
 }
 
 pub struct Frame<'a> {
@@ -187,6 +188,11 @@ impl<'a> Frame<'a> {
         }
         let product = if share.up { b.add(product, b.i64(share.per as i64 - 1)) } else { product };
         b.div(product, b.i64(share.per as i64))
+    }
+
+    /// How many positions another sequence has.
+    pub fn positions_of(&self, b: &Builder, sequence: u32) -> Val {
+        b.load(I64, b.offset_by(load_field(b, self.pass, Field::Pasts, PTR), 8 * i64::from(sequence)))
     }
 
     /// This thread's share of `0 .. count`: from, and up to. Shares are contiguous and cover all.

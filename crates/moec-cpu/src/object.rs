@@ -106,7 +106,12 @@ fn translated<T>(
     let machine = target_machine(level);
     translated.set_triple(&machine.get_triple());
     translated.set_data_layout(&machine.get_target_data().get_data_layout());
-    let public = function_name(level);
+    // The passes' own; a sequence has no step named as they are.
+    let public = function_name(level, 0);
+    let is_public = |name: &[u8]| {
+        let rest = name.strip_prefix(public.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"_"))
+    };
     for function in translated.get_functions() {
         let attribute = |key: &str, value: &str| {
             function.add_attribute(AttributeLoc::Function, llvm.create_string_attribute(key, value));
@@ -119,7 +124,7 @@ fn translated<T>(
         };
         flag("nounwind");
         let is_body = function.count_basic_blocks() > 0;
-        if is_body && function.get_name().to_bytes() != public.as_bytes() {
+        if is_body && !is_public(function.get_name().to_bytes()) {
             function.set_linkage(Linkage::Internal);
             flag("noinline");
         }

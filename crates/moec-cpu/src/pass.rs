@@ -20,9 +20,12 @@ use crate::{
 /// Finds the file, line and column of a span.
 pub type Locate<'a> = dyn Fn(Span) -> Option<(String, usize, usize)> + Sync + 'a;
 
-/// The name of a level's pass function.
-pub fn function_name(level: Level) -> String {
-    ["moec_pass_", level.name()].concat()
+/// The name of a level's pass function along a sequence.
+pub fn function_name(level: Level, sequence: usize) -> String {
+    match sequence {
+        0 => ["moec_pass_", level.name()].concat(),
+        _ => ["moec_pass_", level.name(), "_", &sequence.to_string()].concat(),
+    }
 }
 
 /// The whole module. The plan has been checked.
@@ -36,12 +39,14 @@ pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, locate: &Locate
     }
     let emitter =
         Emitter { module: &module, plan, level, locate, kernels: Kernels::default(), functions: Cell::new(0) };
-    let body = emitter.nodes(&plan.body);
-    module.function(&function_name(level), &[PTR, I32, I32], &[], |b, arguments| {
-        let [thread, threads] = [1, 2].map(|at| b.widen_signed(arguments[at], Elem::I64));
-        b.call(&body, &[arguments[0], thread, threads, b.i64(0)], &[]);
-        Vec::new()
-    });
+    for (sequence, nodes) in plan.passes().enumerate() {
+        let body = emitter.nodes(nodes);
+        module.function(&function_name(level, sequence), &[PTR, I32, I32], &[], |b, arguments| {
+            let [thread, threads] = [1, 2].map(|at| b.widen_signed(arguments[at], Elem::I64));
+            b.call(&body, &[arguments[0], thread, threads, b.i64(0)], &[]);
+            Vec::new()
+        });
+    }
     emitter.kernels.emit(&module, level);
     module
 }
@@ -174,5 +179,5 @@ pub fn scratch_bytes(plan: &Plan) -> u64 {
         };
         nodes.iter().map(of).max().unwrap_or(0)
     }
-    most(plan, &plan.body).next_multiple_of(64)
+    plan.passes().map(|pass| most(plan, pass)).max().unwrap_or(0).next_multiple_of(64)
 }

@@ -72,6 +72,8 @@ pub struct Machine<'p> {
     weights: &'p dyn Weights,
     packed: BTreeMap<(ParamId, u32, u32), Vec<f64>>,
     pub(crate) memory: Memory,
+    /// Positions that each sequence has.
+    pub(crate) pasts: Vec<u64>,
     pub(crate) tokens: u64,
     pub(crate) first_output: u64,
     pub(crate) rank: u32,
@@ -90,6 +92,7 @@ impl<'p> Machine<'p> {
             first_output: 0,
             rank: 0,
             routes: Vec::new(),
+            pasts: vec![0; plan.sources.len() + 1],
         }
     }
 
@@ -98,8 +101,13 @@ impl<'p> Machine<'p> {
     /// # Panics
     /// When the pass does not fit the session, or the plan is unsound: this is for tests.
     pub fn run(&mut self, inputs: Vec<Vec<f64>>, tokens: u64, first_output: u64) -> Pass {
+        self.run_along(0, inputs, tokens, first_output)
+    }
+
+    /// The same along another sequence; inputs of others are not looked at.
+    pub fn run_along(&mut self, sequence: usize, inputs: Vec<Vec<f64>>, tokens: u64, first_output: u64) -> Pass {
         let plan = self.plan;
-        assert!(tokens <= self.memory.chunk && self.memory.past + tokens <= self.memory.capacity);
+        assert!(tokens <= self.memory.chunk && self.pasts[sequence] + tokens <= self.memory.capacity);
         self.memory.inputs = inputs;
         let blank = |port: &Port| {
             let buffer = plan.buffer(port.buffer);
@@ -115,8 +123,11 @@ impl<'p> Machine<'p> {
         self.memory.outputs = plan.outputs.iter().map(blank).collect();
         self.memory.workspace.fill(f64::NAN);
         (self.tokens, self.first_output) = (tokens, first_output);
-        self.nodes(&plan.body);
-        self.memory.past += tokens;
+        let pass = plan.passes().nth(sequence).expect("the plan has this sequence");
+        self.memory.past = self.pasts[sequence];
+        self.nodes(pass);
+        self.pasts[sequence] += tokens;
+        self.memory.past = self.pasts[0];
         Pass { outputs: self.memory.outputs.clone(), routes: std::mem::take(&mut self.routes) }
     }
 

@@ -196,7 +196,10 @@ fn attention(machine: &mut Machine, step: &Attention) {
         let query = machine.memory.past + row;
         for (group, rep) in (0..step.groups).flat_map(|group| (0..step.queries).map(move |rep| (group, rep))) {
             let head = group * step.queries + rep;
-            let keys = machine.memory.past + machine.tokens;
+            let keys = match step.keys_of {
+                None => machine.memory.past + machine.tokens,
+                Some(sequence) => machine.pasts[sequence as usize],
+            };
             let scores: Vec<f64> = (0..keys)
                 .map(|key| {
                     let product = |at| {
@@ -209,6 +212,13 @@ fn attention(machine: &mut Machine, step: &Attention) {
                     for view in &step.extras {
                         let extra = machine.element(view, row, &[group, rep], 0);
                         args.push(extra);
+                    }
+                    for lookup in &step.lookups {
+                        let at = evaluate(&lookup.index, &args[..3]).value as u64;
+                        assert!(at < lookup.places, "a place outside its table");
+                        let offset = lookup.view.offset + at * lookup.stride;
+                        let view = View { offset, ..lookup.view.clone() };
+                        args.push(machine.element(&view, row, &[group, rep], 0));
                     }
                     evaluate(&step.score, &args).value
                 })

@@ -2,18 +2,26 @@
 
 use moec_diag::Span;
 use moec_ir::{Node as ModelNode, Op, ValueId, ops};
-use moec_plan::{Attention, BufferId, Extent, Rows, StepKind, View};
+use moec_plan::{Attention, BufferId, Extent, Lookup, Rows, StepKind, View};
 use moec_types::{Axis, Expr, Size};
 
 use crate::{
     Unsupported,
     access::{RowDim, elements, extents},
     context::{Lowering, Place},
-    mask::{KEY_POSITION, QUERY_POSITION, key_bounds},
+    mask::{KEY_POSITION, KeyBounds, QUERY_POSITION, key_bounds},
 };
 
 /// Extras of a score follow the dot product and the two positions.
 const FIRST_EXTRA: usize = 3;
+
+/// A score as the plan has it.
+struct Score {
+    score: Expr,
+    sink: Option<Expr>,
+    extras: Vec<View>,
+    lookups: Vec<Lookup>,
+}
 
 /// How a past value is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,8 +182,10 @@ impl Lowering<'_> {
         let q_buffer = self.in_order(q, &q_dims, &wanted, node)?;
         let out_dims = self.row_dims(node.results[0]);
         let out_order: Vec<RowDim> = groups.iter().chain(&queries).chain(&averaged).cloned().collect();
-        let (score, sink, extras) = self.score(op, node, &groups, &queries)?;
-        let bounds = key_bounds(&score);
+        let Score { score, sink, extras, lookups } = self.score(op, node, &groups, &queries)?;
+        let keys_of = self.module.tensor(k).dim(&op.keys).and_then(|dim| self.sequences.kept_elsewhere(&dim.size));
+        // Positions of two sequences are not the same ones.
+        let bounds = if keys_of.is_none() { key_bounds(&score) } else { KeyBounds::default() };
         let direct = out_order == out_dims;
         let out = if direct {
             self.result_buffer(node.results[0], node.at)?
@@ -195,6 +205,8 @@ impl Lowering<'_> {
             score,
             extras,
             sink,
+            lookups,
+            keys_of,
             causal: bounds.causal,
             window: bounds.window,
         };
@@ -245,10 +257,11 @@ impl Lowering<'_> {
         node: &ModelNode,
         groups: &[RowDim],
         queries: &[RowDim],
-    ) -> Result<(Expr, Option<Expr>, Vec<View>), Unsupported> {
+    ) -> Result<Score, Unsupported> {
         let mut args = vec![Expr::Arg(0)];
         let mut extras = Vec::new();
-        for operand in &node.operands[3..] {
+        let (plain, tables) = node.operands[3..].split_at(node.operands.len() - 3 - op.lookups.len());
+        for operand in plain {
             let place = self.places.get(operand).cloned();
             args.push(match place {
                 Some(Place::Iota(dim)) if matches!(dim.size, Size::Input(_)) => Expr::Arg(QUERY_POSITION),
@@ -283,8 +296,53 @@ impl Lowering<'_> {
                 }
             });
         }
+        let mut lookups = Vec::new();
+        for (table, (axis, index)) in tables.iter().zip(&op.lookups) {
+            let index = index.substitute(&|at| args[at].clone());
+            lookups.push(self.lookup(*table, axis, index, node, [groups, queries])?);
+        }
+        args.extend((0..lookups.len()).map(|at| Expr::Arg(FIRST_EXTRA + extras.len() + at)));
         let numbered = |expr: &Expr| expr.substitute(&|at| args[at].clone());
-        Ok((numbered(&op.score), op.sink.as_ref().map(numbered), extras))
+        Ok(Score { score: numbered(&op.score), sink: op.sink.as_ref().map(numbered), extras, lookups })
+    }
+
+    /// A table of the score: its heads, and its places.
+    fn lookup(
+        &mut self,
+        table: ValueId,
+        axis: &Axis,
+        index: Expr,
+        node: &ModelNode,
+        [groups, queries]: [&[RowDim]; 2],
+    ) -> Result<Lookup, Unsupported> {
+        let places = self.module.tensor(table).dim(axis).and_then(|dim| dim.size.fixed());
+        let places = places.expect("verified: a table has the axis that it is read along");
+        let access = match self.places.get(&table) {
+            Some(Place::Param(_) | Place::Stack(_) | Place::Literal(_)) => Some(self.access(table, node.at)?),
+            _ => None,
+        };
+        let place = [(axis.clone(), Extent::Fixed(places))];
+        let stride = |dims: &[RowDim]| {
+            let view = access.as_ref()?.over(dims);
+            crate::access::merged_stride(&view.strides, &extents(dims))
+        };
+        let view = access.as_ref().and_then(crate::access::Access::memory);
+        let (Some(group), Some(query), Some(stride), Some(view)) =
+            (stride(groups), stride(queries), stride(&place), view)
+        else {
+            let reason = "a table of the score is computed, or lies across heads";
+            let way_round = "let it be a parameter that has the head axes in the order of the queries";
+            return Err(self.unsupported(node, reason, way_round));
+        };
+        let mut positions_only = true;
+        index.visit(&mut |expr| {
+            positions_only &= !matches!(expr, Expr::Arg(at) if ![QUERY_POSITION, KEY_POSITION].contains(at));
+        });
+        if !positions_only {
+            let reason = "the place in a table depends on more than positions";
+            return Err(self.unsupported(node, reason, "let it depend on the positions of query and key alone"));
+        }
+        Ok(Lookup { view: View { strides: vec![group, query], ..view.clone() }, stride, places, index })
     }
 }
 

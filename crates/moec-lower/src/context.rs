@@ -7,7 +7,9 @@ use moec_ir::{
     Module, Node as ModelNode, Op, OpId, ParamId as ModelParam, RegionId, ValueId,
     ops::{self, Reach},
 };
-use moec_plan::{Buffer, BufferId, Extent, Home, Layers, Literal, LiteralId, Node, Plan, Rows, Share, Step, StepKind};
+use moec_plan::{
+    Buffer, BufferId, Extent, Home, Layers, Literal, LiteralId, Node, Plan, Port, Rows, Share, Step, StepKind,
+};
 use moec_types::{DType, Dim, Size};
 
 use crate::{
@@ -16,7 +18,9 @@ use crate::{
     experts::MemberPlace,
     parallel,
     params::Packing,
-    ports, workspace,
+    ports,
+    sequences::{Needed, Sequences},
+    workspace,
 };
 
 /// Where a value is to be found.
@@ -79,6 +83,10 @@ pub struct Lowering<'m> {
     pub route_count: u32,
     pub cache_bytes: u64,
     pub state_bytes: u64,
+    /// What the inputs are long along, and which of these the pass being lowered goes along.
+    pub sequences: Sequences,
+    /// What that pass has to compute; everything where there is one sequence.
+    pub needed: Option<Needed>,
 }
 
 impl<'m> Lowering<'m> {
@@ -109,6 +117,8 @@ impl<'m> Lowering<'m> {
             route_count: 0,
             cache_bytes: 0,
             state_bytes: 0,
+            sequences: Sequences::of(module),
+            needed: None,
         }
     }
 
@@ -116,9 +126,18 @@ impl<'m> Lowering<'m> {
         let module = self.module;
         let inputs = ports::inputs(&mut self)?;
         let outputs = ports::declare_outputs(&mut self)?;
+        // What a pass reads of another sequence has been kept by the passes over that: those come first.
+        let mut sources = Vec::new();
+        for sequence in 1..self.sequences.count() {
+            self.begin(sequence, &inputs)?;
+            self.region(module.body)?;
+            sources.push(std::mem::take(&mut self.steps));
+        }
+        self.begin(0, &inputs)?;
         let body = module.region(module.body);
-        let last_look_across = body.nodes.iter().rposition(|at| looks_across(module, *at)).map_or(0, |at| at + 1);
-        for (at, node) in body.nodes.iter().enumerate() {
+        let wanted: Vec<OpId> = body.nodes.iter().copied().filter(|at| self.is_needed(*at)).collect();
+        let last_look_across = wanted.iter().rposition(|at| looks_across(module, *at)).map_or(0, |at| at + 1);
+        for (at, node) in wanted.iter().enumerate() {
             if at >= last_look_across {
                 self.tokens = Rows::Outputs;
             }
@@ -134,6 +153,7 @@ impl<'m> Lowering<'m> {
             literals: self.literals,
             buffers: self.buffers,
             body: self.steps,
+            sources,
         };
         parallel::cut_single_rows(&mut plan);
         workspace::assign(&mut plan);
@@ -145,7 +165,27 @@ impl<'m> Lowering<'m> {
 
     fn region(&mut self, region: RegionId) -> Result<(), Unsupported> {
         let module = self.module;
-        module.region(region).nodes.iter().try_for_each(|at| self.node(*at))
+        let needed: Vec<OpId> = module.region(region).nodes.iter().copied().filter(|at| self.is_needed(*at)).collect();
+        needed.into_iter().try_for_each(|at| self.node(at))
+    }
+
+    /// A pass over a sequence: of what other passes found it knows what is kept.
+    fn begin(&mut self, sequence: u32, inputs: &[Port]) -> Result<(), Unsupported> {
+        self.places.retain(|_, place| matches!(place, Place::Past { .. }));
+        self.routes.clear();
+        self.tokens = Rows::Tokens;
+        self.sequences.now = sequence;
+        self.needed = match self.sequences.count() {
+            0 | 1 => None,
+            _ => Some(Needed::of(self.module, &self.sequences)?),
+        };
+        ports::place_inputs(self, inputs);
+        Ok(())
+    }
+
+    /// Whether the pass being lowered has to compute a node of the model or of a layer.
+    fn is_needed(&self, at: OpId) -> bool {
+        self.needed.as_ref().is_none_or(|needed| needed.nodes.contains(&at))
     }
 
     /// Lowers one node outside row programs.
@@ -185,23 +225,28 @@ impl<'m> Lowering<'m> {
 
     fn layers(&mut self, op: &ops::Layers, node: &ModelNode) -> Result<(), Unsupported> {
         let module = self.module;
+        let own = |at: &usize| self.needed.as_ref().is_none_or(|needed| needed.values.contains(&node.results[*at]));
+        // What goes from layer to layer in this pass.
+        let places: Vec<usize> = (0..node.operands.len()).filter(own).collect();
         let carried: Vec<BufferId> =
-            node.operands.iter().map(|value| self.owned_buffer(*value, node.at)).collect::<Result<_, _>>()?;
+            places.iter().map(|at| self.owned_buffer(node.operands[*at], node.at)).collect::<Result<_, _>>()?;
         let mut kinds = Vec::new();
         for (kind, region) in op.kinds.iter().enumerate() {
             let outer = std::mem::take(&mut self.steps);
             self.instances = op.order.iter().filter(|other| **other as usize == kind).count() as u32;
-            for (arg, buffer) in module.region(*region).args.iter().zip(&carried) {
-                self.places.insert(*arg, Place::Buffer(*buffer));
+            let inside = module.region(*region);
+            for (at, buffer) in places.iter().zip(&carried) {
+                self.places.insert(inside.args[*at], Place::Buffer(*buffer));
             }
             self.region(*region)?;
-            self.carry(&module.region(*region).results, &carried, node.at)?;
+            let results: Vec<ValueId> = places.iter().map(|at| inside.results[*at]).collect();
+            self.carry(&results, &carried, node.at)?;
             self.instances = 1;
             kinds.push(std::mem::replace(&mut self.steps, outer));
         }
         self.steps.push(Node::Layers(Layers { kinds, order: op.order.clone() }));
-        for (result, buffer) in node.results.iter().zip(&carried) {
-            self.places.insert(*result, Place::Buffer(*buffer));
+        for (at, buffer) in places.iter().zip(&carried) {
+            self.places.insert(node.results[*at], Place::Buffer(*buffer));
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ mod params;
 mod ports;
 mod program;
 mod scan;
+mod sequences;
 mod workspace;
 
 use moec_diag::Span;

@@ -18,7 +18,7 @@ const TOGETHER: u64 = 16;
 
 pub fn cut_single_rows(plan: &mut Plan) {
     let single: Vec<bool> = plan.buffers.iter().map(|buffer| buffer.rows == Rows::ONE).collect();
-    cut_nodes(&mut plan.body, &single);
+    plan.passes_mut().for_each(|pass| cut_nodes(pass, &single));
 }
 
 fn cut_nodes(nodes: &mut [Node], single: &[bool]) {

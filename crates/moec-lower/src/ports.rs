@@ -3,7 +3,6 @@
 use moec_diag::Span;
 use moec_ir::{Module, Op, ValueId};
 use moec_plan::{Buffer, BufferId, Home, Port};
-use moec_types::Size;
 
 use crate::{
     Unsupported,
@@ -13,7 +12,6 @@ use crate::{
 
 pub fn inputs(lowering: &mut Lowering) -> Result<Vec<Port>, Unsupported> {
     let module = lowering.module;
-    one_sequence(module)?;
     module
         .inputs
         .iter()
@@ -21,27 +19,16 @@ pub fn inputs(lowering: &mut Lowering) -> Result<Vec<Port>, Unsupported> {
         .map(|(at, input)| {
             let index_limit = index_limit(module, input.value);
             let port = port(lowering, &input.name, input.value, Home::Input(at as u32), index_limit)?;
-            lowering.places.insert(input.value, Place::Buffer(port.buffer));
             Ok(port)
         })
         .collect()
 }
 
-/// A pass has one number of new positions: axes of other lengths have no rows.
-fn one_sequence(module: &Module) -> Result<(), Unsupported> {
-    let dims = module.inputs.iter().flat_map(|input| &module.tensor(input.value).dims);
-    let mut symbols = dims.filter_map(|dim| match &dim.size {
-        Size::Input(symbol) => Some(symbol),
-        Size::Fixed(_) | Size::Past(_) | Size::Slots { .. } | Size::Share { .. } => None,
-    });
-    let Some(first) = symbols.next() else { return Ok(()) };
-    let Some(other) = symbols.find(|symbol| *symbol != first) else { return Ok(()) };
-    Err(Unsupported {
-        op: format!("a model of inputs along `{first}` and along `{other}`"),
-        reason: "a pass has one number of new positions".into(),
-        way_round: format!("give `{other}` a fixed size, or use `{first}` for both"),
-        at: Span::NONE,
-    })
+/// Where each pass finds its inputs.
+pub fn place_inputs(lowering: &mut Lowering, ports: &[Port]) {
+    for (input, port) in lowering.module.inputs.iter().zip(ports) {
+        lowering.places.insert(input.value, Place::Buffer(port.buffer));
+    }
 }
 
 /// Buffers for the outputs, before anything is lowered, so that steps write them directly.
@@ -88,7 +75,8 @@ fn port(
     let buffer = BufferId(lowering.buffers.len() as u32 - 1);
     let sizes = dims.into_iter().filter_map(|(axis, extent)| Some((axis.name().to_owned(), extent.fixed()?)));
     let axes = sizes.collect();
-    Ok(Port { name: name.to_owned(), buffer, axes, index_limit })
+    let sequence = lowering.sequences.number_of(lowering.module.tensor(value));
+    Ok(Port { name: name.to_owned(), buffer, sequence, axes, index_limit })
 }
 
 /// The smallest axis that an input is used as an index of, directly or as an argument of a row program or layer.

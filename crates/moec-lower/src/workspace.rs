@@ -258,8 +258,8 @@ fn rename_view(view: &mut View, from: BufferId, to: BufferId) {
 /// Gives every workspace buffer its place, then decides the barriers.
 pub fn assign(plan: &mut Plan) {
     place(plan);
-    let Plan { body, buffers, .. } = plan;
-    barriers(body, buffers);
+    let Plan { body, sources, buffers, .. } = plan;
+    [body].into_iter().chain(sources).for_each(|pass| barriers(pass, buffers));
 }
 
 /// First and last moment of a buffer's life.
@@ -273,12 +273,12 @@ fn lives(plan: &Plan) -> BTreeMap<BufferId, Life> {
         *life = (life.0.min(from), life.1.max(to));
     };
     let mut outside: BTreeMap<BufferId, ()> = BTreeMap::new();
-    for node in &plan.body {
+    for node in plan.passes().flatten() {
         if let Node::Step(step) = node {
             outside.extend(touches(&step.kind).iter().map(|touch| (touch.buffer, ())));
         }
     }
-    for node in &plan.body {
+    for node in plan.passes().flatten() {
         let start = now;
         for step in steps_of(std::slice::from_ref(node)) {
             for touch in touches(&step.kind) {

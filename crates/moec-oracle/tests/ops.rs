@@ -329,7 +329,7 @@ fn attention_is_what_it_stands_for() {
     let allowed = Tensor::named(&[("S", s), ("T", t)], vec![true, true, false, true, true, true]);
     let scaled = Expr::binary(BinaryOp::Mul, Expr::Arg(0), Expr::F32(0.7));
     let score = Expr::select(Expr::Arg(1), scaled, Expr::F32(f32::NEG_INFINITY));
-    let op = Attention { over: vec![axis("Dh")], keys: axis("T"), score, sink: None };
+    let op = Attention { over: vec![axis("Dh")], keys: axis("T"), score, sink: None, lookups: Vec::new() };
     let inputs: [(&[&str], Tensor); 4] = [
         (&["S", "KV=2", "Rep=2", "Dh=2"], q.clone()),
         (&["T", "KV=2", "Dh=2"], k.clone()),

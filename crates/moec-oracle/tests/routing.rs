@@ -178,7 +178,7 @@ fn decoder() -> Build {
         let score = Expr::select(causal, Expr::Arg(0), Expr::F32(f32::NEG_INFINITY));
         let seen = keys;
         let mixed = build.one(Rename { from: axis("D"), to: axis("Dv") }, &[seen]);
-        let op = Attention { over: vec![axis("D")], keys: axis("T"), score, sink: None };
+        let op = Attention { over: vec![axis("D")], keys: axis("T"), score, sink: None, lookups: Vec::new() };
         let mixed = build.one(op, &[h, keys, mixed, here, there]);
         let mixed = build.one(Rename { from: axis("Dv"), to: axis("D") }, &[mixed]);
         let sum = Expr::binary(BinaryOp::Add, Expr::Arg(0), Expr::Arg(1));

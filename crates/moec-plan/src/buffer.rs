@@ -112,6 +112,8 @@ impl Buffer {
 pub struct Port {
     pub name: String,
     pub buffer: BufferId,
+    /// Whose positions its rows are; 0 where it has none.
+    pub sequence: u32,
     /// The axes of a row, for the header and for messages: names and sizes.
     pub axes: Vec<(String, u64)>,
     /// Indices along an axis of this size, to be checked at the boundary (`ids` look up a table of `vocab` rows).

@@ -1,7 +1,8 @@
 //! The plan: buffers, packed parameters and a small closed set of steps. Backends see nothing else.
 //!
-//! A plan describes one *pass*: `tokens` new positions of one sequence after `past` earlier ones. Every size in it is a
-//! number or a number times one of the row counts below, so code made from it depends neither on layer nor expert counts.
+//! A plan describes one *pass*: `tokens` new positions of one sequence after `past` earlier ones; and, where a model has other
+//! sequences that this one looks at, a pass over each of those. Every size in it is a number or a number times one of the row
+//! counts below, so code made from it depends neither on layer nor expert counts.
 
 mod buffer;
 mod extent;
@@ -21,7 +22,7 @@ pub use format::{Format, PanelBytes, RowFormat};
 pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
 pub use parse::parse;
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View, Work};
-pub use step::{Assign, Attention, Bin, Gemm, Group, Layers, Node, RowGroup, Scan, Step, StepKind, Store};
+pub use step::{Assign, Attention, Bin, Gemm, Group, Layers, Lookup, Node, RowGroup, Scan, Step, StepKind, Store};
 pub use store::{choosing, store};
 pub use verify::{VerifyError, verify};
 
@@ -46,9 +47,20 @@ pub struct Plan {
     pub literals: Vec<Literal>,
     pub buffers: Vec<Buffer>,
     pub body: Vec<Node>,
+    /// The passes over other sequences, from number 1 on, whose caches `body` reads: it is that of sequence 0.
+    pub sources: Vec<Vec<Node>>,
 }
 
 impl Plan {
+    /// The passes, by sequence.
+    pub fn passes(&self) -> impl Iterator<Item = &Vec<Node>> {
+        std::iter::once(&self.body).chain(&self.sources)
+    }
+
+    pub fn passes_mut(&mut self) -> impl Iterator<Item = &mut Vec<Node>> {
+        std::iter::once(&mut self.body).chain(&mut self.sources)
+    }
+
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id.0 as usize]
     }

@@ -5,7 +5,7 @@ use moec_types::{ParseError, Reader};
 
 use crate::{
     Assign, Attention, Bin, Buffer, BufferId, Extent, Format, Gemm, Group, Home, Indirect, Layers, Layout, Literal,
-    LiteralId, Local, LocalId, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp,
+    LiteralId, Local, LocalId, Lookup, Node, PackSource, PackedParam, ParamId, Plan, Port, ReduceOp, RowGroup, RowOp,
     RowProgram, Rows, Scan, Share, Source, Step, StepKind, Store, View, Work,
 };
 
@@ -24,6 +24,7 @@ pub fn parse(text: &str) -> Result<Plan, ParseError> {
         literals: Vec::new(),
         buffers: Vec::new(),
         body: Vec::new(),
+        sources: Vec::new(),
     };
     while text.eats_word("buffer") {
         plan.buffers.push(buffer(&mut text)?);
@@ -37,7 +38,12 @@ pub fn parse(text: &str) -> Result<Plan, ParseError> {
         plan.params.push(param(&mut text)?);
     }
     while !text.at_end() {
-        plan.body.push(node(&mut text)?);
+        if text.eats_word("source") {
+            plan.sources.push(Vec::new());
+            continue;
+        }
+        let node = node(&mut text)?;
+        plan.sources.last_mut().unwrap_or(&mut plan.body).push(node);
     }
     Ok(plan)
 }
@@ -60,8 +66,9 @@ fn ports(text: &mut Reader, word: &str) -> Parsed<Vec<Port>> {
             text.expect("=")?;
             Ok((axis, text.integer()?))
         })?;
+        let sequence = if text.eats_word("of") { text.integer()? } else { 0 };
         let index_limit = if text.eats_word("limit") { Some(text.integer()?) } else { None };
-        ports.push(Port { name, buffer, axes, index_limit });
+        ports.push(Port { name, buffer, sequence, axes, index_limit });
     }
     Ok(ports)
 }
@@ -395,9 +402,37 @@ fn attention(text: &mut Reader) -> Parsed<Attention> {
     };
     let (score, extras) = (text.expr()?, views(text)?);
     let sink = if text.eats_word("sink") { Some(text.expr()?) } else { None };
+    let mut lookups = Vec::new();
+    while text.eats_word("lookup") {
+        let index = text.expr()?;
+        let at = text.here();
+        let [stride, places] = integers(text)?[..] else {
+            return Err(text.error_at(at, "`[stride, places]` is wanted"));
+        };
+        let [view] = &views(text)?[..] else { return Err(text.error_at(at, "one view is wanted")) };
+        lookups.push(Lookup { view: view.clone(), stride, places, index });
+    }
+    let keys_of = if text.eats_word("of") { Some(text.integer()?) } else { None };
     let causal = text.eats_word("causal");
     let window = if text.eats_word("window") { Some(text.integer()?) } else { None };
     text.expect("->")?;
     let out = buffer_id(text)?;
-    Ok(Attention { rows, q, k, v, out, groups, queries, width, values, score, extras, sink, causal, window })
+    Ok(Attention {
+        rows,
+        q,
+        k,
+        v,
+        out,
+        groups,
+        queries,
+        width,
+        values,
+        score,
+        extras,
+        sink,
+        lookups,
+        keys_of,
+        causal,
+        window,
+    })
 }

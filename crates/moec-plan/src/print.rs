@@ -16,8 +16,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::{
-    Assign, Attention, Bin, Buffer, Gemm, Home, Layout, Node, PackedParam, Plan, Port, ReduceOp, RowOp, RowProgram,
-    Rows, Source, Step, StepKind, Store, View, Work,
+    Assign, Attention, Bin, Buffer, Gemm, Home, Layout, Lookup, Node, PackedParam, Plan, Port, ReduceOp, RowOp,
+    RowProgram, Rows, Source, Step, StepKind, Store, View, Work,
 };
 
 /// A list as `[a, b]`.
@@ -120,13 +120,21 @@ impl Display for Plan {
         for (at, param) in self.params.iter().enumerate() {
             write_param(f, at, param)?;
         }
-        self.body.iter().try_for_each(|node| write_node(f, node, 0))
+        self.body.iter().try_for_each(|node| write_node(f, node, 0))?;
+        for source in &self.sources {
+            writeln!(f, "source")?;
+            source.iter().try_for_each(|node| write_node(f, node, 0))?;
+        }
+        Ok(())
     }
 }
 
 fn write_port(f: &mut Formatter<'_>, word: &str, port: &Port) -> fmt::Result {
     let axes: Vec<String> = port.axes.iter().map(|(name, size)| format!("{name}={size}")).collect();
     write!(f, "{word} {} %{} {}", quoted(&port.name), port.buffer.0, List(&axes))?;
+    if port.sequence > 0 {
+        write!(f, " of {}", port.sequence)?;
+    }
     match port.index_limit {
         Some(limit) => writeln!(f, " limit {limit}"),
         None => writeln!(f),
@@ -276,10 +284,33 @@ fn write_bin(f: &mut Formatter<'_>, bin: &Bin) -> fmt::Result {
 }
 
 fn write_attention(f: &mut Formatter<'_>, step: &Attention) -> fmt::Result {
-    let Attention { rows, q, k, v, out, groups, queries, width, values, score, extras, sink, causal, window } = step;
+    let Attention {
+        rows,
+        q,
+        k,
+        v,
+        out,
+        groups,
+        queries,
+        width,
+        values,
+        score,
+        extras,
+        sink,
+        lookups,
+        keys_of,
+        causal,
+        window,
+    } = step;
     write!(f, "{rows} %{} %{} %{} [{groups}, {queries}, {width}, {values}] {score} {}", q.0, k.0, v.0, Views(extras))?;
     if let Some(sink) = sink {
         write!(f, " sink {sink}")?;
+    }
+    for Lookup { view, stride, places, index } in lookups {
+        write!(f, " lookup {index} [{stride}, {places}] ({view})")?;
+    }
+    if let Some(sequence) = keys_of {
+        write!(f, " of {sequence}")?;
     }
     if *causal {
         f.write_str(" causal")?;

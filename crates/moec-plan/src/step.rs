@@ -190,8 +190,24 @@ pub struct Attention {
     pub extras: Vec<View>,
     /// One more score in the softmax, without a value: of the extras alone.
     pub sink: Option<Expr>,
+    /// Behind the extras: read from tables.
+    pub lookups: Vec<Lookup>,
+    /// Another sequence, whose positions the keys are: all that it has. `None`: the same one.
+    pub keys_of: Option<u32>,
     /// `score` is -inf wherever key > query: such keys may be skipped.
     pub causal: bool,
     /// `score` is -inf wherever query - key >= window: such keys may be skipped.
     pub window: Option<u64>,
+}
+
+/// What a score reads at a place that depends on the positions of query and key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lookup {
+    /// Strides for (groups, queries). `Param` or `Literal`, f32.
+    pub view: View,
+    /// Elements from place to place, and places.
+    pub stride: u64,
+    pub places: u64,
+    /// i32, of `Arg(1)` and `Arg(2)`: within `0 .. places`.
+    pub index: Expr,
 }

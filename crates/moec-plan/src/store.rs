@@ -31,7 +31,7 @@ pub fn store(plan: &mut Plan, format: impl Fn(&PackedParam) -> Option<Format>) {
 /// Parameters of GEMMs whose results reach the model's results only by way of a route.
 pub fn choosing(plan: &Plan) -> BTreeSet<ParamId> {
     let mut flow = Flow::default();
-    flow.nodes(&plan.body);
+    plan.passes().for_each(|pass| flow.nodes(pass));
     let kept = |at: &Place| match at {
         Place::Buffer(id) => match plan.buffer(*id).home {
             Home::Output(_) | Home::Cache { .. } | Home::State { .. } => true,

@@ -49,7 +49,7 @@ pub fn verify(plan: &Plan) -> Result<(), VerifyError> {
         ensure(enough, || "an instance is smaller than its elements".into()).map_err(at(&param.name))?;
         end = param.offset + param.bytes();
     }
-    nodes(plan, &plan.body)
+    plan.passes().try_for_each(|pass| nodes(plan, pass))
 }
 
 fn nodes(plan: &Plan, body: &[Node]) -> Result<(), VerifyError> {
@@ -429,7 +429,19 @@ fn attention(plan: &Plan, step: &Attention) -> Check {
     let heads_of = [step.groups, step.queries].map(Extent::Fixed);
     step.extras.iter().try_for_each(|view| looks.view(view, &heads_of))?;
     let extras = step.extras.iter().map(|view| looks.dtype(view.source)).collect::<Result<Vec<_>, _>>()?;
-    let types: Vec<DType> = [DType::F32, DType::I32, DType::I32].into_iter().chain(extras).collect();
+    let positions = [DType::F32, DType::I32, DType::I32];
+    for lookup in &step.lookups {
+        looks.view(&lookup.view, &heads_of)?;
+        ensure(looks.dtype(lookup.view.source)? == DType::F32, || "a table of the score is not f32".into())?;
+        let mut of_positions = true;
+        lookup.index.visit(&mut |expr| of_positions &= !matches!(expr, Expr::Arg(at) if ![1, 2].contains(at)));
+        ensure(of_positions, || "the place in a table depends on more than positions".into())?;
+        typed(&lookup.index, &positions)?;
+    }
+    let known = |sequence: u32| sequence as usize <= plan.sources.len();
+    ensure(step.keys_of.is_none_or(known), || "its keys are of no sequence".into())?;
+    let read = step.lookups.iter().map(|_| DType::F32);
+    let types: Vec<DType> = positions.into_iter().chain(extras).chain(read).collect();
     typed(&step.score, &types)?;
     let Some(sink) = &step.sink else { return Ok(()) };
     let mut of_extras = true;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
-use moec_codegen::{PortRows, port_rows, token_ports};
+use moec_codegen::{PortRows, port_rows, source_port, token_ports};
 use moec_plan::{Plan, Port};
 use moec_types::DType;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ pub struct Manifest {
     pub vocabulary: Option<usize>,
     /// Positions that the model was made for, where the checkpoint says so.
     pub context: Option<usize>,
+    /// Where there is an encoder: the token that every text of the decoder begins with.
+    #[serde(default)]
+    pub start_token: Option<i32>,
     /// Tokens that end a text.
     pub end_tokens: Vec<i32>,
     /// Whether the folder holds the weights.
@@ -43,6 +46,9 @@ pub struct Tensor {
     pub dtype: String,
     /// Whether it has a row for each position; else it is one row.
     pub positions: bool,
+    /// Whose positions these are: 0 is the sequence of the outputs.
+    #[serde(default)]
+    pub sequence: u32,
     /// Names and sizes of the axes of a row.
     pub axes: Vec<(String, u64)>,
 }
@@ -74,6 +80,10 @@ impl Manifest {
             outputs: plan.outputs.iter().map(|port| Tensor::of(plan, port)).collect(),
             vocabulary: token_ports(plan).map(|(_, logits)| plan.buffer(logits.buffer).row as usize),
             context: number("max_position_embeddings").map(|context| context as usize),
+            start_token: source_port(plan).map(|_| {
+                let named = ["decoder_start_token_id", "pad_token_id"].into_iter().find_map(number);
+                named.and_then(|token| i32::try_from(token).ok()).unwrap_or(0)
+            }),
             end_tokens: config.and_then(|config| config.get("eos_token_id")).map(end_tokens).unwrap_or_default(),
             weights,
         }
@@ -123,6 +133,7 @@ impl Tensor {
             name: port.name.clone(),
             dtype: plan.buffer(port.buffer).dtype.name().into(),
             positions: matches!(port_rows(plan, port), Some(PortRows::Tokens | PortRows::Outputs)),
+            sequence: port.sequence,
             axes: port.axes.clone(),
         }
     }

@@ -65,6 +65,7 @@ type RawModel = *mut c_void;
 type RawSession = *mut c_void;
 type RawError = *mut c_void;
 type Trace = extern "C" fn(*mut c_void, i32, i32, *const i32, *const f32, i64, i64);
+type Source = unsafe extern "C" fn(RawSession, *const i32, usize, *mut RawError) -> c_int;
 type Tokens = unsafe extern "C" fn(RawSession, *const i32, usize, *mut f32, *mut RawError) -> c_int;
 
 struct Functions {
@@ -78,6 +79,8 @@ struct Functions {
         unsafe extern "C" fn(RawSession, *const RawTensor, usize, *mut RawTensor, usize, *mut RawError) -> c_int,
     /// `NAME_forward` and `NAME_step`, where the model goes from tokens to logits.
     tokens: Option<(Tokens, Tokens)>,
+    /// `NAME_encode`, where such a model has an encoder.
+    encode: Option<Source>,
     selftest: unsafe extern "C" fn(RawModel, *mut RawError) -> c_int,
     level: unsafe extern "C" fn(RawModel) -> *const c_char,
     threads: unsafe extern "C" fn(RawModel) -> c_int,
@@ -183,6 +186,7 @@ impl Functions {
                 session_reset: get(library, name, "session_reset")?,
                 session_trace: get(library, name, "session_trace")?,
                 session_run: get(library, name, "session_run")?,
+                encode: get(library, name, "encode").ok(),
                 tokens: match (get(library, name, "forward"), get(library, name, "step")) {
                     (Ok(forward), Ok(step)) => Some((forward, step)),
                     (Err(_), _) | (_, Err(_)) => None,
@@ -256,6 +260,19 @@ pub struct NamedTensor {
 }
 
 impl Session {
+    /// Gives a model that has an encoder what that reads.
+    pub fn encode(&mut self, ids: &[i32]) -> Result<(), NativeError> {
+        let encode = self.model.functions.encode.ok_or(NativeError::NoTokens)?;
+        let mut error = ptr::null_mut();
+        // SAFETY: the ids are read during the call only.
+        let code = unsafe { encode(self.handle, ids.as_ptr(), ids.len(), &mut error) };
+        self.model.functions.check(code, error)
+    }
+
+    pub fn encodes(&self) -> bool {
+        self.model.functions.encode.is_some()
+    }
+
     /// Appends tokens; logits of each, `vocabulary` floats a token.
     pub fn forward(&mut self, ids: &[i32], vocabulary: usize) -> Result<Vec<f32>, NativeError> {
         let (forward, _) = self.model.functions.tokens.ok_or(NativeError::NoTokens)?;

@@ -66,6 +66,8 @@ fn attention_that_may_look_ahead() {
             score,
             extras,
             sink: None,
+            lookups: Vec::new(),
+            keys_of: None,
             causal,
             window,
         };

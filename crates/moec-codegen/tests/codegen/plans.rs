@@ -13,10 +13,17 @@ pub fn tiny(name: &str) -> Plan {
     let cache = Home::Cache { instances: 1, per_position: 0, panels: false };
     Plan {
         name: name.into(),
-        inputs: vec![Port { name: "ids".into(), buffer: BufferId(0), axes: vec![], index_limit: Some(10) }],
+        inputs: vec![Port {
+            name: "ids".into(),
+            buffer: BufferId(0),
+            sequence: 0,
+            axes: vec![],
+            index_limit: Some(10),
+        }],
         outputs: vec![Port {
             name: "logits".into(),
             buffer: BufferId(1),
+            sequence: 0,
             axes: vec![("V".into(), 7)],
             index_limit: None,
         }],
@@ -44,13 +51,14 @@ pub fn tiny(name: &str) -> Plan {
             buffer("cache", DType::F32, Rows::Tokens, 16, cache),
         ],
         body: vec![],
+        sources: Vec::new(),
     }
 }
 
 /// A plan without parameters, inputs or outputs.
 pub fn empty(name: &str) -> Plan {
     let (inputs, outputs, params, literals, buffers, body) = Default::default();
-    Plan { name: name.into(), inputs, outputs, params, literals, buffers, body }
+    Plan { name: name.into(), inputs, outputs, params, literals, buffers, body, sources: Vec::new() }
 }
 
 /// `table[i, v] = (7 i + v) / 2 - 8`.

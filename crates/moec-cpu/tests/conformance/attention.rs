@@ -80,6 +80,8 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
         score,
         extras,
         sink,
+        lookups: Vec::new(),
+        keys_of: None,
         causal,
         window,
     }));

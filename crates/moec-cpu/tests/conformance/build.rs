@@ -26,6 +26,7 @@ impl Building {
             literals: Vec::new(),
             buffers: Vec::new(),
             body: Vec::new(),
+            sources: Vec::new(),
         };
         Building { plan, weights: Vec::new(), random: Random(seed), workspace: (0, 0), cache: 0 }
     }
@@ -37,7 +38,7 @@ impl Building {
     }
 
     fn port(&self, buffer: BufferId, row: u64) -> Port {
-        Port { name: format!("p{}", buffer.0), buffer, axes: vec![("A".into(), row)], index_limit: None }
+        Port { name: format!("p{}", buffer.0), buffer, sequence: 0, axes: vec![("A".into(), row)], index_limit: None }
     }
 
     pub fn input(&mut self, dtype: DType, rows: Rows, row: u64) -> BufferId {

@@ -147,6 +147,8 @@ fn decoder(size: &Decoder) -> Building {
         score,
         extras: vec![],
         sink: None,
+        lookups: Vec::new(),
+        keys_of: None,
         causal: true,
         window: None,
     })));

@@ -5,20 +5,23 @@ use moec_types::{Axis, DType, Expr, TensorType};
 use super::{OpDef, Reach, TypeError, map, operands};
 use crate::{Module, ValueId, ValueType, ParseError, print, reader::Reader};
 
-/// `attention %q, %k, %v, extras… {over (Dh), keys T, score …, sink …}`: what `fuse-attention` makes of a contraction, element-wise
+/// `attention %q, %k, %v, extras…, tables… {over (Dh), keys T, score …, lookup B …, sink …}`: what `fuse-attention` makes of a contraction, element-wise
 /// arithmetic, a softmax over the keys and a second contraction.
 ///
 /// *Types.*   q `f32[S, heads.., Dh]`, k `f32[T, some of the heads.., Dh]`, v `f32[T, some of the heads.., values..]`; extras
 ///            with any of the axes S, T, heads -> `f32[q's axes without over, then v's axes that those lack, without T]`.
 /// *Meaning.* `p = softmax(score(q · k over Dh, extras) over T)`, result `p · v over T`. In `score`, `Arg(0)` is the dot
 ///            product and `Arg(1 ..)` are the extras. A sink, made of extras that have heads alone, is one more score in the
-///            softmax, without a value.
+///            softmax, without a value. Each table has heads and the axis of its lookup; the lookup's expression, of the
+///            extras, says at which place it is read, and what is read there follows the extras in `score`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     pub over: Vec<Axis>,
     pub keys: Axis,
     pub score: Expr,
     pub sink: Option<Expr>,
+    /// Of the last operands, in order: the axis along which each is read, and where.
+    pub lookups: Vec<(Axis, Expr)>,
 }
 
 impl OpDef for Attention {
@@ -31,7 +34,8 @@ impl OpDef for Attention {
 
     fn attributes(&self, _: &Module) -> String {
         let sink = self.sink.as_ref().map_or(String::new(), |sink| format!(", sink {sink}"));
-        format!("over {}, keys {}, score {}{sink}", print::axes(&self.over), self.keys, self.score)
+        let lookups: String = self.lookups.iter().map(|(axis, index)| format!(", lookup {axis} {index}")).collect();
+        format!("over {}, keys {}, score {}{lookups}{sink}", print::axes(&self.over), self.keys, self.score)
     }
 
     fn read(text: &mut Reader) -> Result<Self, ParseError> {
@@ -43,17 +47,21 @@ impl OpDef for Attention {
         text.expect(",")?;
         text.expect_word("score")?;
         let score = text.expr()?;
-        let sink = if text.eats(",") {
-            text.expect_word("sink")?;
-            Some(text.expr()?)
-        } else {
-            None
-        };
-        Ok(Attention { over, keys, score, sink })
+        let (mut lookups, mut sink) = (Vec::new(), None);
+        while text.eats(",") {
+            if text.eats_word("lookup") {
+                lookups.push((text.axis()?, text.expr()?));
+            } else {
+                text.expect_word("sink")?;
+                sink = Some(text.expr()?);
+                break;
+            }
+        }
+        Ok(Attention { over, keys, score, sink, lookups })
     }
 
     fn infer(&self, module: &Module, operands: &[ValueId]) -> Result<Vec<ValueType>, TypeError> {
-        operands::at_least(Self::MNEMONIC, operands, 3)?;
+        operands::at_least(Self::MNEMONIC, operands, 3 + self.lookups.len())?;
         operands::distinct(&self.over)?;
         let [q, k, v] = [0, 1, 2].map(|at| operands::tensor(module, operands, at));
         let (q, k, v) = (q?, k?, v?);
@@ -80,7 +88,8 @@ impl OpDef for Attention {
         operands::agree((&keys, 1), (v, 2))?;
 
         let mut dtypes = vec![DType::F32];
-        for at in 3..operands.len() {
+        let tables = operands.len() - self.lookups.len();
+        for at in 3..tables {
             let extra = operands::tensor(module, operands, at)?;
             map::arithmetic(extra, at)?;
             operands::agree((&queries, 0), (extra, at))?;
@@ -90,6 +99,20 @@ impl OpDef for Attention {
                     .label(at, format!("this is {extra}")));
             }
             dtypes.push(extra.dtype);
+        }
+        for (at, (axis, index)) in (tables..).zip(&self.lookups) {
+            let table = operands::tensor(module, operands, at)?;
+            map::arithmetic(table, at)?;
+            let found = map::scalar(index, &dtypes[..tables - 2], "the place in a table")?;
+            if found != DType::I32 {
+                return Err(TypeError::new(format!("the place in a table is {found}, not i32")));
+            }
+            operands::axis(table, axis, at)?;
+            if let Some(axis) = table.axes().find(|found| *found != axis && !(queries.has(found) && k.has(found))) {
+                return Err(TypeError::new(format!("the table has an axis `{axis}`, which no head has"))
+                    .label(at, format!("this is {table}")));
+            }
+            dtypes.push(table.dtype);
         }
         let score = map::scalar(&self.score, &dtypes, "the score")?;
         if score != DType::F32 {

@@ -3,7 +3,7 @@
 use moec_ir::ops::Attention;
 use moec_types::{Axis, Expr};
 
-use super::{contract::eval_contract, map::eval_map};
+use super::{contract::eval_contract, gather::eval_gather, map::eval_map};
 use crate::error::EvalError;
 use crate::scalar::max_f32;
 use crate::tensor::{Tensor, elements};
@@ -11,19 +11,26 @@ use crate::tensor::{Tensor, elements};
 pub(super) fn eval_attention(op: &Attention, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
     let [q, k, v, extras @ ..] = operands else { unreachable!("attention has q, k and v") };
     let scores = eval_contract(q, k, &op.over)?;
-    let args: Vec<&Tensor> = [&scores].into_iter().chain(extras.iter().copied()).collect();
+    let (extras, tables) = extras.split_at(extras.len() - op.lookups.len());
+    let plain: Vec<&Tensor> = [&scores].into_iter().chain(extras.iter().copied()).collect();
+    let mut read = Vec::new();
+    for (table, (axis, index)) in tables.iter().zip(&op.lookups) {
+        let place = eval_of_read(index, &plain)?;
+        read.push(eval_gather(axis, table, &place, &|| "a place in a table".to_string())?);
+    }
+    let args: Vec<&Tensor> = plain.into_iter().chain(&read).collect();
     let scores = eval_map(&op.score, &args)?;
     let shares = match &op.sink {
         None => softmax(&scores, &op.keys, None),
-        Some(sink) => softmax(&scores, &op.keys, Some(&eval_sink(sink, &args)?)),
+        Some(sink) => softmax(&scores, &op.keys, Some(&eval_of_read(sink, &args)?)),
     };
     eval_contract(&shares, v, std::slice::from_ref(&op.keys))
 }
 
 /// Of those operands alone that it reads: it has the axes of no other.
-fn eval_sink(sink: &Expr, args: &[&Tensor]) -> Result<Tensor, EvalError> {
+fn eval_of_read(expr: &Expr, args: &[&Tensor]) -> Result<Tensor, EvalError> {
     let mut read = Vec::new();
-    sink.visit(&mut |expr| {
+    expr.visit(&mut |expr| {
         if let Expr::Arg(at) = expr
             && !read.contains(at)
         {
@@ -32,7 +39,7 @@ fn eval_sink(sink: &Expr, args: &[&Tensor]) -> Result<Tensor, EvalError> {
     });
     let of_read = |at| Expr::Arg(read.iter().position(|known| *known == at).expect("every operand was collected"));
     let args: Vec<&Tensor> = read.iter().map(|at| args[*at]).collect();
-    eval_map(&sink.substitute(&of_read), &args)
+    eval_map(&expr.substitute(&of_read), &args)
 }
 
 /// A row whose scores are all -inf is NaN, as the quotient it stands for.

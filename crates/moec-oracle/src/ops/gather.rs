@@ -19,7 +19,12 @@ impl Pass<'_> {
     }
 }
 
-fn eval_gather(over: &Axis, x: &Tensor, indices: &Tensor, name: &dyn Fn() -> String) -> Result<Tensor, EvalError> {
+pub(super) fn eval_gather(
+    over: &Axis,
+    x: &Tensor,
+    indices: &Tensor,
+    name: &dyn Fn() -> String,
+) -> Result<Tensor, EvalError> {
     let limit = x.expect_size(over);
     let kept: Vec<_> =
         x.axes().iter().filter(|(axis, _)| axis != over && indices.size(axis).is_none()).cloned().collect();

@@ -12,7 +12,7 @@
 
 use std::collections::HashSet;
 
-use moec_ir::ops::{Attention, Concat, Contract, Literal, Map, Past, Reduce, ReduceOp, Rename};
+use moec_ir::ops::{Attention, Concat, Contract, Gather, Literal, Map, Past, Reduce, ReduceOp, Rename};
 use moec_ir::{Module, Op, OpId, RegionId, ValueId};
 use moec_types::{Axis, BinaryOp, DType, Dim, Expr, TensorType, UnaryOp};
 
@@ -207,13 +207,51 @@ fn fuse(module: &mut Module, region: RegionId, at: OpId, found: &WeightedSum, he
             extras.push(*value);
         }
     }
-    let place = |value: ValueId| extras.iter().position(|known| *known == value).expect("every operand is an extra");
-    let sink = sink.as_ref().map(|sink| sink.expr.substitute(&|at| Expr::Arg(1 + place(sink.operands[at]))));
-    let order: Vec<ValueId> = std::iter::once(product.value).chain(extras.iter().copied()).collect();
+    let found = tables(module, &extras, keys, here);
+    // What is read from tables comes last; where, is said by extras, of which there may be new ones.
+    extras.retain(|value| !found.iter().any(|table| table.read == *value));
+    for value in found.iter().flat_map(|table| &table.place.operands) {
+        if !extras.contains(value) {
+            extras.push(*value);
+        }
+    }
+    let read = found.iter().map(|table| table.read);
+    let order: Vec<ValueId> = std::iter::once(product.value).chain(extras.iter().copied()).chain(read).collect();
     let score = score.reordered(&order).expr;
-    let attention = Attention { over: product.over, keys: keys.clone(), score, sink };
-    let operands: Vec<ValueId> = [product.queries, product.keys, *values].into_iter().chain(extras).collect();
+    let lookup = |table: &Table| {
+        let of =
+            |at: usize| Expr::Arg(order.iter().position(|value| *value == table.place.operands[at]).expect("an extra"));
+        (table.over.clone(), table.place.expr.substitute(&of))
+    };
+    let lookups = found.iter().map(lookup).collect();
+    let place = |value: ValueId| order.iter().position(|known| *known == value).expect("every operand is an extra");
+    let sink = sink.as_ref().map(|sink| sink.expr.substitute(&|at| Expr::Arg(place(sink.operands[at]))));
+    let attention = Attention { over: product.over, keys: keys.clone(), score, sink, lookups };
+    let tables = found.iter().map(|table| table.table);
+    let operands: Vec<ValueId> =
+        [product.queries, product.keys, *values].into_iter().chain(extras).chain(tables).collect();
     put(module, at, attention.into(), operands)
+}
+
+/// A score's operand that is read from a table of each head, at a place that positions alone say.
+struct Table {
+    read: ValueId,
+    table: ValueId,
+    over: Axis,
+    place: Body,
+}
+
+fn tables(module: &Module, extras: &[ValueId], keys: &Axis, here: &Here) -> Vec<Table> {
+    let table = |read: &ValueId| {
+        let node = module.producer(*read).filter(|_| here.has(module, *read) && module.tensor(*read).has(keys))?;
+        let Op::Gather(Gather { over }) = &node.op else { return None };
+        let [table, place] = node.operands[..] else { return None };
+        let place = Body::of(place).expanded(module, &|value| here.has(module, value));
+        let iota = |value: &ValueId| module.producer(*value).is_some_and(|node| matches!(node.op, Op::Iota(_)));
+        let fixed = module.tensor(table).elements().is_some();
+        (fixed && place.operands.iter().all(iota)).then(|| Table { read: *read, table, over: over.clone(), place })
+    };
+    extras.iter().filter_map(table).collect()
 }
 
 /// Exchanges a node's op. Where the axes then lie in another order, all that reads it follows, if it can.

@@ -354,7 +354,7 @@ fn steps(plan: &Plan) -> Vec<(&'static str, usize)> {
             }
         }
     }
-    count(&plan.body, &mut counts);
+    plan.passes().for_each(|pass| count(pass, &mut counts));
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 

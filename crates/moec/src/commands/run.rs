@@ -141,16 +141,23 @@ fn generate(arguments: &Run, prompt: &str) -> Result<(), Failure> {
     if let Some(token) = ids.iter().copied().find(|token| *token as usize >= vocabulary) {
         return Err(ForeignTokenizer { token, vocabulary }.into());
     }
-    let total = ids.len().saturating_add(arguments.max_new);
+    // Where there is an encoder, it reads the prompt, and the text begins after it.
+    let start = ready.manifest.start_token;
+    let before = if start.is_some() { 1 } else { ids.len() };
+    let total = before.saturating_add(arguments.max_new).max(ids.len());
     if let Some(context) = ready.manifest.context.filter(|context| total > *context) {
         return Err(Context { prompt: ids.len(), new: arguments.max_new, context }.into());
     }
     let model = ready.open(arguments.threads)?;
+    let mut session = model.session(total)?;
+    if start.is_some() {
+        session.encode(&ids)?;
+    }
     let mut tokens = Tokens {
-        session: model.session(total)?,
+        session,
         sampler: Sampler::new(sampling, arguments.seed.unwrap_or(0)),
         logits: vec![0.0; vocabulary],
-        next: ids.clone(),
+        next: start.map_or_else(|| ids.clone(), |start| vec![start]),
         left: arguments.max_new,
         ends: &ready.manifest.end_tokens,
         prefill: Duration::ZERO,
@@ -160,7 +167,9 @@ fn generate(arguments: &Run, prompt: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     // A reader that went away is no reason to complain.
     let mut show = |piece: &str| _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
-    show(prompt);
+    if start.is_none() {
+        show(prompt);
+    }
     let count = text.stream(&mut tokens, &mut show)?;
     show("\n");
     let rate = |count: usize, time: Duration| count as f64 / time.as_secs_f64().max(1e-9);
@@ -255,13 +264,13 @@ fn by_library(
 ) -> Result<(Vec<NamedTensor>, Vec<Routed>), Failure> {
     let (taken, positions) = chosen_inputs(&ready.manifest, given, inputs)?;
     let empty = |tensor: &crate::manifest::Tensor| {
-        let (dtype, shape) = (tensor.dtype(), tensor.shape(positions));
+        let (dtype, shape) = (tensor.dtype(), tensor.shape(positions.first().copied().unwrap_or(1)));
         let bytes = vec![0; shape.iter().product::<usize>() * dtype.bytes() as usize];
         NamedTensor { name: tensor.name.clone(), dtype, shape, bytes }
     };
     let mut results: Vec<NamedTensor> = ready.manifest.outputs.iter().map(empty).collect();
     let model = ready.open(arguments.threads)?;
-    let mut session = model.session(positions.max(1))?;
+    let mut session = model.session(positions.iter().copied().max().unwrap_or(1).max(1))?;
     let routed = match &arguments.trace {
         Some(_) => {
             let (result, routed) = session.traced(|session| session.run(&taken, &mut results));
@@ -337,27 +346,33 @@ fn missing(name: &str, given: &BTreeMap<String, NamedTensor>, path: &Path) -> Mi
     MissingInput { name: name.into(), path: path.into(), found }
 }
 
-/// The model's inputs among the given tensors, and how many positions they have.
+/// The model's inputs among the given tensors, and how many positions each sequence has.
 fn chosen_inputs(
     manifest: &Manifest,
     given: &BTreeMap<String, NamedTensor>,
     path: &Path,
-) -> Result<(Vec<NamedTensor>, usize), Failure> {
+) -> Result<(Vec<NamedTensor>, Vec<usize>), Failure> {
     let mut taken = Vec::new();
-    let mut counts: Vec<(&str, usize)> = Vec::new();
+    let mut counts: BTreeMap<u32, Vec<(&str, usize)>> = BTreeMap::new();
     for input in &manifest.inputs {
         let Some(tensor) = given.get(&input.name) else {
             return Err(missing(&input.name, given, path).into());
         };
         if input.positions {
-            counts.push((&input.name, tensor.shape.first().copied().unwrap_or(0)));
+            let count = tensor.shape.first().copied().unwrap_or(0);
+            counts.entry(input.sequence).or_default().push((&input.name, count));
         }
         taken.push(tensor.clone());
     }
-    let positions = counts.first().map_or(1, |(_, count)| *count);
-    if counts.iter().any(|(_, count)| *count != positions) {
-        let found: Vec<String> = counts.iter().map(|(name, count)| format!("`{name}` has {count}")).collect();
-        return Err(Positions { found: found.join(", ") }.into());
+    let mut positions = vec![if counts.contains_key(&0) { 0 } else { 1 }];
+    for (sequence, counts) in counts {
+        let (_, first) = counts[0];
+        if counts.iter().any(|(_, count)| *count != first) {
+            let found: Vec<String> = counts.iter().map(|(name, count)| format!("`{name}` has {count}")).collect();
+            return Err(Positions { found: found.join(", ") }.into());
+        }
+        positions.resize(positions.len().max(sequence as usize + 1), 0);
+        positions[sequence as usize] = first;
     }
     Ok((taken, positions))
 }

@@ -83,21 +83,25 @@ impl Backend for Library {
     }
 
     fn encodes(&self) -> bool {
-        false
+        self.session.encodes()
     }
 
-    fn forward(&mut self, Sequence { ids, .. }: Sequence) -> Result<Scored, Problem> {
+    fn forward(&mut self, Sequence { source, ids }: Sequence) -> Result<Scored, Problem> {
         self.session.reset();
         let vocabulary = self.vocabulary;
-        let (logits, routed) = self.session.traced(|session| session.forward(ids, vocabulary));
+        let (logits, routed) = self.session.traced(|session| {
+            source.map_or(Ok(()), |source| session.encode(source))?;
+            session.forward(ids, vocabulary)
+        });
         let logits = logits.map_err(|error| -> Problem { Box::new(error) })?;
         let routes = routed.into_iter().map(|route| Chosen { choices: route.choices, experts: route.indices });
         Ok(Scored { logits, routes: Some(routes.collect()) })
     }
 
-    fn begin(&mut self, _: Option<&[i32]>) -> Result<(), Problem> {
+    fn begin(&mut self, source: Option<&[i32]>) -> Result<(), Problem> {
         self.session.reset();
-        Ok(())
+        let encoded = source.map_or(Ok(()), |source| self.session.encode(source));
+        encoded.map_err(|error| -> Problem { Box::new(error) })
     }
 
     fn step(&mut self, ids: &[i32]) -> Result<Vec<f32>, Problem> {

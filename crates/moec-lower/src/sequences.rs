@@ -82,7 +82,10 @@ impl Needed {
                 open.extend(inside.chain([node.operands[*at], node.results[*at]]));
                 continue;
             }
-            let Some(at) = module.producer_id(value) else { continue };
+            let Some(at) = module.producer_id(value) else {
+                of_this_pass(module, value, sequences, Span::NONE)?;
+                continue;
+            };
             let node = module.node(at);
             if is_past_of_another(module, at, sequences) {
                 continue;

@@ -328,8 +328,10 @@ static const moec_port sum_outputs[] = {
     {"y", sum_axes, 3, 12, -1, 1, MOEC_F32, MOEC_ROWS_TOKENS, 0},
     {"count", NULL, 1, 4, -1, 0, MOEC_I32, MOEC_ROWS_ONE, 0},
 };
-static const moec_level_entry sum_levels[] = {{"scalar", sum_pass, 1, 0}};
-static moec_description sum = {"sum", "moec test, model sum", 0, 0, 0, 0, 0, 0, 0, sum_levels, sum_inputs, sum_outputs, 1, 3, 2, 1};
+static moec_pass_function *const sum_passes[] = {sum_pass};
+static const moec_level_entry sum_levels[] = {{"scalar", sum_passes, 1, 0}};
+static moec_description sum = {"sum", "moec test, model sum", 0, 0, 0, 0, 0, 0, 0, sum_levels, sum_inputs, sum_outputs, 1, 3, 2, 1,
+    1, 0};
 
 enum { ROWS = 700 };
 

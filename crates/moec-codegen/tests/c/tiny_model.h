@@ -70,18 +70,21 @@ static const moec_port tiny_inputs[] = {{"ids", 0, 1, 4, TINY_LIMIT, 0, 3, MOEC_
 static const moec_port tiny_outputs[] = {{"logits", tiny_axes, TINY_VOCAB, 4 * TINY_VOCAB, -1, 1, 0, MOEC_ROWS_OUTPUTS, 0}};
 
 /* The levels are all the same code but for the errors built in; that for AVX-512 needs what no CPU has. */
+static moec_pass_function *const tiny_passes[] = {tiny_pass};
+static moec_pass_function *const tiny_racy_passes[] = {tiny_racy_pass};
+static moec_pass_function *const tiny_wrong_passes[] = {tiny_wrong_pass};
 static const moec_level_entry tiny_levels[] = {
-    {"scalar", tiny_pass, 1, 0},
-    {"racy", tiny_racy_pass, 4, 0},
-    {"wrong", tiny_wrong_pass, 2, 0},
-    {"avx512", tiny_pass, 3, 1 << 20},
+    {"scalar", tiny_passes, 1, 0},
+    {"racy", tiny_racy_passes, 4, 0},
+    {"wrong", tiny_wrong_passes, 2, 0},
+    {"avx512", tiny_passes, 3, 1 << 20},
 };
 
 /* `fingerprint` is a macro or a number: what the weight file has. */
 #define TINY_DESCRIPTION(its_name, fingerprint)                                                                       \
     {                                                                                                                 \
         its_name, "moec test, model " its_name, fingerprint, 320, 4 * TINY_ROW, 0, 4 * TINY_ROW, 0, 64, tiny_levels,   \
-            tiny_inputs, tiny_outputs, 4, 1, 1, 0                                                                     \
+            tiny_inputs, tiny_outputs, 4, 1, 1, 0, 1, 0                                                                   \
     }
 
 #endif

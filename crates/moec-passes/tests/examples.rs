@@ -103,7 +103,9 @@ fn everything_fuses() {
                     | Op::Literal(_)
             );
             let by_slot = by_choice && matches!(op, Op::Dispatch(_) | Op::Each(_) | Op::Combine(_));
-            assert!(known || by_slot, "{name}: `{}` is left over in\n{}", op.mnemonic(), print(&after));
+            // Where a choice depends on other tokens, these meet in a step of its own.
+            let meeting = after.meets(at).is_some();
+            assert!(known || by_slot || meeting, "{name}: `{}` is left over in\n{}", op.mnemonic(), print(&after));
         }
         let fused = |pass: &str| {
             report.entries.iter().any(|entry| matches!(entry, Entry::Fused { pass: by, .. } if *by == pass))

@@ -52,7 +52,7 @@ backends: the largest distance of any logit, in the scored pass and in greedy de
 experts and greedy tokens that are the same; and the time that the passes take, in a debug build. 1e-4 and no other expert or
 token are allowed. [verify.md](verify.md) shows that a mistake would be seen.
 
-| checkpoint | oracle | cpu | experts | tokens | oracle, ms | cpu, ms |
+| checkpoint | oracle | cpu | experts | tokens | oracle, s | cpu, s |
 |---|---|---|---|---|---|---|
 ";
 
@@ -110,7 +110,7 @@ fn measured(family_name: &str, checkpoint: &Path) -> String {
         format!("{}/{}", cell["equal"], cell["total"])
     };
     let of = |at: usize, cell: &dyn Fn(&Value) -> String| verdicts[at].as_ref().map_or("not yet".to_owned(), cell);
-    let seconds = |verdict: &Value| format!("{:.1}", 1e3 * verdict["seconds"].as_f64().expect("a number"));
+    let seconds = |verdict: &Value| format!("{:.2}", verdict["seconds"].as_f64().expect("a number"));
     let cells = [of(0, &error), of(1, &error), equal("experts"), equal("tokens"), of(0, &seconds), of(1, &seconds)];
     let name = checkpoint.file_name().expect("a name").to_string_lossy();
     format!("| `{name}` | {} |", cells.join(" | "))

@@ -33,7 +33,7 @@ pub fn completions(analysis: &Analysis, position: Position) -> Vec<CompletionIte
     match place(&words) {
         Place::Nothing => Vec::new(),
         Place::Item => keywords(&ITEMS),
-        Place::Entry => keywords(&["require"]),
+        Place::Entry => keywords(&["require", "ignore"]),
         Place::Clause => keywords(&CLAUSES),
         Place::Statement => {
             let mut items = keywords(&STATEMENTS);

@@ -223,6 +223,7 @@ fn completion_fits_the_place() {
         ("use std::norm::|", "rms_norm", "swiglu"),
         ("use std::norm::{rms_norm, |", "layer_norm", "swiglu"),
         ("config {\n  |\n}", "require", "model"),
+        ("config {\n  |\n}", "ignore", "scaled"),
         ("block b {\n  param w[D]\n  le|\n}", "let", "softmax"),
         ("block b {\n  param w[D]\n  out soft|\n}", "softmax", "param"),
         ("block b {\n  param w[D]\n  out x * |\n}", "w", "param"),

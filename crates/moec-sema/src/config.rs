@@ -1,5 +1,7 @@
 //! The `config` section: each entry's default, what a checkpoint's `config.json` says, what the command line says.
 
+mod unread;
+
 use miette::Diagnostic;
 use moec_diag::{SourceMap, Span};
 use moec_syntax::tree::{Config, Text};
@@ -87,6 +89,9 @@ impl Evaluator {
                 });
                 self.report(UnknownOverride { name: name.clone(), help });
             }
+        }
+        if let (Some(json), [first, ..]) = (json, serves) {
+            self.unread_keys(json, sections.clone(), first);
         }
         for require in sections.flat_map(|section| &section.requires) {
             let wanted = self.eval(&mut frame, &require.value);
@@ -205,6 +210,8 @@ fn from_json(json: &Json) -> Option<Value> {
         Json::Null | Json::Object(_) => None,
         Json::Bool(value) => Some(Value::Bool(*value)),
         Json::Number(number) => number.as_i64().map(Value::Int).or_else(|| number.as_f64().map(Value::Float)),
+        // What the language cannot spell is no text in it.
+        Json::String(text) if text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')) => None,
         Json::String(text) => Some(Value::text(text)),
         Json::Array(items) => {
             items.iter().map(from_json).collect::<Option<Vec<_>>>().map(|items| Value::List(items.into()))

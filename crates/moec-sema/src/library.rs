@@ -7,6 +7,7 @@ const FILES: &[(&str, &str)] = &[
     ("prelude", include_str!("../std/prelude.moe")),
     ("attention", include_str!("../std/attention.moe")),
     ("capacity", include_str!("../std/capacity.moe")),
+    ("config", include_str!("../std/config.moe")),
     ("expert", include_str!("../std/expert.moe")),
     ("gate", include_str!("../std/gate.moe")),
     ("loss", include_str!("../std/loss.moe")),

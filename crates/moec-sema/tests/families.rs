@@ -135,6 +135,32 @@ fn is_spare(oracle: &str, name: &str) -> bool {
     oracle == "switch_transformers-capacity" && name == "shared.weight"
 }
 
+/// Whatever a configuration says is read or refused: under a name that nobody knows, every key that was read is missed.
+#[test]
+fn no_key_is_lost_in_silence() {
+    let path = root().join("tests/data/oracles/olmoe/config.json");
+    let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).expect("there")).expect("JSON");
+    let text = fs::read_to_string(root().join("examples/families/olmoe.moe")).expect("there");
+    let mut sources = SourceMap::default();
+    let (file, _) = moec_syntax::parse(&mut sources, "olmoe.moe", &text);
+    let file = file.expect("a tree");
+    let keys = config.as_object().expect("an object").iter().filter(|(_, value)| !value.is_null());
+    let mut refused = Vec::new();
+    for (key, value) in keys {
+        let mut renamed = config.clone();
+        let entries = renamed.as_object_mut().expect("an object");
+        entries.shift_remove(key);
+        entries.insert(format!("{key}_x"), value.clone());
+        let settings = Settings { config: Some(renamed), ..Settings::default() };
+        let (_, problems) = check(&mut sources, &file, &settings);
+        let said = render(&sources, problems);
+        assert!(said.contains(&format!("\"{key}_x")) && said.contains("says nothing"), "{key}: {said}");
+        refused.extend(said.contains(&format!("did you mean \"{key}")).then_some(key.as_str()));
+    }
+    let near: BTreeSet<&str> = refused.into_iter().collect();
+    assert!(near.contains("num_experts_per_tok") && near.contains("rms_norm_eps"), "{near:?}");
+}
+
 /// Element types and sizes by name, from the head of a safetensors file.
 fn tensors_of(oracle: &str) -> BTreeMap<String, (String, u64)> {
     let path = root().join("tests/data/oracles").join(oracle).join("model.safetensors");

@@ -101,7 +101,9 @@ fn read_file(text: &str, findings: &mut Findings) -> tree::File {
     let text = blanked.as_deref().unwrap_or(text);
     let scan = scan::scan(text);
     let mut file = tree::File { at: findings.span(0, text.trim_end().len() as u32), ..tree::File::default() };
-    let first_token = scan.tokens.first().map_or(u32::MAX, |token| token.start);
+    // A `;` between items stands for nothing.
+    let says_something = |token: &&scan::Token| &text[token.start as usize..token.end as usize] != ";";
+    let first_token = scan.tokens.iter().find(says_something).map_or(u32::MAX, |token| token.start);
     let head = scan.docs.iter().take_while(|doc| doc.start < first_token).filter(|doc| doc.head);
     file.doc = head.map(|doc| doc.text.clone()).collect();
     for region in outline::outline(text, &scan, findings) {

@@ -1,5 +1,7 @@
 //! The tree of a `.moe` file: what was written, with spans, before anything is known of its meaning.
 
+use std::fmt;
+
 use moec_diag::Span;
 
 /// A word of the text with its place.
@@ -54,6 +56,9 @@ pub struct Config {
     pub inside: Option<Text>,
     pub entries: Vec<ConfigEntry>,
     pub requires: Vec<Require>,
+    /// `ignore "initializer_range", "vision_config"`: keys that a `config.json` may have and that change nothing here, with
+    /// all that is inside them.
+    pub ignores: Vec<Text>,
     pub at: Span,
 }
 
@@ -397,6 +402,20 @@ pub struct ParamSegment {
 pub struct TensorPattern {
     pub pieces: Vec<PatternPiece>,
     pub at: Span,
+}
+
+/// As it is written, without the quotes.
+impl fmt::Display for TensorPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces.iter().try_for_each(|piece| match piece {
+            PatternPiece::Text(text) => f.write_str(text),
+            PatternPiece::Index(index) => write!(f, "{{{index}}}"),
+            PatternPiece::AtLeast { index, least } => write!(f, "{{{index} >= {least}}}"),
+            PatternPiece::Several(names) => write!(f, "({})", names.join(", ")),
+            PatternPiece::Alternatives(names) => write!(f, "{{{}}}", names.join(",")),
+            PatternPiece::Any => f.write_str("{any}"),
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

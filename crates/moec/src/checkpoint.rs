@@ -1,7 +1,7 @@
 //! A checkpoint that fits a module.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -61,6 +61,21 @@ impl Matched {
                 Ok(())
             }
         }
+    }
+
+    /// Tensors that rules leave out: each rule as it is written, and the names, of which there is at least one.
+    pub fn ignored(&self) -> Vec<(String, Vec<&str>)> {
+        let names = |rule| self.tensors.names().filter(move |name| moec_checkpoint::matches(rule, name));
+        let each = self.map.ignored.iter().map(|rule| (rule.to_string(), names(rule).collect::<Vec<_>>()));
+        each.filter(|(_, names)| !names.is_empty()).collect()
+    }
+
+    /// How many tensors are read, and their bytes.
+    pub fn used(&self) -> (usize, u64) {
+        let ignored: BTreeSet<&str> = self.ignored().into_iter().flat_map(|(_, names)| names).collect();
+        let used = self.tensors.names().filter(|name| !ignored.contains(name));
+        let sizes = used.filter_map(|name| Some(self.tensors.tensor(name)?.bytes.len() as u64));
+        sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
 
     /// Keeps each parameter as the checkpoint has it: bf16 stays bf16, f16 stays f16, so that nothing is rounded and nothing

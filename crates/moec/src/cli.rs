@@ -159,6 +159,15 @@ pub struct Import {
     /// Overwrite the file if it is there.
     #[arg(long)]
     pub force: bool,
+    /// A key of config.json that changes nothing, though the spec says nothing of it: the new spec does. May be repeated.
+    #[arg(long, value_name = "KEY", value_parser = key)]
+    pub ignore: Vec<String>,
+}
+
+fn key(text: &str) -> Result<String, String> {
+    let fits = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.');
+    let fine = !text.is_empty() && text.chars().all(fits);
+    if fine { Ok(text.into()) } else { Err("a key is spelled `name`, or `outer.name` inside another".into()) }
 }
 
 /// What code is made for.

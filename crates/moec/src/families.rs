@@ -1,6 +1,6 @@
 //! The model families that moec brings along: the specs of `examples/families`.
 
-use moec_diag::SourceMap;
+use moec_diag::{SourceMap, Span};
 use moec_syntax::tree;
 
 include!(concat!(env!("OUT_DIR"), "/families.rs"));
@@ -26,6 +26,18 @@ pub fn all() -> impl Iterator<Item = Family> {
 }
 
 impl Family {
+    /// The same, which takes these keys of a config.json as changing nothing.
+    pub fn ignoring(mut self, keys: &[String]) -> Self {
+        let first = self.tree.items.iter_mut().find_map(|item| match item {
+            tree::Item::Config(config) => Some(config),
+            tree::Item::Definition(_) | tree::Item::Model(_) | tree::Item::Weights(_) => None,
+        });
+        if let Some(config) = first {
+            config.ignores.extend(keys.iter().map(|key| tree::Text { text: key.clone(), at: Span::NONE }));
+        }
+        self
+    }
+
     /// Whether a config.json's architecture is one that this spec says it serves.
     pub fn serves(&self, architecture: &str) -> bool {
         self.tree.serves.iter().any(|served| served.text == architecture)

@@ -178,12 +178,14 @@ impl Builder<'_> {
     }
 
     fn config(&mut self, pair: Pair<Rule>) -> Config {
-        let mut config = Config { inside: None, entries: Vec::new(), requires: Vec::new(), at: self.at(&pair) };
+        let mut config =
+            Config { inside: None, entries: Vec::new(), requires: Vec::new(), ignores: Vec::new(), at: self.at(&pair) };
         let (inside, settings): (Vec<_>, Vec<_>) = children(pair).partition(|child| child.as_rule() == Rule::inside);
         config.inside = self.inside(inside.into_iter().next());
         for setting in settings.into_iter().flat_map(children) {
             match setting.as_rule() {
                 Rule::require => config.requires.extend(children(setting).map(|pair| self.requirement(pair))),
+                Rule::ignore_keys => config.ignores.extend(children(setting).map(|key| self.text(key))),
                 _ => config.entries.push(self.entry(setting)),
             }
         }

@@ -61,6 +61,7 @@ impl Reader<'_> {
             _ if expected.contains(&Rule::from) && self.word(at).starts_with('"') => "a key comes after `from`",
             _ if before == "from" => "a key of `config.json` stands in quotes",
             _ if before == "require" => "write `require \"key\" == value`, the key in quotes",
+            _ if before == "ignore" && place == Place::Setting => "write `ignore \"key\"`, the key in quotes",
             _ if before == "ignore" && place == Place::Rule => "write `ignore \"name.of.the.tensor\"`, in quotes",
             _ if expected == [Rule::text] && place == Place::Rule => "the name of a tensor stands in quotes",
             "}" if place == Place::Rule => "alternatives are two or more: `{gate,up}`",

@@ -49,7 +49,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::lone_statement | Rule::statement => {
             Firm("a statement (`param`, `part`, `state`, `let`, `route`, `out`, `layers`, or `name = …`)")
         }
-        Rule::lone_setting | Rule::setting | Rule::entry => Firm("an entry (`NAME = value`, or `require`)"),
+        Rule::lone_setting | Rule::setting | Rule::entry => Firm("an entry (`NAME = value`, `require` or `ignore`)"),
         Rule::lone_rule | Rule::weight_rule | Rule::bind => Firm("a rule (`path = \"tensor\"`, or `ignore`)"),
         Rule::lone_expression
         | Rule::expression
@@ -109,7 +109,7 @@ pub fn phrase(rule: Rule, place: Place) -> Phrase {
         Rule::function | Rule::word_fn => Firm("`fn`"),
         Rule::word_use => Firm("`use`"),
         Rule::require | Rule::word_require => Firm("`require`"),
-        Rule::ignore | Rule::word_ignore => Firm("`ignore`"),
+        Rule::ignore | Rule::ignore_keys | Rule::word_ignore => Firm("`ignore`"),
         Rule::word_gate => Firm("`gate`"),
         Rule::word_experts => Firm("`experts`"),
         Rule::word_always => Firm("`always`"),

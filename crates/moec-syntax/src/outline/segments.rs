@@ -62,8 +62,8 @@ impl Outliner<'_> {
                 statement || self.is_assigned(at, before) || (directly && self.begins_line_anew(at, before))
             }
             Shape::Settings => {
-                let requires = word == "require" && self.word(at + 1).starts_with('"');
-                requires || self.is_assigned(at, before) || (directly && self.begins_line_anew(at, before))
+                let of_keys = matches!(word, "require" | "ignore") && self.word(at + 1).starts_with('"');
+                of_keys || self.is_assigned(at, before) || (directly && self.begins_line_anew(at, before))
             }
             Shape::Rules => {
                 let continues =
@@ -95,7 +95,8 @@ impl Outliner<'_> {
     /// A line that begins with a word or a string after an expression: two expressions never stand side by side.
     fn begins_line_anew(&self, at: usize, before: &str) -> bool {
         let continues = RESERVED_IN_EXPRESSIONS.contains(&self.word(at)) || matches!(self.word(at), "as" | "from");
-        let waits = STATEMENT_WORDS.contains(&before) || matches!(before, "from" | "require" | "as" | "moe" | "bank");
+        let waits = STATEMENT_WORDS.contains(&before)
+            || matches!(before, "from" | "require" | "ignore" | "as" | "moe" | "bank");
         self.tokens[at].first_on_line
             && matches!(self.tokens[at].kind, TokenKind::Word | TokenKind::Text { .. })
             && !continues

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 use moec_diag::SourceMap;
-use moec_sema::{Setting, SettingValue};
+use moec_sema::{Checked, Setting, SettingValue};
 use moec_syntax::tree::{File, Item};
 use thiserror::Error;
 
 use crate::{
+    checkpoint,
     cli::Import,
+    commands::explain::short,
     failure::Failure,
     families::{self, Family},
     files, spec,
@@ -61,14 +63,14 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
         return Err(NoConfig { dir: arguments.dir.clone() }.into());
     }
     let config = spec::read_config(&path)?;
-    let family = find(&path, &config)?;
+    let family = find(&path, &config)?.ignoring(&arguments.ignore);
     let name = arguments.output.as_deref().map(model_name).transpose()?;
 
     let mut sources = family.sources.clone();
     let settings = moec_sema::Settings { config: Some(config), ..moec_sema::Settings::default() };
     let checked = spec::check(&mut sources, &family.tree, &settings)?;
     let folder = arguments.dir.file_name().map_or("the checkpoint".into(), |name| name.to_string_lossy().into_owned());
-    let text = fill_in(&family, &checked.settings, name.as_deref(), &folder);
+    let text = fill_in(&family, &checked.settings, name.as_deref(), &folder, &arguments.ignore);
     assert_same(&text, &checked.settings);
 
     match &arguments.output {
@@ -82,6 +84,23 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
             eprintln!("{}: {} ({} parameters)", output.display(), family.name, crate::count::grouped(params.total));
         }
     }
+    if checkpoint::is_there(&arguments.dir) {
+        return compare(&arguments.dir, &checked, &sources);
+    }
+    eprintln!("{} holds no tensors yet; `moec build` compares them with the spec", arguments.dir.display());
+    Ok(())
+}
+
+/// Says which of the checkpoint's tensors are left out, and whatever of the others does not fit. The spec is written by then:
+/// it is what would have to be mended.
+fn compare(dir: &Path, checked: &Checked, sources: &SourceMap) -> Result<(), Failure> {
+    let matched = checkpoint::open(dir, checked.weights.as_ref(), &checked.module, sources)?;
+    for (rule, names) in matched.ignored() {
+        let others = if names.len() == 1 { String::new() } else { format!(" and {} more", names.len() - 1) };
+        eprintln!("leaves out `{}`{others}, by `ignore \"{rule}\"`", names[0]);
+    }
+    let (used, bytes) = matched.used();
+    eprintln!("all other {used} tensors have their place ({})", short(bytes as f64, "B"));
     Ok(())
 }
 
@@ -123,8 +142,16 @@ fn is_identifier(name: &str) -> bool {
 }
 
 /// The family's text, with the defaults that the config supplied and the model's name replaced.
-fn fill_in(family: &Family, settings: &[Setting], name: Option<&str>, folder: &str) -> String {
+fn fill_in(family: &Family, settings: &[Setting], name: Option<&str>, folder: &str, ignored: &[String]) -> String {
     let mut edits: Vec<(usize, usize, String)> = Vec::new();
+    let first = family.tree.items.iter().find_map(|item| match item {
+        Item::Config(config) => Some(config.at.end as usize - "}".len()),
+        Item::Definition(_) | Item::Model(_) | Item::Weights(_) => None,
+    });
+    if let (Some(end), false) = (first, ignored.is_empty()) {
+        let keys: Vec<String> = ignored.iter().map(|key| format!("\"{key}\"")).collect();
+        edits.push((end, end, format!("  ignore {}\n", keys.join(", "))));
+    }
     for item in &family.tree.items {
         match item {
             Item::Config(config) => {
@@ -162,9 +189,15 @@ fn spelled(value: &SettingValue) -> String {
         SettingValue::Int(value) => value.to_string(),
         SettingValue::Float(value) => format!("{value:?}"),
         SettingValue::Bool(value) => value.to_string(),
-        SettingValue::Text(value) => format!("{value:?}"),
+        SettingValue::Text(value) => quoted(value),
         SettingValue::List(values) => format!("[{}]", values.iter().map(spelled).collect::<Vec<_>>().join(", ")),
     }
+}
+
+/// A text between quotes, with the escapes that the language has.
+fn quoted(text: &str) -> String {
+    let escaped = text.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n").replace('\t', r"\t");
+    format!("\"{escaped}\"")
 }
 
 /// What was written must mean what the checkpoint says.

@@ -283,6 +283,47 @@ fn import_of_what_it_does_not_know() {
 }
 
 #[test]
+fn keys_that_the_spec_says_nothing_of() {
+    let copy = copy_of(&oracle("mixtral"));
+    let path = copy.path().join("config.json");
+    let config = fs::read_to_string(&path).expect("there");
+    let more = config.replacen('{', "{ \"logits_scale\": 0.5, \"extra\": {\"b\": 1, \"c\": 2}, ", 1);
+    fs::write(&path, more).expect("written");
+    let words = ["\"logits_scale\": 0.5", "\"extra\": {\"b\":1,\"c\":2}", "`ignore \"extra\"`"];
+    moec_in(copy.path(), "import . -o x.moe").refused(1, &words);
+    assert!(!copy.path().join("x.moe").exists());
+    refused(copy.path(), &words);
+    moec_in(copy.path(), "import . -o x.moe --ignore extra").refused(1, &words[..1]);
+    let told = moec_in(copy.path(), "import . -o x.moe --ignore extra --ignore logits_scale").fine().stderr;
+    assert!(told.contains("all other") && !told.contains("leaves out"), "{told}");
+    let written = fs::read_to_string(copy.path().join("x.moe")).expect("written");
+    assert!(written.contains("  ignore \"extra\", \"logits_scale\"\n}"), "{written}");
+    moec_in(copy.path(), "check x.moe --config config.json").fine();
+    moec_in(copy.path(), "fmt --check x.moe").fine();
+    assert_eq!(moec_in(copy.path(), "import . --ignore a\"b").code, 2);
+
+    let strange = config.replace("\"hidden_act\": \"silu\"", "\"hidden_act\": \"si\\rlu\"");
+    fs::write(&path, strange).expect("written");
+    moec_in(copy.path(), "import . -o y.moe").refused(1, &["hidden_act"]);
+}
+
+#[test]
+fn import_says_which_tensors_it_leaves_out() {
+    let copy = changed(|tensors| {
+        for layer in 0..2 {
+            let name = format!("model.layers.{layer}.self_attn.rotary_emb.inv_freq");
+            tensors.insert(name, (Dtype::F32, vec![2], vec![0; 8]));
+        }
+    });
+    let told = moec_in(copy.path(), "import . -o x.moe").fine().stderr;
+    let rule = "leaves out `model.layers.0.self_attn.rotary_emb.inv_freq` and 1 more, by `ignore \"model.layers.{any}";
+    assert!(told.contains(rule), "{told}");
+    let copy = changed(|tensors| _ = tensors.remove(NORM));
+    moec_in(copy.path(), "import . -o x.moe").refused(1, &[NORM]);
+    assert!(copy.path().join("x.moe").exists());
+}
+
+#[test]
 fn files_that_are_no_specs() {
     let folder = folder();
     let path = folder.path();

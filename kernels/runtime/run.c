@@ -20,6 +20,8 @@ static int run_tokens(moec_session *session, int32_t sequence, const int32_t *id
     if (n > INT32_MAX)
         return moec_fail(error, MOEC_CONTEXT_OVERRUN, "%zu tokens are more than any session has room for", n);
     const moec_description *description = session->model->description;
+    if (sequence == 0 && description->sequence_count > 1 && !atomic_load(&session->positions[1]))
+        return moec_fail(error, MOEC_BAD_ARGUMENT, "there is nothing to decode from yet: call `encode` first");
     int32_t input = input_along(description, sequence);
     int64_t tokens = (int64_t)n;
     int code = moec_check_values(&description->inputs[input], ids, tokens, error);

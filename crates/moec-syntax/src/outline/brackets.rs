@@ -72,8 +72,9 @@ impl Outliner<'_> {
             .rposition(|opener| matches!(opener.bracket, Bracket::Body | Bracket::Scan | Bracket::Brace))?;
         let segment = self.stack[body].segment?;
         let found = &self.regions.last()?.segments[segment];
-        let word = &self.text[found.start as usize..self.tokens[self.scan_index(found.start)].end as usize];
-        let has_body = word == "layers" || !STATEMENT_WORDS.contains(&word);
+        let first = self.scan_index(found.start);
+        let (word, assigned) = (self.word(first), self.word(first + 1) == "=");
+        let has_body = word == "layers" || !assigned && !STATEMENT_WORDS.contains(&word);
         (has_body && !found.opens && self.shape() == Shape::Statements).then_some((body, segment))
     }
 

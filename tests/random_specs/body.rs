@@ -36,6 +36,11 @@ impl Shape {
         self.dims.iter().map(|dim| dim.size).product()
     }
 
+    /// Whether the other has all of its axes.
+    pub fn within(&self, other: &Shape) -> bool {
+        (other.rows || !self.rows) && self.dims.iter().all(|dim| other.dims.contains(dim))
+    }
+
     /// The axes of both, where no name has two sizes and the whole stays small.
     fn union(&self, other: &Shape) -> Option<Shape> {
         let mut union = self.clone();
@@ -81,6 +86,18 @@ pub enum Place {
     Expert,
     /// No parameters and no axis of rows by name.
     Function,
+    /// One position of a scan, and no parameters.
+    Scan,
+}
+
+impl Place {
+    /// Whether parameters and parts may be declared.
+    fn declares(self) -> bool {
+        match self {
+            Place::Tokens | Place::Expert => true,
+            Place::Function | Place::Scan => false,
+        }
+    }
 }
 
 pub struct Body<'g> {
@@ -194,7 +211,7 @@ impl<'g> Body<'g> {
             return;
         }
         for _ in 0..12 {
-            let grown = match self.random().below(30) {
+            let grown = match self.random().below(32) {
                 0..=3 => self.unary(),
                 4..=6 => self.binary(),
                 7 => self.with_constant(),
@@ -216,6 +233,8 @@ impl<'g> Body<'g> {
                 26 => self.product(),
                 27 => self.norm(),
                 28 => self.call(),
+                29 => self.chance(),
+                30 => self.repeated(),
                 _ => self.bias(),
             };
             if grown.is_some() {
@@ -442,6 +461,9 @@ impl<'g> Body<'g> {
 
     /// What all tokens of a pass make together, or each with those before it.
     fn across(&mut self) -> Option<Value> {
+        if self.random().percent(30) {
+            return self.tokens_in_order();
+        }
         let x = self.find(|value| value.shape.rows && value.shape.kind != Kind::Bool)?;
         let (t, m) = (&x.text, x.most);
         let one_for_all = Shape { rows: false, ..x.shape.clone() };
@@ -674,7 +696,7 @@ impl<'g> Body<'g> {
     }
 
     fn product_with_param(&mut self) -> Option<Value> {
-        if self.place == Place::Function {
+        if !self.place.declares() {
             return None;
         }
         let x = self.find(|value| value.shape.kind == Kind::F32 && !value.shape.dims.is_empty())?;
@@ -721,7 +743,7 @@ impl<'g> Body<'g> {
     }
 
     fn norm(&mut self) -> Option<Value> {
-        if self.place == Place::Function {
+        if !self.place.declares() {
             return None;
         }
         let x = self.find(|value| {
@@ -738,7 +760,7 @@ impl<'g> Body<'g> {
 
     /// A function of the file.
     fn call(&mut self) -> Option<Value> {
-        if self.place == Place::Function {
+        if !self.place.declares() {
             return None;
         }
         let function = self.generator.function();
@@ -759,7 +781,7 @@ impl<'g> Body<'g> {
     }
 
     fn bias(&mut self) -> Option<Value> {
-        if self.place == Place::Function {
+        if !self.place.declares() {
             return None;
         }
         let x = self.find(|value| value.shape.kind == Kind::F32 && !value.shape.dims.is_empty())?;
@@ -789,7 +811,7 @@ impl<'g> Body<'g> {
         if !extra.is_empty() {
             let lacks = missing(&value);
             let clash = lacks.iter().any(|dim| value.shape.dim(&dim.axis).is_some());
-            if self.place != Place::Function && !lacks.is_empty() && !clash && self.random().percent(70) {
+            if self.place.declares() && !lacks.is_empty() && !clash && self.random().percent(70) {
                 let all: Vec<Dim> = extra.iter().chain(&lacks).cloned().collect();
                 let param = self.param(&all);
                 let count = extra.iter().map(|dim| dim.size).product::<u64>() as f32;
@@ -815,7 +837,7 @@ impl<'g> Body<'g> {
         if !lacks.is_empty() {
             let mut shape = value.shape.clone();
             shape.dims.extend(lacks.clone());
-            let (text, most) = if self.place == Place::Function {
+            let (text, most) = if !self.place.declares() {
                 let terms: Vec<String> =
                     lacks.iter().map(|dim| format!("f32(positions(over {})) * 0.1", dim.axis)).collect();
                 (format!("{} + {}", value.text, terms.join(" + ")), value.most + 2.0)

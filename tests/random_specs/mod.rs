@@ -5,10 +5,14 @@
 pub mod across;
 mod attention;
 mod body;
+mod forms;
 pub mod random;
+mod routed;
 mod routing;
+mod scanned;
 pub mod scans;
 pub mod session;
+mod shapes;
 
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -224,7 +228,9 @@ fn model(generator: &mut Generator) -> String {
     let mut table = None;
     if by_ids {
         body.line("param table[V, D]".into());
-        body.line("let embedded = gather(table, ids over V)".into());
+        // Of equal tokens, rounding would decide which is chosen first.
+        let apart = if body.generator.crosses { " + 0.05 * f32(positions(over S))" } else { "" };
+        body.line(format!("let embedded = gather(table, ids over V){apart}"));
         let shape = Shape::rows(&embedding);
         let value = Value { text: "embedded".into(), shape, most: 1.7, index_of: None };
         body.values.push(value);
@@ -341,10 +347,14 @@ fn layer_parts(body: &mut Body, carried: &[Value], index: &str) -> Vec<String> {
 
 /// What a part is an instance of.
 fn part_of(body: &mut Body, dims: &[Dim], index: &str) -> String {
-    let one = |body: &mut Body| match body.random().below(10) {
+    let one = |body: &mut Body| match body.random().below(14) {
         0..=3 => routing::moe(body.generator, dims, &mut body.lines),
-        4..=6 if !body.generator.crosses => attention::block(body.generator),
-        4..=7 => routing::library_expert(body.generator, dims),
+        4..=5 if !body.generator.crosses => attention::block(body.generator),
+        6..=7 if !body.generator.crosses => scanned::block(body.generator),
+        4..=7 => shapes::moe(body.generator, dims),
+        8 => routing::library_expert(body.generator, dims),
+        9..=10 => routed::block(body.generator),
+        11 => shapes::moe(body.generator, dims),
         _ => body.generator.block(dims, dims),
     };
     let first = one(body);

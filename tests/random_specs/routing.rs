@@ -19,12 +19,7 @@ pub fn moe(generator: &mut Generator, dims: &[Dim], lines: &mut Vec<String>) -> 
     let experts: u64 = members.iter().map(|(_, count)| count).sum();
     let choices = if generator.random.percent(10) { experts } else { generator.random.within(1, experts.min(3)) };
     let gate = gate(generator, dims, experts, choices);
-    let spelt = |generator: &mut Generator, (expert, count): &(String, u64)| match count {
-        1 if generator.random.percent(50) => expert.clone(),
-        _ if generator.random.percent(50) => format!("{expert} × {count}"),
-        _ => format!("{expert} times {count}"),
-    };
-    let bank: Vec<String> = members.iter().map(|member| spelt(generator, member)).collect();
+    let bank = bank(generator, &members);
     let always = match generator.random.below(5) {
         0 => format!("; always {}", expert(generator, dims)),
         1 => {
@@ -33,7 +28,17 @@ pub fn moe(generator: &mut Generator, dims: &[Dim], lines: &mut Vec<String>) -> 
         }
         _ => String::new(),
     };
-    format!("moe {{ gate {gate}; experts {}{always} }}", bank.join(", "))
+    format!("moe {{ gate {gate}; experts {bank}{always} }}")
+}
+
+/// Experts with how many of each, as in a bank.
+pub fn bank(generator: &mut Generator, members: &[(String, u64)]) -> String {
+    let spelt = |(expert, count): &(String, u64)| match count {
+        1 if generator.random.percent(50) => expert.clone(),
+        _ if generator.random.percent(50) => format!("{expert} × {count}"),
+        _ => format!("{expert} times {count}"),
+    };
+    members.iter().map(spelt).collect::<Vec<_>>().join(", ")
 }
 
 /// An expert of the standard library.
@@ -90,7 +95,8 @@ fn adapted_expert(generator: &mut Generator, lines: &mut Vec<String>) -> String 
     format!("{name}({up}, {down})")
 }
 
-fn expert(generator: &mut Generator, dims: &[Dim]) -> String {
+/// An expert of the library, or a new one, from rows to rows of the same axes.
+pub fn expert(generator: &mut Generator, dims: &[Dim]) -> String {
     let usual = dims == generator.embedding();
     let first = if usual { 0 } else { 5 };
     match first + generator.random.below(10 - first) {
@@ -165,6 +171,11 @@ fn gate(generator: &mut Generator, dims: &[Dim], experts: u64, choices: u64) -> 
     if dims == generator.embedding() && generator.random.percent(40) {
         return library_gate(generator, experts, choices);
     }
+    own_gate(generator, dims, experts, choices).0
+}
+
+/// A gate of the file's own: its name, and the axis of its choices.
+pub fn own_gate(generator: &mut Generator, dims: &[Dim], experts: u64, choices: u64) -> (String, Dim) {
     let name = generator.name("gate");
     let scored = if generator.random.percent(70) {
         Dim { axis: "E".into(), size: experts }
@@ -222,7 +233,7 @@ fn gate(generator: &mut Generator, dims: &[Dim], experts: u64, choices: u64) -> 
     };
     let lines = std::mem::take(&mut body.lines);
     generator.define(&format!("gate {name}"), &lines, &format!("route tokens({indices_text}, {weights}{keep})"));
-    name
+    (name, choice)
 }
 
 fn score_or(score: &Value) -> String {

@@ -129,3 +129,13 @@ fn an_axis_is_as_long_as_the_argument_has_it() {
          }",
     );
 }
+
+#[test]
+fn a_key_of_large_numbers_known_now_and_numbers_that_are_not() {
+    sound(
+        "model keys(i: i32[S], x: f32[S, D = 3]) {
+           out y: f32[S, D] = x + random_uniform(key(i, 9, 30) over D)
+           out z: f32[S, D] = x + random_uniform(key(i, i, 1000000) over D)
+         }",
+    );
+}

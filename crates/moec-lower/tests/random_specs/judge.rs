@@ -7,6 +7,7 @@ use moec_ir::Module;
 use moec_oracle::RandomWeights;
 use moec_plan::Plan;
 
+use crate::parts::agree_with_the_whole;
 use crate::specs::{
     random::Random,
     session::{Found, FromOracle, OnePass, Passes, check, same},
@@ -66,6 +67,12 @@ pub fn judge(text: &str, seed: u64) -> Result<Verdict, Fault> {
         |found: &[Found]| found.iter().map(|found| Found { routes: Vec::new(), ..found.clone() }).collect::<Vec<_>>();
     same(&outputs(&all), &outputs(&expected)).or_else(|what| fault("without what is dead", what))?;
     let mut verdict = Verdict::Sound;
+    if let Err(what) = agree_with_the_whole(text, &module, &passes, &weights, &expected) {
+        if !passes.unsteady(&module, &weights, &expected, ROUNDING) {
+            return fault("at once", what);
+        }
+        verdict = Verdict::Unsteady;
+    }
     for disabled in variants(&mut random) {
         let stage = match disabled.is_empty() {
             true => "all passes".to_owned(),

@@ -9,6 +9,7 @@ mod found;
 mod judge;
 #[path = "../../../../tests/random_specs/mutate.rs"]
 mod mutate;
+mod parts;
 mod shrink;
 #[path = "../../../../tests/random_specs/mod.rs"]
 mod specs;

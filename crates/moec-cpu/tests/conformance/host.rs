@@ -4,12 +4,15 @@ use std::{
     ffi::c_void,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use moec_codegen::{Instance, Values};
 use moec_cpu::Level;
 use moec_plan::{Buffer, BufferId, Layout, PANEL, PackedParam, Plan, Rows};
 use moec_types::DType;
+
+use crate::symbols::undefined_symbols;
 
 /// What generated code is given; the same fields as `moec_pass`.
 #[repr(C)]
@@ -77,46 +80,56 @@ pub struct Library {
 impl Library {
     pub fn new(plan: &Plan, level: Level) -> Library {
         let object = moec_cpu::object(plan, level, &|_| None).expect("a supported plan");
+        for symbol in undefined_symbols(&object.bytes) {
+            assert!(KNOWN.contains(&symbol.as_str()), "undefined: {symbol}");
+        }
         let folder = tempfile::tempdir().expect("a folder");
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file(&object.name), &object.bytes).expect("written");
-        undefined_symbols_are_known(&file(&object.name));
-        let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let sources = ["tests/conformance/team.c", "../../kernels/runtime/assign.c"].map(|file| crate_root.join(file));
-        let status = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-pthread", "-o"])
-            .args([file("library.so"), file(&object.name)])
-            .args(sources)
-            .args(["-lm", "-Wl,-z,defs"])
-            .status();
-        assert!(status.expect("a C compiler").success());
+        let [team, assign] = runtime();
+        cc(&["-shared", "-pthread", "-Wl,-z,defs"], &file("library.so"), &[&file(&object.name), assign, team]);
         let library = unsafe { libloading::Library::new(file("library.so")) }.expect("a library");
         Library { library, name: format!("moec_pass_{}", level.name()), _folder: folder }
     }
 }
 
-/// The object asks for nothing but libm, the run time's functions, and memory functions.
-fn undefined_symbols_are_known(object: &PathBuf) {
-    const KNOWN: [&str; 13] = [
-        "moec_barrier",
-        "moec_assign",
-        "memcpy",
-        "memset",
-        "sinf",
-        "cosf",
-        "sincosf",
-        "powf",
-        "fmodf",
-        "floorf",
-        "ceilf",
-        "rintf",
-        "exp2f",
-    ];
-    let output = Command::new("nm").arg("-u").arg(object).output().expect("nm");
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let symbol = line.trim().trim_start_matches("U ");
-        assert!(KNOWN.contains(&symbol), "undefined: {symbol}");
-    }
+/// An object asks for nothing but libm, the run time's functions, and memory functions.
+const KNOWN: [&str; 13] = [
+    "moec_barrier",
+    "moec_assign",
+    "memcpy",
+    "memset",
+    "sinf",
+    "cosf",
+    "sincosf",
+    "powf",
+    "fmodf",
+    "floorf",
+    "ceilf",
+    "rintf",
+    "exp2f",
+];
+
+/// The parts of the run time that every library needs, compiled once in a process.
+fn runtime() -> &'static [PathBuf; 2] {
+    static RUNTIME: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        ["tests/conformance/team.c", "../../kernels/runtime/assign.c"].map(|source| {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+            let name = source.file_stem().expect("a file").to_string_lossy().into_owned();
+            let file = |name: String| Path::new(env!("CARGO_TARGET_TMPDIR")).join(name + ".o");
+            let (object, new) = (file(name.clone()), file(format!("{name}-{}", std::process::id())));
+            cc(&["-c", "-fPIC", "-O1"], &new, &[&source]);
+            // Other processes may be at it as well: it appears whole.
+            std::fs::rename(&new, &object).expect("renamed");
+            object
+        })
+    })
+}
+
+fn cc(options: &[&str], made: &Path, of: &[&Path]) {
+    let status = Command::new("cc").args(options).arg("-o").arg(made).args(of).arg("-lm").status();
+    assert!(status.expect("a C compiler").success());
 }
 
 /// 64-byte aligned memory, filled with NaN.

@@ -17,6 +17,7 @@ mod own_gate;
 mod random_specs;
 mod row_programs;
 mod speed;
+mod symbols;
 
 use build::Building;
 use host::{Library, Session, levels};

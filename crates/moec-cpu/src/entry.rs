@@ -121,6 +121,7 @@ impl<'c> Entry<'c> {
             self.long(plan.cache_bytes_per_position()),
             self.long(plan.state_bytes()),
             self.long(scratch_bytes.next_multiple_of(64)),
+            self.long(plan.least_tokens()),
             self.array(levels.iter().map(|level| self.level(plan, *level)).collect()),
             ports(&plan.inputs),
             ports(&plan.outputs),

@@ -73,6 +73,22 @@ impl Plan {
         &self.literals[id.0 as usize]
     }
 
+    /// The fewest tokens of a pass that has any: wherever some of them are chosen, there are as many. 1 where none are.
+    pub fn least_tokens(&self) -> u64 {
+        fn of(nodes: &[Node]) -> u64 {
+            let least = |node: &Node| match node {
+                Node::Layers(layers) => layers.kinds.iter().map(|kind| of(kind)).max().unwrap_or(1),
+                Node::Step(step) => match &step.kind {
+                    StepKind::Rows { program, .. } => program.least_tokens(),
+                    StepKind::Scan(scan) => scan.program.least_tokens().max(scan.start.least_tokens()),
+                    StepKind::Gemm(_) | StepKind::Bin(_) | StepKind::Attention(_) | StepKind::Assign(_) => 1,
+                },
+            };
+            nodes.iter().map(least).max().unwrap_or(1)
+        }
+        of(&self.body)
+    }
+
     /// Bytes of all packed parameters: the size of the weights' data.
     pub fn weight_bytes(&self) -> u64 {
         self.params.iter().map(|param| param.offset + param.bytes()).max().unwrap_or(0)

@@ -59,9 +59,29 @@ pub enum RowOp {
         into: View,
     },
     /// The `k` largest of `len` f32, largest first, ties to the lower index, NaN last (below -inf). `arg` has strides for
-    /// `extents` then the `len` elements; `values` (f32) and `indices` (i32) for `extents` then the `k` chosen. Where a pass
-    /// has fewer than k, the rest are NaN, with index 0.
+    /// `extents` then the `len` elements; `values` (f32) and `indices` (i32) for `extents` then the `k` chosen. A pass has
+    /// at least k, see [`crate::Plan::least_tokens`].
     TopK { extents: Vec<Extent>, len: Extent, k: Extent, arg: View, values: View, indices: View, work: Option<Work> },
+}
+
+impl RowProgram {
+    /// The fewest tokens of which as many can be chosen as are wanted.
+    pub fn least_tokens(&self) -> u64 {
+        let least = |op: &RowOp| match op {
+            RowOp::TopK { len, k, .. } => match (len, k) {
+                (Extent::Tokens, Extent::Fixed(k)) => *k,
+                // A share of them grows by one at least every `per` tokens.
+                (Extent::Share(share), Extent::Fixed(k)) if share.times > 0 => {
+                    let most = (k * share.per).div_ceil(share.times);
+                    let fewer = share.per.min(most);
+                    (most - fewer..=most).find(|tokens| share.of(*tokens) >= *k).unwrap_or(most)
+                }
+                (Extent::Fixed(_) | Extent::Tokens | Extent::Share(_), _) => 1,
+            },
+            RowOp::Map { .. } | RowOp::Reduce { .. } | RowOp::Cumsum { .. } | RowOp::ScatterAdd { .. } => 1,
+        };
+        self.ops.iter().map(least).max().unwrap_or(1)
+    }
 }
 
 /// Room in which a top-k sorts all its elements: [`Work::ELEMENTS`] i32 for each of them. Without it, it looks for the

@@ -274,3 +274,18 @@ fn states_go_from_step_to_step() {
     let failed = moec_in(folder.path(), &format!("{run} oracle"));
     assert!(failed.stderr.contains("moec::run::no_state"), "{}", failed.stderr);
 }
+
+/// Of a pass's positions no more can be chosen than there are.
+#[test]
+fn a_pass_has_as_many_positions_as_are_chosen() {
+    let at = folder();
+    let text = "model best(x: f32[S, D = 2]) { out y: f32[D] = sum(top_k(x, 3 over S).values over K) }\n";
+    fs::write(at.path().join("best.moe"), text).expect("written");
+    let run = |rows: usize| {
+        let values: Vec<f32> = (0..2 * rows).map(|at| at as f32).collect();
+        write(&at.path().join("in.safetensors"), &Floats::from([("x".to_owned(), (vec![rows, 2], values))]));
+        moec_in(at.path(), "run best.moe --inputs in.safetensors --outputs out.safetensors")
+    };
+    run(4).fine();
+    run(2).refused(1, &["at least 3 positions", "2 are given"]);
+}

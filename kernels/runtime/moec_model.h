@@ -61,7 +61,7 @@ typedef struct moec_description {
     int64_t cache_bytes_per_position;
     int64_t state_bytes; /* of a session, whatever its positions */
     int64_t scratch_bytes; /* for each thread; a multiple of 64 */
-    int64_t least_tokens;  /* of a pass that has any: so many are chosen of its positions; at most 1 where none are */
+    int64_t least_tokens;  /* of a pass of sequence 0 that has any: so many are chosen of its positions; at most 1 where none are */
     const moec_level_entry *levels; /* the plainest first; the first needs nothing special */
     const moec_port *inputs;
     const moec_port *outputs;

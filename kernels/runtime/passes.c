@@ -145,7 +145,7 @@ int moec_append(moec_session *session, int32_t sequence, void *const *inputs, vo
         return moec_fail(error, MOEC_CONTEXT_OVERRUN,
             "the session has room for %" PRId64 " positions and is at position %" PRId64 ": %" PRId64 " more do not fit",
             session->max_tokens, past, tokens);
-    if (tokens > 0 && tokens < call.description->least_tokens)
+    if (sequence == 0 && tokens > 0 && tokens < call.description->least_tokens)
         return moec_fail(error, MOEC_BAD_ARGUMENT,
             "a pass has at least %" PRId64 " positions, of which this model chooses as many: %" PRId64 " are given",
             call.description->least_tokens, tokens);

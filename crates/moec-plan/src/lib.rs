@@ -73,7 +73,7 @@ impl Plan {
         &self.literals[id.0 as usize]
     }
 
-    /// The fewest tokens of a pass that has any: wherever some of them are chosen, there are as many. 1 where none are.
+    /// The fewest tokens of a pass of sequence 0 that has any: wherever some of them are chosen, there are as many. 1 where none are.
     pub fn least_tokens(&self) -> u64 {
         fn of(nodes: &[Node]) -> u64 {
             let least = |node: &Node| match node {

@@ -50,4 +50,4 @@ SAME(TINY_WEIGHT_BYTES, 320);
 _Static_assert(sizeof(moec_port) == 56 && offsetof(moec_port, axis_count) == 40, "moec_port");
 _Static_assert(sizeof(moec_axis) == 16, "moec_axis");
 _Static_assert(sizeof(moec_level_entry) == 24, "moec_level_entry");
-_Static_assert(sizeof(moec_description) == 120 && offsetof(moec_description, levels) == 72, "moec_description");
+_Static_assert(sizeof(moec_description) == 128 && offsetof(moec_description, levels) == 80, "moec_description");

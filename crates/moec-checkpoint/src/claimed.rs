@@ -18,6 +18,16 @@ pub struct Part<'a> {
     pub bytes: Cow<'a, [u8]>,
 }
 
+/// One instance as the checkpoint codes it, in the order of [`Part`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Codes {
+    pub encoding: Encoding,
+    /// One a byte.
+    pub codes: Vec<u8>,
+    /// Of each element.
+    pub scales: Vec<f32>,
+}
+
 /// A tensor of a checkpoint under the rules of a `weights` section.
 pub enum Tensor<'a> {
     Plain(StoredTensor<'a>),
@@ -75,6 +85,34 @@ impl<'a> Tensor<'a> {
             Tensor::Scaled(_) => Some(StoredType::F32),
             Tensor::Unscalable(_) => None,
         }
+    }
+
+    /// What the elements are before they are scaled, and how many along the last axis share a scale; `None` where they are
+    /// numbers by themselves.
+    pub fn encoding(&self) -> Option<(Encoding, u64)> {
+        match self {
+            Tensor::Scaled(scaled) => Some((scaled.elements, *scaled.blocks.last()?)),
+            Tensor::Plain(_) | Tensor::Unscalable(_) => None,
+        }
+    }
+
+    /// The codes and scales of a view of small numbers; `None` of others, and where [`Tensor::part`] gives nothing.
+    pub fn codes(&self, view: &View) -> Option<Codes> {
+        let Tensor::Scaled(scaled) = self else { return None };
+        if !view.shape.iter().map(|(_, size)| *size).eq(self.shape()?) {
+            return None;
+        }
+        let runs = Runs::of(view)?;
+        let elements = runs.starts.iter().flat_map(|start| (0..runs.length).map(move |at| start + at * runs.stride));
+        let last = scaled.shape.last().map_or(1, |size| (*size as usize).max(1));
+        let block = scaled.blocks.last().map_or(1, |size| *size as usize);
+        let (codes, scales) = elements
+            .map(|at| {
+                let scale = scaled.scale(scaled.first_scale((at / last) as u64) + at % last / block);
+                (scaled.code(at), scale)
+            })
+            .unzip();
+        Some(Codes { encoding: scaled.elements, codes, scales })
     }
 
     /// `None` where the view is of a tensor of another shape, or the elements of no known size.
@@ -162,10 +200,18 @@ impl<'a> Scaled<'a> {
     }
 
     fn element(&self, at: usize) -> f32 {
+        let code = self.code(at);
         match self.elements {
-            Encoding::F8E4M3 => small::f8e4m3(self.bytes[at]),
-            Encoding::E8M0 => small::e8m0(self.bytes[at]),
-            Encoding::F4E2M1 => small::f4e2m1(self.bytes[at / 2] >> (at % 2 * 4)),
+            Encoding::F8E4M3 => small::f8e4m3(code),
+            Encoding::E8M0 => small::e8m0(code),
+            Encoding::F4E2M1 => small::f4e2m1(code),
+        }
+    }
+
+    fn code(&self, at: usize) -> u8 {
+        match self.elements {
+            Encoding::F8E4M3 | Encoding::E8M0 => self.bytes[at],
+            Encoding::F4E2M1 => self.bytes[at / 2] >> (at % 2 * 4) & 15,
         }
     }
 

@@ -15,7 +15,7 @@ mod tensor_file;
 mod weights;
 
 pub use checkpoint::Checkpoint;
-pub use claimed::{Part, Scaled, Tensor, find};
+pub use claimed::{Codes, Part, Scaled, Tensor, find};
 pub use error::CheckpointError;
 pub use matching::{
     DoublyClaimed, MissingTensors, UnboundParam, UnclaimedTensors, Unscalable, UnsupportedElements, WrongShape,

@@ -22,6 +22,7 @@ impl Values<'_> {
             // All bits of the exponent are set in these, and in no others.
             Values::Bf16(bits) => among(bits, |bits| bits & 0x7f80 == 0x7f80, |bits| bf16::from_bits(bits).to_f32()),
             Values::F16(bits) => among(bits, |bits| bits & 0x7c00 == 0x7c00, |bits| f16::from_bits(bits).to_f32()),
+            Values::Coded(coded) => among(&coded.floats(), |value| !value.is_finite(), |value| value),
             Values::I32(_) | Values::Bool(_) => None,
         }
     }

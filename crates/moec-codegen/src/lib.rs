@@ -21,7 +21,7 @@ pub use interface::{
     token_ports,
 };
 pub use link::{Artefact, LinkError, link};
-pub use pack::{Instance, Instances, Misfit, Packed, Values, pack};
+pub use pack::{CodeKind, Coded, Instance, Instances, Misfit, Packed, Values, pack};
 pub use package::package;
 pub use partial::Place;
 pub use weight_file::{WriteError, fingerprint, resume_weights, write_weights};

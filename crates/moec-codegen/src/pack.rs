@@ -11,7 +11,7 @@ use std::{
 
 use half::{bf16, f16};
 use miette::Diagnostic;
-use moec_plan::{Format, Layout, PANEL, PackSource, PackedParam};
+use moec_plan::{Format, Layout, PANEL, PackSource, PackedParam, quantise};
 use moec_types::DType;
 use thiserror::Error;
 
@@ -25,6 +25,36 @@ pub enum Values<'a> {
     F16(Cow<'a, [u16]>),
     I32(Cow<'a, [i32]>),
     Bool(Cow<'a, [u8]>),
+    Coded(Coded),
+}
+
+/// Small floats, each with the scale that it is to be multiplied by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Coded {
+    pub kind: CodeKind,
+    pub codes: Vec<u8>,
+    pub scales: Vec<f32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeKind {
+    E2m1,
+    E4m3,
+}
+
+impl Coded {
+    fn float(&self, at: usize) -> f32 {
+        let value = match self.kind {
+            CodeKind::E2m1 => quantise::e2m1(self.codes[at]),
+            CodeKind::E4m3 => quantise::e4m3(self.codes[at]),
+        };
+        value * self.scales[at]
+    }
+
+    /// As floats of their own.
+    pub fn floats(&self) -> Vec<f32> {
+        (0..self.codes.len()).map(|at| self.float(at)).collect()
+    }
 }
 
 /// One instance of a parameter, row-major.
@@ -96,8 +126,18 @@ fn pack_panels(param: &PackedParam, instances: &[Instance]) -> Result<Packed, Mi
         let each = rows.chunks(LANES).zip(bytes.chunks_mut(panels.bytes())).collect();
         in_parallel(each, &|rows: &[usize], panel: &mut [u8]| {
             for (lane, row) in rows.iter().enumerate() {
-                let column: Vec<f32> = columns.iter().map(|column| instance.values.float(row + column)).collect();
-                if let Err(reason) = panels.write(panel, [branch, lane], &column) {
+                let written = match &instance.values {
+                    Values::Coded(coded) if panels.keeps(coded.kind) => {
+                        let codes: Vec<u8> = columns.iter().map(|column| coded.codes[row + column]).collect();
+                        let scales: Vec<f32> = columns.iter().map(|column| coded.scales[row + column]).collect();
+                        panels.write_codes(panel, [branch, lane], &codes, &scales)
+                    }
+                    values => {
+                        let column: Vec<f32> = columns.iter().map(|column| values.float(row + column)).collect();
+                        panels.write(panel, [branch, lane], &column)
+                    }
+                };
+                if let Err(reason) = written {
                     problem.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
                 }
             }
@@ -181,6 +221,7 @@ fn put_floats<S: Float>(place: &Place, values: &Values, packed: &mut [S]) -> Opt
         Values::F32(values) => place.put(values, S::from_f32, packed),
         Values::Bf16(bits) => place.put(bits, S::from_bf16, packed),
         Values::F16(bits) => place.put(bits, S::from_f16, packed),
+        Values::Coded(coded) => place.put(&coded.floats(), S::from_f32, packed),
         Values::I32(_) | Values::Bool(_) => return None,
     }
     Some(())
@@ -189,7 +230,7 @@ fn put_floats<S: Float>(place: &Place, values: &Values, packed: &mut [S]) -> Opt
 fn put_ints(place: &Place, values: &Values, packed: &mut [i32]) -> Option<()> {
     match values {
         Values::I32(values) => place.put(values, |value| value, packed),
-        Values::F32(_) | Values::Bf16(_) | Values::F16(_) | Values::Bool(_) => return None,
+        Values::F32(_) | Values::Bf16(_) | Values::F16(_) | Values::Bool(_) | Values::Coded(_) => return None,
     }
     Some(())
 }
@@ -197,7 +238,7 @@ fn put_ints(place: &Place, values: &Values, packed: &mut [i32]) -> Option<()> {
 fn put_bools(place: &Place, values: &Values, packed: &mut [u8]) -> Option<()> {
     match values {
         Values::Bool(values) => place.put(values, |value| u8::from(value != 0), packed),
-        Values::F32(_) | Values::Bf16(_) | Values::F16(_) | Values::I32(_) => return None,
+        Values::F32(_) | Values::Bf16(_) | Values::F16(_) | Values::I32(_) | Values::Coded(_) => return None,
     }
     Some(())
 }
@@ -209,12 +250,13 @@ impl Values<'_> {
             Values::Bf16(bits) | Values::F16(bits) => bits.len(),
             Values::I32(values) => values.len(),
             Values::Bool(values) => values.len(),
+            Values::Coded(coded) => coded.codes.len(),
         }
     }
 
     fn dtype(&self) -> DType {
         match self {
-            Values::F32(_) => DType::F32,
+            Values::F32(_) | Values::Coded(_) => DType::F32,
             Values::Bf16(_) => DType::Bf16,
             Values::F16(_) => DType::F16,
             Values::I32(_) => DType::I32,
@@ -229,6 +271,7 @@ impl Values<'_> {
             Values::F32(values) => values[at],
             Values::Bf16(bits) => bf16::from_bits(bits[at]).to_f32(),
             Values::F16(bits) => f16::from_bits(bits[at]).to_f32(),
+            Values::Coded(coded) => coded.float(at),
             Values::I32(_) | Values::Bool(_) => unreachable!("checked before: they are floats"),
         }
     }

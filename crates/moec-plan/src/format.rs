@@ -18,7 +18,7 @@ pub enum Format {
     Pairs,
     /// 8-bit integers times a scale for each column. Rows are rounded to 8-bit integers times a scale for each row.
     Int8,
-    /// 4-bit integers times a bf16 scale for each `group` elements of a column along k. Rows as with `Int8`.
+    /// 4-bit integers times a bf16 scale for each `group` elements (a multiple of 16) of a column along k. Rows as with `Int8`.
     Int4 { group: u32 },
     /// Numbers of 4 bits (e2m1) times a power of two for each 32 elements of a column. Rows stay as they are.
     Mxfp4,
@@ -56,7 +56,7 @@ const MX_GROUP: u32 = 32;
 const MOST_INTEGERS: u64 = 65_536;
 
 impl Format {
-    /// All that can be asked for.
+    /// Those of several elements, with their usual groups.
     pub const ALL: [Format; 8] = [
         Format::Pairs,
         Format::Int8,
@@ -141,7 +141,7 @@ impl Format {
             Format::Each(_) => true,
             Format::Pairs => n >= PANEL,
             Format::Int8 => n >= PANEL && (16..=MOST_INTEGERS).contains(&k),
-            Format::Int4 { .. } | Format::Mxfp4 | Format::Fp8 { .. } => n >= PANEL && k >= self.group(k),
+            Format::Int4 { .. } | Format::Mxfp4 | Format::Fp8 { .. } => n >= PANEL && k >= 16,
         }
     }
 }
@@ -164,8 +164,19 @@ impl FromStr for Format {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
+        let group =
+            |prefix: &str| text.strip_prefix(prefix)?.parse().ok().filter(|group| group % 16 == 0 && *group > 0);
+        if let Some(group) = group("int4_") {
+            return Ok(Format::Int4 { group });
+        }
+        if let Some(group) = group("fp8_") {
+            return Ok(Format::Fp8 { group });
+        }
         let each = || text.parse().map(Format::Each);
-        Format::ALL.into_iter().find(|format| format.to_string() == text).map_or_else(each, Ok)
+        [Format::Pairs, Format::Int8, Format::Mxfp4]
+            .into_iter()
+            .find(|format| format.to_string() == text)
+            .map_or_else(each, Ok)
     }
 }
 

@@ -15,6 +15,13 @@ pub struct Scaled<T> {
     pub codes: Vec<T>,
 }
 
+impl<T> Scaled<T> {
+    /// The same with other codes.
+    pub fn map<U>(self, code: impl Fn(T) -> U) -> Scaled<U> {
+        Scaled { scale: self.scale, codes: self.codes.into_iter().map(code).collect() }
+    }
+}
+
 /// The largest magnitude; NaN if there is any.
 fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |most: f32, value| if most.is_nan() || most >= value.abs() { most } else { value.abs() })

@@ -25,6 +25,7 @@ use crate::{
     interrupt::Watch,
     manifest::Manifest,
     native::NamedTensor,
+    quant,
     spec::{self, Loaded},
     weights::{self, FromCheckpoint, FromTensors, NonFinite, NotFinite},
 };
@@ -93,7 +94,8 @@ fn make(
     // Before the work, so that a wrong place is told at once.
     let place = Place::make(out)?;
     let (fused, _) = compile::fuse(module.clone(), &code.disable_pass)?;
-    let plan = compile::plan(&fused, &sources)?;
+    let mut plan = compile::plan(&fused, &sources)?;
+    quant::apply(&mut plan, code.quant.quant, matched.as_ref());
     let objects = compile::objects(&plan, code, &sources)?;
 
     let folder = place.work.path();
@@ -104,7 +106,7 @@ fn make(
     }
     match (source, &matched, &from_tensors) {
         (Source::Checkpoint(_, non_finite), Some(matched), _) => {
-            let from = FromCheckpoint::new(matched, &module, non_finite);
+            let from = FromCheckpoint::new(matched, &module, non_finite).keeping_codes(&plan);
             let origin = match interrupted {
                 Interrupted::Resumes => Some(from.origin()),
                 Interrupted::Vanishes => None,
@@ -120,7 +122,7 @@ fn make(
         emit_text(*stage, &fused, &plan, code, folder, &sources)?;
     }
     let config = copied_from_checkpoint(source, folder)?;
-    let levels = compile::levels(&code.cpu).iter().map(|level| level.name().to_owned()).collect();
+    let levels = compile::levels(&code.cpu, &plan).iter().map(|level| level.name().to_owned()).collect();
     let manifest = Manifest::of(&plan, levels, config.as_ref(), !matches!(source, Source::Nowhere));
     // Last: who finds it finds all the rest.
     let files = move_all(folder, out)?;
@@ -236,7 +238,7 @@ fn emit_text(
     folder: &Path,
     sources: &moec_diag::SourceMap,
 ) -> Result<(), Failure> {
-    let best = compile::levels(&code.cpu).last().copied().expect("there is always the scalar one");
+    let best = compile::levels(&code.cpu, plan).last().copied().expect("there is always the scalar one");
     let locate = |at| sources.position(at).map(|(file, line, column)| (file.to_owned(), line, column));
     let of = |stage| {
         moec_cpu::text(plan, best, stage, &locate).map_err(|unsupported| compile::refused(unsupported, sources))

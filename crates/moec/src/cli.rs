@@ -177,18 +177,52 @@ pub struct Code {
     #[arg(long, value_enum, default_value = "cpu")]
     pub target: Target,
     /// Instruction levels to emit; the best that the machine has is chosen when the model is opened.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LEVEL,…", default_values = ["scalar", "avx2", "avx512"])]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LEVEL,…", default_values = ["scalar", "avx2", "avx512", "avx512-dot"])]
     pub cpu: Vec<Level>,
     /// Leave an optimisation out (see `moec explain` for their names). May be repeated.
     #[arg(long = "disable-pass", value_name = "NAME")]
     pub disable_pass: Vec<String>,
+    #[command(flatten)]
+    pub quant: Quantisation,
 }
 
 impl Default for Code {
     fn default() -> Self {
-        let cpu = vec![Level::Scalar, Level::Avx2, Level::Avx512];
-        Code { target: Target::Cpu, cpu, disable_pass: Vec::new() }
+        let cpu = vec![Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Dot];
+        Code { target: Target::Cpu, cpu, disable_pass: Vec::new(), quant: Quantisation::default() }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Quantisation {
+    /// How weights are stored that rows are multiplied by; what only chooses experts stays as it is, and so do tables, norms
+    /// and biases [default: as the checkpoint has them, small numbers as f32 or bf16].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub quant: Option<Quant>,
+}
+
+/// Formats for weights (docs/weight-file.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quant {
+    /// What the checkpoint has in mxfp4 or fp8 stays so, code by code; the rest is as without `--quant`.
+    Stored,
+    /// 16 bits, times rows rounded to bf16.
+    Bf16,
+    /// 8-bit integers with a scale for each column, times rows of 8-bit integers.
+    Int8,
+    /// 4-bit integers with a scale for each 32 weights, times rows of 8-bit integers.
+    #[value(name = "int4-32")]
+    Int4By32,
+    /// The same for each 64.
+    #[value(name = "int4-64")]
+    Int4By64,
+    /// The same for each 128.
+    #[value(name = "int4-128")]
+    Int4By128,
+    /// 4-bit floats with a power of two for each 32.
+    Mxfp4,
+    /// 8-bit floats (e4m3) with a scale for each 128.
+    Fp8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -204,6 +238,8 @@ pub enum Level {
     Avx2,
     /// x86-64-v4: AVX-512.
     Avx512,
+    /// AVX-512 with products of pairs and fours (BF16, VNNI); made only where weights are in formats that have them.
+    Avx512Dot,
 }
 
 #[derive(Debug, Args)]
@@ -252,6 +288,8 @@ pub struct Run {
     /// Take weights that are infinite or NaN as they are, with a warning.
     #[arg(long, requires = "weights")]
     pub allow_non_finite: bool,
+    #[command(flatten)]
+    pub quant: Quantisation,
     /// The text to continue.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["inputs", "outputs"])]
     pub prompt: Option<String>,
@@ -343,6 +381,8 @@ pub struct Explain {
     /// Leave an optimisation out. May be repeated.
     #[arg(long = "disable-pass", value_name = "NAME")]
     pub disable_pass: Vec<String>,
+    #[command(flatten)]
+    pub quant: Quantisation,
     /// Everything as JSON, with all parameters by their paths.
     #[arg(long)]
     pub json: bool,

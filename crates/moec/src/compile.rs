@@ -8,7 +8,7 @@ use moec_cpu::{Cpu, Level};
 use moec_diag::{SourceMap, Span};
 use moec_ir::Module;
 use moec_passes::Report;
-use moec_plan::Plan;
+use moec_plan::{Plan, RowFormat};
 use thiserror::Error;
 
 use crate::{cli, failure::Failure};
@@ -66,7 +66,7 @@ pub fn plan(module: &Module, sources: &SourceMap) -> Result<Plan, Failure> {
 
 pub fn objects(plan: &Plan, code: &cli::Code, sources: &SourceMap) -> Result<Vec<Object>, Failure> {
     let backend: Box<dyn Backend> = match code.target {
-        cli::Target::Cpu => Box::new(Cpu { levels: levels(&code.cpu) }),
+        cli::Target::Cpu => Box::new(Cpu { levels: levels(&code.cpu, plan) }),
     };
     backend.emit(plan).map_err(|unsupported| refused(unsupported, sources))
 }
@@ -77,10 +77,17 @@ pub fn refused(unsupported: moec_codegen::Unsupported, sources: &SourceMap) -> F
     Failure::unsupported(Unsupported { message, way_round: unsupported.way_round, at: unsupported.at }, sources)
 }
 
-/// The levels asked for, and the scalar one, which every library has: the self-test compares with it.
-pub fn levels(asked: &[cli::Level]) -> Vec<Level> {
+/// The levels asked for that differ in this plan, and the scalar one, which every library has: the self-test compares with
+/// it.
+pub fn levels(asked: &[cli::Level], plan: &Plan) -> Vec<Level> {
     let mut asked: BTreeSet<cli::Level> = asked.iter().copied().collect();
     asked.insert(cli::Level::Scalar);
+    let dots = plan.params.iter().any(|param| param.storage.rows() != RowFormat::F32);
+    if !dots {
+        // Nothing multiplies pairs or fours.
+        let beneath = asked.remove(&cli::Level::Avx512Dot).then_some(cli::Level::Avx512);
+        asked.extend(beneath);
+    }
     asked.into_iter().map(level).collect()
 }
 
@@ -89,5 +96,6 @@ fn level(level: cli::Level) -> Level {
         cli::Level::Scalar => Level::Scalar,
         cli::Level::Avx2 => Level::Avx2,
         cli::Level::Avx512 => Level::Avx512,
+        cli::Level::Avx512Dot => Level::Avx512Dot,
     }
 }

@@ -40,7 +40,8 @@ impl Cost {
     }
 }
 
-pub fn of(module: &Module, pass: Pass) -> Cost {
+/// `stored` are the bytes of one element of each parameter.
+pub fn of(module: &Module, pass: Pass, stored: &[f64]) -> Cost {
     let mut cost = Cost::default();
     let mut whole = vec![false; module.params.len()];
     let mut rows_of: Vec<f64> = vec![0.0; module.params.len()];
@@ -68,7 +69,7 @@ pub fn of(module: &Module, pass: Pass) -> Cost {
         } else {
             rows_of[at].min(param.elements() as f64)
         };
-        cost.weight_bytes += elements * param.storage.bytes() as f64;
+        cost.weight_bytes += elements * stored[at];
     }
     cost
 }

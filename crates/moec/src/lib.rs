@@ -17,6 +17,7 @@ mod manifest;
 mod native;
 mod own_files;
 mod placement;
+mod quant;
 mod routes;
 mod sampling;
 mod spec;

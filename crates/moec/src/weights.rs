@@ -10,11 +10,12 @@ use std::{
 };
 
 use miette::Diagnostic;
-use moec_checkpoint::{Checkpoint, CheckpointError, StoredTensor, StoredType, find};
-use moec_codegen::{Checksum, Instance, Instances, Values};
+use moec_checkpoint::{Checkpoint, CheckpointError, Codes, StoredTensor, StoredType, find};
+use moec_codegen::{Checksum, CodeKind, Coded, Instance, Instances, Values};
 use moec_diag::Problems;
 use moec_ir::{Module, Param, ParamId};
-use moec_sema::{Claim, WeightMap};
+use moec_plan::{Format, Plan};
+use moec_sema::{Claim, Encoding, WeightMap};
 use moec_types::{Axis, DType, Dim};
 use thiserror::Error;
 
@@ -80,6 +81,8 @@ pub struct FromCheckpoint<'a> {
     module: &'a Module,
     /// By parameter, layer and expert.
     claims: BTreeMap<(u32, u32, u32), &'a Claim>,
+    /// Parameters whose codes are kept as they are.
+    coded: BTreeSet<u32>,
     non_finite: NonFinite,
     /// Those that were accepted so far.
     accepted: RefCell<Vec<NotFinite>>,
@@ -93,7 +96,14 @@ impl<'a> FromCheckpoint<'a> {
         let own = map.claims.iter().filter(|claim| !claim.shared);
         let claims = own.map(|claim| ((claim.param.0, claim.layer, claim.expert), claim)).collect();
         let (accepted, read) = (RefCell::default(), Cell::new(0));
-        FromCheckpoint { checkpoint, map, module, claims, non_finite, accepted, read }
+        FromCheckpoint { checkpoint, map, module, claims, coded: BTreeSet::new(), non_finite, accepted, read }
+    }
+
+    /// What the checkpoint has as codes comes as codes where the plan may store it so.
+    pub fn keeping_codes(mut self, plan: &Plan) -> Self {
+        let small = plan.params.iter().filter(|param| matches!(param.storage, Format::Mxfp4 | Format::Fp8 { .. }));
+        self.coded = small.flat_map(|param| param.sources.iter().map(|source| source.param)).collect();
+        self
     }
 
     /// Tells apart what is packed: two with the same number have the same instances.
@@ -129,6 +139,12 @@ impl<'a> FromCheckpoint<'a> {
     fn read(&self, claim: &Claim) -> Loaded<'a> {
         self.checkpoint.unchanged(&claim.tensor)?;
         let tensor = find(self.checkpoint, self.map, &claim.tensor).ok_or("the checkpoint lost its tensor")?;
+        if self.coded.contains(&claim.param.0)
+            && let Some(coded) = tensor.codes(&claim.view).and_then(coded)
+        {
+            let axes = claim.view.axes.iter().map(|(axis, size, _)| (axis.name().to_owned(), *size)).collect();
+            return Ok(Instance { axes, values: Values::Coded(coded) });
+        }
         let part = tensor.part(&claim.view).ok_or("its tensor has another shape")?;
         // What was read before is in use no longer, or is read again.
         let read = self.read.get() + part.bytes.len();
@@ -174,6 +190,16 @@ fn initial<'a>(param: &Param) -> Option<Instance<'a>> {
 fn axes<'a>(param: &Param, order: impl Iterator<Item = &'a Axis>) -> Vec<(String, u64)> {
     let size = |axis: &Axis| param.ty.dim(axis).and_then(|dim| dim.size.fixed()).unwrap_or(1);
     order.map(|axis| (axis.name().to_owned(), size(axis))).collect()
+}
+
+/// Codes of formats that weights can be stored in.
+fn coded(codes: Codes) -> Option<Coded> {
+    let kind = match codes.encoding {
+        Encoding::F4E2M1 => CodeKind::E2m1,
+        Encoding::F8E4M3 => CodeKind::E4m3,
+        Encoding::E8M0 => return None,
+    };
+    Some(Coded { kind, codes: codes.codes, scales: codes.scales })
 }
 
 /// Elements in place where they lie so that they can be read there.

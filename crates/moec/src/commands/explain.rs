@@ -3,14 +3,17 @@
 mod drawing;
 mod page;
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use moec_diag::{SourceMap, Span};
 use moec_ir::{Module, Param, ValueId, ops::Op};
 use moec_passes::{Entry, Report};
-use moec_plan::{Node, Plan, StepKind};
+use moec_plan::{Format, Node, PackedParam, Plan, StepKind};
 use moec_sema::Placement;
-use moec_types::{DType, TensorType};
+use moec_types::TensorType;
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,6 +25,7 @@ use crate::{
     failure::Failure,
     files,
     placement::{self, Group, ranges},
+    quant,
     routes::{self, RouteShape},
     spec,
 };
@@ -29,13 +33,16 @@ use crate::{
 pub fn run(arguments: &Explain) -> Result<(), Failure> {
     let loaded = spec::load(&arguments.spec.file, &arguments.spec.settings, arguments.weights.as_deref())?;
     let mut module = loaded.checked.module;
+    let mut matched = None;
     if let (Some(dir), Some(map)) = (&arguments.weights, &loaded.checked.weights)
         && checkpoint::is_there(dir)
     {
-        checkpoint::open(dir, Some(map), &module, &loaded.sources)?.keep_types(&mut module);
+        let found = matched.insert(checkpoint::open(dir, Some(map), &module, &loaded.sources)?);
+        found.keep_types(&mut module);
     }
     let placements = &loaded.checked.placements;
-    let explained = Explained::of(&module, placement::groups(placements), arguments, &loaded.sources)?;
+    let groups = placement::groups(placements);
+    let explained = Explained::of(&module, groups, arguments, matched.as_ref(), &loaded.sources)?;
     if let Some(file) = &arguments.html {
         write_page(file, &explained, placements, &loaded.sources)?;
     } else if arguments.json {
@@ -69,6 +76,8 @@ struct Explained<'a> {
     kinds: Vec<Vec<u32>>,
     pass: Pass,
     cost: Cost,
+    /// Bytes of one element of each parameter.
+    stored: Vec<f64>,
     report: Report,
     /// Why there is none, where lowering refuses.
     plan: Result<Plan, String>,
@@ -79,11 +88,16 @@ impl<'a> Explained<'a> {
         module: &'a Module,
         placement: Vec<Group>,
         arguments: &Explain,
+        matched: Option<&checkpoint::Matched>,
         sources: &SourceMap,
     ) -> Result<Self, Failure> {
         let pass = Pass { tokens: arguments.tokens.max(1), past: arguments.past };
         let (fused, report) = compile::fuse(module.clone(), &arguments.disable_pass)?;
-        let plan = compile::plan(&fused, sources).map_err(|failure| failure.messages());
+        let mut plan = compile::plan(&fused, sources).map_err(|failure| failure.messages());
+        if let Ok(plan) = &mut plan {
+            quant::apply(plan, arguments.quant.quant, matched);
+        }
+        let stored = stored_bytes(module, plan.as_ref().ok());
         Ok(Explained {
             module,
             parameters: count::parameters(module),
@@ -91,7 +105,8 @@ impl<'a> Explained<'a> {
             routes: routes::all(module),
             kinds: layer_kinds(module),
             pass,
-            cost: cost::of(module, pass),
+            cost: cost::of(module, pass, &stored),
+            stored,
             report,
             plan,
         })
@@ -169,10 +184,13 @@ impl<'a> Explained<'a> {
         lines.push(format!("  intensity  {:>18.2} FLOP a byte", self.cost.flops() / self.cost.bytes().max(1.0)));
     }
 
-    /// The element types of the weights: those of the checkpoint, or f32.
-    fn storage(&self) -> Vec<&'static str> {
-        let used = |dtype: &DType| self.module.params.iter().any(|param| param.storage == *dtype);
-        DType::ALL.iter().filter(|dtype| used(dtype)).map(|dtype| dtype.name()).collect()
+    /// The formats of the weights: those of the plan, or the types of the parameters.
+    fn storage(&self) -> Vec<String> {
+        let used: BTreeSet<Format> = match &self.plan {
+            Ok(plan) => plan.params.iter().map(|param| param.storage).collect(),
+            Err(_) => self.module.params.iter().map(|param| param.storage.into()).collect(),
+        };
+        used.into_iter().map(|format| format.to_string()).collect()
     }
 
     fn text_of_plan(&self, lines: &mut Vec<String>) {
@@ -185,6 +203,11 @@ impl<'a> Explained<'a> {
         lines.push(format!("plan         {}", steps.join(", ")));
         let (per_token, fixed) = plan.workspace_bytes();
         lines.push(format!("  packed     {:>18}", short(plan.weight_bytes() as f64, "B")));
+        for (format, kept) in kept(plan) {
+            let (bytes, bits) = (short(kept.bytes as f64, "B"), kept.bytes as f64 * 8.0 / kept.weights.max(1) as f64);
+            let count = grouped(kept.weights);
+            lines.push(format!("             {bytes:>18} as {format}: {count} weights, {bits:.2} bits each"));
+        }
         lines.push(format!(
             "  workspace  {:>18} for each token of a pass, and {}",
             short(per_token as f64, "B"),
@@ -208,6 +231,10 @@ impl<'a> Explained<'a> {
                 json!({
                     "steps": steps,
                     "weight_bytes": plan.weight_bytes(),
+                    "formats": kept(plan).into_iter().map(|(format, kept)| {
+                        json!({ "format": format.to_string(), "weights": kept.weights, "bytes": kept.bytes })
+                    }).collect::<Vec<_>>(),
+                    "parameters": plan.params.iter().map(packed_json).collect::<Vec<_>>(),
                     "workspace_bytes_per_token": per_token,
                     "workspace_bytes_fixed": fixed,
                     "cache_bytes_per_position": plan.cache_bytes_per_position(),
@@ -240,6 +267,38 @@ impl<'a> Explained<'a> {
             "plan": plan,
         })
     }
+}
+
+/// What is stored in one format.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    weights: u64,
+    bytes: u64,
+}
+
+fn kept(plan: &Plan) -> BTreeMap<Format, Kept> {
+    let mut all: BTreeMap<Format, Kept> = BTreeMap::new();
+    for param in &plan.params {
+        let kept = all.entry(param.storage).or_default();
+        kept.weights += param.weights() * u64::from(param.layers) * u64::from(param.experts);
+        kept.bytes += param.bytes();
+    }
+    all
+}
+
+/// Bytes of one element of each parameter of the module: as the plan packs it, else by its type.
+fn stored_bytes(module: &Module, plan: Option<&Plan>) -> Vec<f64> {
+    let mut bytes: Vec<f64> = module.params.iter().map(|param| param.storage.bytes() as f64).collect();
+    for param in plan.iter().flat_map(|plan| &plan.params).filter(|param| param.storage.each().is_none()) {
+        for source in &param.sources {
+            bytes[source.param as usize] = param.needed_bytes() as f64 / param.weights().max(1) as f64;
+        }
+    }
+    bytes
+}
+
+fn packed_json(param: &PackedParam) -> Value {
+    json!({ "name": param.name, "format": param.storage.to_string(), "bytes": param.bytes() })
 }
 
 /// Names and sizes; null for what is known only when the model runs.

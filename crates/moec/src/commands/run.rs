@@ -128,7 +128,8 @@ fn ready(arguments: &Run, tensors: Option<&BTreeMap<String, NamedTensor>>) -> Re
         (None, None) => return Err(NoWeights.into()),
     };
     let folder = tempfile::tempdir().map_err(|cause| files::CannotWrite { path: std::env::temp_dir(), cause })?;
-    let made = artefact::build_for_now(loaded, source, &cli::Code::default(), folder.path())?;
+    let code = cli::Code { quant: arguments.quant, ..cli::Code::default() };
+    let made = artefact::build_for_now(loaded, source, &code, folder.path())?;
     Ok(Ready { manifest: made.manifest, folder: folder.path().into(), _temporary: Some(folder) })
 }
 

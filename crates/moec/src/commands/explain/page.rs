@@ -197,7 +197,7 @@ fn routes(routes: &[RouteShape], sources: &SourceMap) -> Markup {
 
 fn costs(explained: &Explained) -> Markup {
     let past = explained.pass.past;
-    let rows = TOKENS.map(|tokens| (tokens, cost::of(explained.module, Pass { tokens, past })));
+    let rows = TOKENS.map(|tokens| (tokens, cost::of(explained.module, Pass { tokens, past }, &explained.stored)));
     html! {
         section {
             h2 { "Cost of a pass" }

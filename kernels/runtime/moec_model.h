@@ -70,7 +70,7 @@ typedef struct moec_description {
     int32_t output_count;
     int32_t whole_pass; /* not 0: earlier positions see later ones, so an input cannot be cut into several passes */
     int32_t sequence_count; /* at least 1; number 0 is that of the outputs, the others are what it reads */
-    int32_t reserved;
+    int32_t row_bits;       /* significant bits that rows are rounded to before they are multiplied; 24 where they are not */
 } moec_description;
 
 #endif

@@ -14,7 +14,7 @@ use inkwell::{
 };
 use moec_codegen::{CType, Function, Object, Unsupported, fingerprint, functions, port_rows, sees_later_positions};
 use moec_diag::Span;
-use moec_plan::{Plan, Port};
+use moec_plan::{Plan, Port, RowFormat};
 use moec_types::DType;
 
 use crate::{level::Level, object::target_machine, pass::function_name};
@@ -65,6 +65,16 @@ fn check(plan: &Plan) -> Result<(), Unsupported> {
         return Err(unsupported(plan.name.clone(), &reason, "put several into one"));
     }
     Ok(())
+}
+
+/// Significant bits of the coarsest rows that GEMMs multiply.
+fn row_bits(plan: &Plan) -> i32 {
+    let bits = |rows| match rows {
+        RowFormat::F32 => 24,
+        RowFormat::Bf16 => 8,
+        RowFormat::Int8 => 7,
+    };
+    plan.params.iter().map(|param| bits(param.storage.rows())).min().unwrap_or(24)
 }
 
 struct Entry<'c> {
@@ -130,7 +140,7 @@ impl<'c> Entry<'c> {
             count(plan.outputs.len()),
             self.int(i32::from(sees_later_positions(plan))),
             count(plan.passes().count()),
-            self.int(0),
+            self.int(row_bits(plan)),
         ];
         self.constant(self.context.const_struct(&fields, false)).as_pointer_value()
     }

@@ -106,7 +106,10 @@ fn make(
     }
     match (source, &matched, &from_tensors) {
         (Source::Checkpoint(_, non_finite), Some(matched), _) => {
-            let from = FromCheckpoint::new(matched, &module, non_finite).keeping_codes(&plan);
+            let mut from = FromCheckpoint::new(matched, &module, non_finite);
+            if code.quant.quant == Some(cli::Quant::Stored) {
+                from = from.keeping_codes(&plan);
+            }
             let origin = match interrupted {
                 Interrupted::Resumes => Some(from.origin()),
                 Interrupted::Vanishes => None,

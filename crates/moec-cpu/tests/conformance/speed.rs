@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use moec_cpu::Level;
 use moec_plan::{
-    Attention, Bin, Extent, Gemm, Group, Layers, Layout, Node, ReduceOp, RowOp, Rows, Source, StepKind, Store, View,
+    Attention, Bin, Extent, Format, Gemm, Group, Layers, Layout, Node, ReduceOp, RowOp, Rows, Source, StepKind, Store,
+    View,
 };
 use moec_types::{BinaryOp, DType, Expr, UnaryOp};
 
@@ -269,36 +270,41 @@ fn speed_of_passes() {
     }
 }
 
-/// One GEMM alone, weights from memory.
+/// One GEMM alone, weights from memory. `MOEC_SPEED_FORMATS=int8,bf16` measures these alone.
 #[test]
 #[ignore = "a measurement"]
 fn speed_of_gemms() {
     let (k, n) = (2048, 16384);
-    for storage in [DType::F32, DType::Bf16] {
+    let asked = std::env::var("MOEC_SPEED_FORMATS").ok();
+    let each = [DType::F32, DType::Bf16].map(Format::Each);
+    let formats = each.into_iter().chain(Format::ALL);
+    for storage in formats
+        .filter(|format| asked.as_ref().is_none_or(|asked| asked.split(',').any(|name| name == format.to_string())))
+    {
         let mut b = Building::new(1);
         let x = b.input(DType::F32, Rows::Tokens, k);
-        let w = b.param(Layout::Panels { k, n, branches: 1 }, storage, 1, 1);
+        let w = b.param(Layout::Panels { k, n, branches: 2 }, storage, 1, 1);
         let out = b.output(DType::F32, Rows::Tokens, n);
         b.step(StepKind::Gemm(Gemm {
             rows: Rows::Tokens,
             batch: 1,
             a: x,
             weights: w,
-            epilogue: arg(0),
+            epilogue: mul(silu(arg(0)), arg(1)),
             extras: vec![],
             out,
             group: None,
         }));
+        let bytes = b.plan.weight_bytes() as f64;
         let mut session = Session::new(&b.plan, &b.weights, 512, 2048, 1);
-        for level in levels().into_iter().rev() {
+        for level in levels().into_iter().rev().filter(|level| *level >= Level::Avx2) {
             let library = Library::new(&b.plan, level);
             for threads in [1, 2] {
                 session.threads = threads;
-                for tokens in [1u64, 2, 4, 8, 64, 256] {
-                    let inputs = vec![vec![0.5; (tokens * k) as usize]];
-                    let best = (0..6).map(|_| session.time(&library, &inputs, tokens, 0)).fold(f64::INFINITY, f64::min);
-                    let bytes = (k * n * storage.bytes()) as f64;
-                    let flops = 2.0 * (tokens * k * n) as f64;
+                for tokens in [1u64, 4, 16, 64, 256] {
+                    let inputs = vec![(0..tokens * k).map(|at| (at % 97) as f64 / 97.0 - 0.5).collect::<Vec<f64>>()];
+                    let best = (0..7).map(|_| session.time(&library, &inputs, tokens, 0)).fold(f64::INFINITY, f64::min);
+                    let flops = 4.0 * (tokens * k * n) as f64;
                     println!(
                         "{storage} {level:?} {threads} threads, {tokens} rows: {:.2} ms, {:.1} GB/s, {:.0} GFLOP/s",
                         best * 1e3,

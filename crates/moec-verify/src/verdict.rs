@@ -22,13 +22,22 @@ impl Agreement {
     }
 }
 
-/// The largest distance between logits and where it is; infinite where either is not a number, or where there are not as many.
+/// The largest distance between logits and where it is, and what they come to on average; infinite where either is not a number, or where there are not as many.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LogitError {
     pub largest: f32,
     pub sequence: usize,
     pub position: usize,
     pub token: usize,
+    /// All distances together, and how many there are.
+    pub sum: f64,
+    pub count: u64,
+}
+
+impl LogitError {
+    pub fn mean(&self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
 }
 
 /// The first position at which a backend chose other experts.

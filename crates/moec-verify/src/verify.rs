@@ -185,9 +185,11 @@ fn worst(error: &mut LogitError, wanted: &[f32], found: &[f32], place: impl Fn(u
         // Equal infinities are equal; anything else that has no distance is infinitely far.
         let distance = if wanted == found { 0.0 } else { (wanted - found).abs() };
         let distance = if distance.is_nan() { f32::INFINITY } else { distance };
+        error.sum += f64::from(distance);
+        error.count += 1;
         if distance > error.largest {
             let (sequence, position, token) = place(at);
-            *error = LogitError { largest: distance, sequence, position, token };
+            *error = LogitError { largest: distance, sequence, position, token, ..*error };
         }
     }
 }

@@ -120,6 +120,7 @@ fn verdict_json(verdict: &Verdict) -> Value {
         "backend": verdict.backend,
         "passes": verdict.passes(),
         "logits_max_error": verdict.logits.largest,
+        "logits_mean_error": verdict.logits.mean(),
         "step_logits_max_error": verdict.steps.largest,
         "tolerance": verdict.tolerances.logits,
         "experts": agreement(verdict.experts),

@@ -14,6 +14,7 @@ mod mutations;
 mod own_files;
 mod placement;
 mod python;
+mod quant;
 mod tensors;
 mod text;
 mod verify;

@@ -83,7 +83,7 @@ fn slots(generator: &mut Generator, dims: &[Dim], experts: u64, more: &str) -> S
     lines.push(format!("let (w, t) = top_k({score}, {share} over N)"));
     let weight =
         *generator.random.pick(&["w", "sigmoid(w)", "where(w > 0.0, w, 0.25)", "normalise(abs(w) + 0.1 over K)"]);
-    lines.push(format!("let chosen = rename(t, K as C)"));
+    lines.push("let chosen = rename(t, K as C)".to_owned());
     own(generator, &lines, &format!("route slots(chosen, rename({weight}, K as C) over N)"), more)
 }
 

@@ -210,7 +210,7 @@ impl Lowering<'_> {
             causal: bounds.causal,
             window: bounds.window,
         };
-        self.step(StepKind::Attention(step), node.at, "attention");
+        self.step(StepKind::Attention(Box::new(step)), node.at, "attention");
         let place = if direct { out } else { self.reorder(out, &out_order, &out_dims, node) };
         self.places.insert(node.results[0], Place::Buffer(place));
         Ok(())

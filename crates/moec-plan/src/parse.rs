@@ -211,7 +211,7 @@ fn node(text: &mut Reader) -> Parsed<Node> {
         "gemm" => StepKind::Gemm(gemm(text, false)?),
         "grouped_gemm" => StepKind::Gemm(gemm(text, true)?),
         "bin" => StepKind::Bin(bin(text)?),
-        "attention" => StepKind::Attention(attention(text)?),
+        "attention" => StepKind::Attention(Box::new(attention(text)?)),
         "scan" => StepKind::Scan(Scan { parts: text.integer()?, start: program(text)?, program: program(text)? }),
         "assign" => StepKind::Assign(assign(text)?),
         _ => return Err(text.error_at(at, format!("no step `{word}`"))),

@@ -41,7 +41,7 @@ pub enum StepKind {
     },
     Gemm(Gemm),
     Bin(Bin),
-    Attention(Attention),
+    Attention(Box<Attention>),
     Scan(Scan),
     Assign(Assign),
 }

@@ -47,7 +47,7 @@ fn small_floats() {
 #[test]
 fn numbers_of_a_format_stay() {
     for most in 0..8u8 {
-        let group: Vec<f32> = (0..32).map(|at| e2m1(at % (most + 1) | (at & 8)) * 0.125).collect();
+        let group: Vec<f32> = (0..32).map(|at| e2m1((at % (most + 1)) | (at & 8)) * 0.125).collect();
         let stored = stored_column(Format::Mxfp4, &group);
         assert!(stored.iter().zip(&group).all(|(stored, value)| *stored == f64::from(*value)), "up to code {most}");
     }

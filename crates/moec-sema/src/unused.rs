@@ -127,7 +127,8 @@ fn is_certain(problem: &Problem) -> bool {
     let axis = message.split('`').nth(1).is_some_and(|name| name.starts_with(|c: char| c.is_uppercase()));
     // That an axis is missing is certain, however long the others are.
     let of_sizes = message.contains(&ANY.to_string()) && !message.starts_with("no axis");
-    !UNCERTAIN.contains(&code.as_str()) && !(code == "moec::sema::unknown_name" && axis) && !of_sizes
+    let anothers_axis = code == "moec::sema::unknown_name" && axis;
+    !(UNCERTAIN.contains(&code.as_str()) || anothers_axis || of_sizes)
 }
 
 /// A name that nothing has, nor anything like it.

@@ -71,7 +71,7 @@ fn attention_that_may_look_ahead() {
             causal,
             window,
         };
-        let layers = Layers { kinds: vec![vec![step(StepKind::Attention(kind))]], order: vec![0, 0] };
+        let layers = Layers { kinds: vec![vec![step(StepKind::Attention(Box::new(kind)))]], order: vec![0, 0] };
         with(vec![Node::Layers(layers)])
     };
     assert!(!sees_later_positions(&attention(true)));

@@ -67,7 +67,7 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
     let extras = vec![view(Source::Param(bias), 0, &[queries, 1])];
     let score = score(&heads);
     let rows = Rows::Outputs;
-    b.step(StepKind::Attention(Attention {
+    b.step(StepKind::Attention(Box::new(Attention {
         rows,
         q,
         k,
@@ -84,7 +84,7 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
         keys_of: None,
         causal,
         window,
-    }));
+    })));
     let mut pass = |tokens: u64, first_output: u64| PassInput {
         tokens,
         first_output,

@@ -135,7 +135,7 @@ fn decoder(size: &Decoder) -> Building {
         Expr::F32(f32::NEG_INFINITY),
         mul(arg(0), Expr::F32(1.0 / (head as f32).sqrt())),
     );
-    layer.push(step(StepKind::Attention(Attention {
+    layer.push(step(StepKind::Attention(Box::new(Attention {
         rows: tokens,
         q,
         k,
@@ -152,7 +152,7 @@ fn decoder(size: &Decoder) -> Building {
         keys_of: None,
         causal: true,
         window: None,
-    })));
+    }))));
     layer.push(residual(attended, o));
     let mut route = norm(h, norms[3], normed);
     route.push(RowOp::Reduce {

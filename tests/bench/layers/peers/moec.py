@@ -31,9 +31,9 @@ def tensor(name: str, array: np.ndarray) -> Tensor:
 
 
 class Moec(Peer):
-    dtypes = {"bf16": "bf16", "int8": "int8", "int4": "int4"}
+    dtypes = {"bf16": "bf16", "int8": "int8", "int4": "int4-128"}
     # What `moec build` is told for the format.
-    options = {"bf16": [], "int8": ["--quant", "int8"], "int4": ["--quant", "int4"]}
+    options = {"bf16": ["--quant", "bf16"], "int8": ["--quant", "int8"], "int4": ["--quant", "int4-128"]}
 
     def load(self, w, weights):
         self.models = []

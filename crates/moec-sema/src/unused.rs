@@ -23,6 +23,9 @@ const ANY: u64 = 26880;
 /// How many forms of `x` are tried.
 const MOST_FORMS: usize = 100;
 
+/// Of more axes not all sets are tried: nothing is certain then.
+const MOST_AXES: usize = 3;
+
 impl Evaluator {
     /// Reports what is wrong with definitions of the user's files that were not evaluated. Without a model, its `config` is not
     /// known either.
@@ -43,6 +46,9 @@ impl Evaluator {
     /// The problems that a definition has with the `x` that lets most of it be evaluated; none where it has none with some.
     fn tried_alone(&self, id: DefinitionId) -> Vec<Problem> {
         let definition = self.definitions.get(id).clone();
+        if axes_of(&definition).len() > MOST_AXES {
+            return Vec::new();
+        }
         let mut furthest: Option<(u64, Vec<Problem>)> = None;
         for x in forms(&definition) {
             let mut other = Evaluator::new(self.definitions.clone(), "alone");
@@ -147,7 +153,7 @@ fn forms(definition: &Definition) -> Vec<Option<(DType, Vec<Axis>)>> {
     }
     let axes: Vec<Axis> = axes_of(definition).into_iter().collect();
     let mut sets: Vec<Vec<Axis>> = vec![Vec::new()];
-    for number in 1..=3 {
+    for number in 1..=MOST_AXES {
         let smaller: Vec<Vec<Axis>> = sets.iter().filter(|set| set.len() + 1 == number).cloned().collect();
         for set in smaller {
             let later = axes.iter().filter(|axis| set.last().is_none_or(|last| *axis > last));

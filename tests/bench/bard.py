@@ -4,61 +4,32 @@
     bard.py BUILD CHECKPOINT [--rounds N] [--threads N]
 
 Both are timed in turn within each round, so that a slow minute of the machine hits both; what counts is the ratio of the
-medians. moec is called through its C interface by ctypes; transformers in float32, eager attention, with its cache.
+medians. moec is called through its Python module, crates/moec/python; transformers in float32, eager attention, with its cache.
 """
 
 import argparse
-import ctypes
 import statistics
+import sys
 import time
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "crates/moec/python"))
+
+import moec  # noqa: E402
 
 PREFILL = 128
 DECODE = 64
 
 
 class Moec:
-    """A library that `moec build` made, for as much as is timed here."""
-
-    def __init__(self, build, name, vocabulary, threads):
-        class Options(ctypes.Structure):
-            _fields_ = [
-                ("struct_size", ctypes.c_size_t),
-                ("threads", ctypes.c_int32),
-                ("level", ctypes.c_int32),
-                ("verify_checksums", ctypes.c_int32),
-                ("reserved", ctypes.c_int32 * 5),
-            ]
-
-        self.library = ctypes.CDLL(str(Path(build).resolve() / f"lib{name}.so"))
-        self.name = name
-        options = Options(ctypes.sizeof(Options), threads, 0, 0, (ctypes.c_int32 * 5)())
-        self.model = ctypes.c_void_p()
-        self.session = ctypes.c_void_p()
-        self.error = ctypes.c_void_p()
-        self.function("error_message").restype = ctypes.c_char_p
-        weights = str(Path(build) / f"{name}.weights").encode()
-        self.call("open", weights, ctypes.byref(options), ctypes.byref(self.model))
-        self.call("session_new", self.model, ctypes.c_size_t(PREFILL + DECODE), ctypes.byref(self.session))
-        self.logits = np.zeros(vocabulary, np.float32)
-
-    def function(self, name):
-        return getattr(self.library, f"{self.name}_{name}")
-
-    def call(self, name, *arguments):
-        if self.function(name)(*arguments, ctypes.byref(self.error)) != 0:
-            raise SystemExit(self.function("error_message")(self.error).decode())
+    def __init__(self, build, threads):
+        self.session = moec.load(build, threads=threads).session(PREFILL + DECODE)
 
     def step(self, ids):
-        ids = np.ascontiguousarray(ids, np.int32)
-        pointer = ids.ctypes.data_as(ctypes.c_void_p)
-        self.call("step", self.session, pointer, ctypes.c_size_t(len(ids)), self.logits.ctypes.data_as(ctypes.c_void_p))
-        return int(self.logits.argmax())
+        return int(self.session.step(ids).argmax())
 
     def run(self, prompt):
-        self.function("session_reset")(self.session)
+        self.session.reset()
         start = time.perf_counter()
         token = self.step(prompt)
         prefilled = time.perf_counter()
@@ -107,7 +78,7 @@ def main():
     prompt = list(text.encode()[:PREFILL])
     assert len(prompt) == PREFILL
 
-    ours = Moec(arguments.build, "bard", 256, threads)
+    ours = Moec(arguments.build, threads)
     theirs = Transformers(arguments.checkpoint, threads)
     # Once unmeasured: caches, lazy set-up, and that both say the same.
     if ours.run(prompt)[2] != theirs.run(prompt)[2]:

@@ -4,30 +4,20 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 
 from peers import HERE, HOME, THREADS, Peer
 from workloads import Shape, Weights
 
-COMPILER = os.environ.get("MOEC", os.path.join(HERE, "..", "..", "..", "target", "release", "moec"))
-F32, I32 = 0, 3
+REPOSITORY = os.path.join(HERE, "..", "..", "..")
+sys.path.insert(0, os.path.join(REPOSITORY, "crates", "moec", "python"))
 
+import moec  # noqa: E402
+from moec._native import Tensor  # noqa: E402
 
-class Options(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_size_t), ("threads", ctypes.c_int32), ("level", ctypes.c_int32),
-                ("verify_checksums", ctypes.c_int32), ("reserved", ctypes.c_int32 * 5)]
-
-
-class Tensor(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("dtype", ctypes.c_int32), ("rank", ctypes.c_int32),
-                ("shape", ctypes.c_int64 * 8), ("reserved", ctypes.c_uint64 * 5)]
-
-
-def tensor(name: str, array: np.ndarray) -> Tensor:
-    kind = {np.dtype(np.float32): F32, np.dtype(np.int32): I32}[array.dtype]
-    shape = (ctypes.c_int64 * 8)(*array.shape)
-    return Tensor(name.encode(), array.ctypes.data, kind, array.ndim, shape, (ctypes.c_uint64 * 5)())
+COMPILER = os.environ.get("MOEC", os.path.join(REPOSITORY, "target", "release", "moec"))
 
 
 class Moec(Peer):
@@ -41,13 +31,7 @@ class Moec(Peer):
             build = os.path.join(HOME, "moec", f"{w.shape.name}-{w.dtype}-{copy}")
             if not os.path.exists(os.path.join(build, "layer.weights")):
                 self.build(w, weights, copy, build)
-            library = ctypes.CDLL(os.path.join(build, "liblayer.so"))
-            library.layer_error_message.restype = ctypes.c_char_p
-            model = ctypes.c_void_p()
-            options = Options(ctypes.sizeof(Options), THREADS, 0, 2, (ctypes.c_int32 * 5)())
-            self.call(library, "open", os.path.join(build, "layer.weights").encode(), ctypes.byref(options),
-                      ctypes.byref(model))
-            self.models.append((library, model))
+            self.models.append(moec.load(build, threads=THREADS))
 
     def build(self, w, weights: Weights, copy: int, build: str):
         checkpoint = build + "-checkpoint"
@@ -60,28 +44,21 @@ class Moec(Peer):
         subprocess.run(command + self.options[w.dtype], check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(checkpoint)
 
-    @staticmethod
-    def call(library, function, *arguments):
-        error = ctypes.c_void_p()
-        if getattr(library, f"layer_{function}")(*arguments, ctypes.byref(error)):
-            raise RuntimeError(library.layer_error_message(error).decode())
-
     def prepare(self, w):
         for session in getattr(self, "sessions", []):
-            session[0].layer_session_free(session[1])
-        self.sessions = []
-        for library, model in self.models:
-            session = ctypes.c_void_p()
-            self.call(library, "session_new", model, ctypes.c_size_t(w.tokens), ctypes.byref(session))
-            self.sessions.append((library, session))
+            session.close()
+        self.sessions = [model.session(w.tokens) for model in self.models]
         self.y = np.zeros((w.tokens, w.shape.hidden), np.float32)
-        outputs = (Tensor * 1)(tensor("y", self.y))
-        inputs = [(Tensor * 3)(tensor("x", w.x), tensor("chosen", c.ids), tensor("factors", c.scale)) for c in w.calls]
+        # The tensors are made beforehand: for one token, checking them each time would be a part of what is timed.
+        outputs = (Tensor * 1)(Tensor.over("y", "f32", self.y))
+        inputs = [(Tensor * 3)(Tensor.over("x", "f32", w.x), Tensor.over("chosen", "i32", c.ids), Tensor.over("factors", "f32", c.scale))
+                  for c in w.calls]
+        counts = ctypes.c_size_t(3), ctypes.c_size_t(1)
 
         def run(i, keep=w):
-            library, session = self.sessions[w.calls[i].copy]
-            library.layer_session_reset(session)
-            self.call(library, "session_run", session, inputs[i], ctypes.c_size_t(3), outputs, ctypes.c_size_t(1))
+            session = self.sessions[w.calls[i].copy]
+            session.reset()
+            session._model._library.call("session_run", session._handle, inputs[i], counts[0], outputs, counts[1])
         return run
 
     def output(self):

@@ -10,6 +10,7 @@ mod pack;
 mod package;
 mod panels;
 mod partial;
+mod rust;
 mod weight_file;
 
 pub use backend::{Backend, Object, Unsupported};
@@ -24,4 +25,5 @@ pub use link::{Artefact, LinkError, link};
 pub use pack::{CodeKind, Coded, Instance, Instances, Misfit, Packed, Values, pack};
 pub use package::package;
 pub use partial::Place;
+pub use rust::rust_crate;
 pub use weight_file::{WriteError, fingerprint, resume_weights, write_weights};

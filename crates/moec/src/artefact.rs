@@ -12,14 +12,13 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use moec_checkpoint::CheckpointError;
 use moec_codegen::{Instances, WriteError};
-use moec_ir::Module;
 use moec_plan::Plan;
 use tempfile::TempDir;
 
 use crate::{
     checkpoint,
     cli::{self, Emit},
-    compile,
+    compile, emit,
     failure::Failure,
     files,
     interrupt::Watch,
@@ -74,7 +73,7 @@ fn make(
     out: &Path,
     interrupted: Interrupted,
 ) -> Result<Made, Failure> {
-    let Loaded { checked, sources } = loaded;
+    let Loaded { checked, sources, read } = loaded;
     let (mut module, map) = (checked.module, checked.weights);
     moec_codegen::check_name(&module.name)?;
     let matched = match source {
@@ -121,8 +120,9 @@ fn make(
         (_, _, Some(tensors)) => pack(&plan, tensors, folder)?,
         (_, _, None) => {}
     }
-    for stage in emit {
-        emit_text(*stage, &fused, &plan, code, folder, &sources)?;
+    let parts = emit::Parts { module: &fused, plan: &plan, code, sources: &sources, read: &read, source };
+    for what in emit {
+        emit::write(*what, &parts, folder)?;
     }
     let config = copied_from_checkpoint(source, folder)?;
     let levels = compile::levels(&code.cpu, &plan).iter().map(|level| level.name().to_owned()).collect();
@@ -136,7 +136,7 @@ fn make(
 
 /// Writes other weights into the folder of a build of the same spec.
 pub fn pack_again(loaded: Loaded, tensors: &BTreeMap<String, NamedTensor>, folder: &Path) -> Result<(), Failure> {
-    let Loaded { checked, sources } = loaded;
+    let Loaded { checked, sources, .. } = loaded;
     let from = FromTensors::new(&checked.module, tensors).map_err(|problems| Failure::problems(problems, &sources))?;
     let (fused, _) = compile::fuse(checked.module.clone(), &[])?;
     pack(&compile::plan(&fused, &sources)?, &from, folder)
@@ -233,29 +233,6 @@ fn progress_bar(what: &'static str) -> ProgressBar {
     ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style).with_message(what)
 }
 
-fn emit_text(
-    stage: Emit,
-    module: &Module,
-    plan: &Plan,
-    code: &cli::Code,
-    folder: &Path,
-    sources: &moec_diag::SourceMap,
-) -> Result<(), Failure> {
-    let best = compile::levels(&code.cpu, plan).last().copied().expect("there is always the scalar one");
-    let locate = |at| sources.position(at).map(|(file, line, column)| (file.to_owned(), line, column));
-    let of = |stage| {
-        moec_cpu::text(plan, best, stage, &locate).map_err(|unsupported| compile::refused(unsupported, sources))
-    };
-    let (extension, text) = match stage {
-        Emit::Ir => ("ir", moec_ir::print(module)),
-        Emit::Plan => ("plan", plan.to_string()),
-        Emit::Mlir => ("mlir", of(moec_cpu::Stage::Mlir)?),
-        Emit::Llvm => ("ll", of(moec_cpu::Stage::Llvm)?),
-        Emit::Asm => ("s", of(moec_cpu::Stage::Asm)?),
-    };
-    Ok(files::write(&folder.join(format!("{}.{extension}", plan.name)), text.as_bytes())?)
-}
-
 /// Takes the tokenizer along, and returns the configuration, in which the settings for generating win.
 fn copied_from_checkpoint(source: Source, folder: &Path) -> Result<Option<serde_json::Value>, Failure> {
     let Source::Checkpoint(dir, _) = source else { return Ok(None) };
@@ -288,6 +265,10 @@ fn move_all(folder: &Path, out: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut moved = Vec::new();
     for name in names {
         let to = out.join(&name);
+        if to.is_dir() {
+            // A folder can be put only where none is; the old one goes away with the place of work.
+            fs::rename(&to, folder.join(format!("{}.old", name.display()))).map_err(|cause| fail(&to, cause))?;
+        }
         fs::rename(folder.join(&name), &to).map_err(|cause| fail(&to, cause))?;
         moved.push(to);
     }

@@ -254,8 +254,8 @@ pub struct Build {
     pub allow_non_finite: bool,
     #[command(flatten)]
     pub code: Code,
-    /// Write intermediate texts beside the library. May be repeated.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "STAGE,…")]
+    /// Write more beside the library: intermediate texts, or what else uses it. May be repeated.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
     pub emit: Vec<Emit>,
     /// The folder to write to; made if missing.
     #[arg(short, long, value_name = "DIR", default_value = "build")]
@@ -274,6 +274,10 @@ pub enum Emit {
     Llvm,
     /// Assembly of the best level.
     Asm,
+    /// `rust/`: a crate with safe types over the static library.
+    Rust,
+    /// NAME.d: the files that were read, as make and build scripts have it.
+    Deps,
 }
 
 #[derive(Clone, Debug, Args)]

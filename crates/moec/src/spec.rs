@@ -7,7 +7,12 @@ use moec_diag::{Problems, SourceMap};
 use moec_sema::Checked;
 use thiserror::Error;
 
-use crate::{cli, failure::Failure, files, own_files::OnDisk};
+use crate::{
+    cli,
+    failure::Failure,
+    files,
+    own_files::{OnDisk, ReadFiles},
+};
 
 /// Specs beyond this are no specs. The parser has a smaller limit of its own; this bounds what is read at all.
 pub const SPEC_BYTES: u64 = 64 << 20;
@@ -17,6 +22,8 @@ const CONFIG_BYTES: u64 = 16 << 20;
 pub struct Loaded {
     pub checked: Checked,
     pub sources: SourceMap,
+    /// The files that it came from: itself, those of one's own that it uses, and the configuration.
+    pub read: Vec<PathBuf>,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -41,14 +48,17 @@ struct NotAnObject {
 
 /// Reads and checks a spec. `checkpoint` supplies config.json where the settings name none.
 pub fn load(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) -> Result<Loaded, Failure> {
-    let (mut sources, tree, settings) = read(file, settings, checkpoint)?;
+    let opened = ReadFiles::default();
+    let config = config_path(settings, checkpoint);
+    let (mut sources, tree, settings) = read(file, settings, checkpoint, &opened)?;
     let checked = check(&mut sources, &tree, &settings)?;
-    Ok(Loaded { checked, sources })
+    let read = [file.to_owned()].into_iter().chain(opened.list()).chain(config).collect();
+    Ok(Loaded { checked, sources, read })
 }
 
 /// Checks a spec, or a file that only defines what others use.
 pub fn sound(file: &Path, settings: &cli::Settings) -> Result<(), Failure> {
-    let (mut sources, tree, settings) = read(file, settings, None)?;
+    let (mut sources, tree, settings) = read(file, settings, None, &ReadFiles::default())?;
     let settings = moec_sema::Settings { definitions_suffice: true, ..settings };
     let (_, problems) = moec_sema::check(&mut sources, &tree, &settings);
     no_problems(problems, &sources)
@@ -56,7 +66,7 @@ pub fn sound(file: &Path, settings: &cli::Settings) -> Result<(), Failure> {
 
 type Read = (SourceMap, moec_syntax::tree::File, moec_sema::Settings);
 
-fn read(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) -> Result<Read, Failure> {
+fn read(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>, opened: &ReadFiles) -> Result<Read, Failure> {
     let mut sources = SourceMap::default();
     // A wrong config and a wrong spec are both worth telling, but a check against a config that was not read is not.
     let bytes = files::read(file, SPEC_BYTES)?;
@@ -66,7 +76,7 @@ fn read(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) -> Res
         Some(_) | None => return Err(Failure::problems(problems, &sources)),
     };
     let settings = moec_sema::Settings {
-        config: config_of(settings, checkpoint)?,
+        config: config_path(settings, checkpoint).map(|path| read_config(&path)).transpose()?,
         overrides: settings.set.clone(),
         phase: match settings.phase {
             cli::Phase::Train => moec_sema::Phase::Train,
@@ -78,7 +88,7 @@ fn read(file: &Path, settings: &cli::Settings, checkpoint: Option<&Path>) -> Res
             state: settings.also.contains(&cli::Also::State),
         },
         definitions_suffice: false,
-        files: moec_sema::Files::new(OnDisk),
+        files: moec_sema::Files::new(OnDisk::noting(opened)),
     };
     Ok((sources, tree, settings))
 }
@@ -99,14 +109,10 @@ pub fn check(
     }
 }
 
-fn config_of(settings: &cli::Settings, checkpoint: Option<&Path>) -> Result<Option<serde_json::Value>, Failure> {
-    if let Some(path) = &settings.config {
-        return read_config(path).map(Some);
-    }
-    match checkpoint.map(|dir| dir.join("config.json")) {
-        Some(path) if path.exists() => read_config(&path).map(Some),
-        Some(_) | None => Ok(None),
-    }
+/// Where the configuration is read from: what the settings name must be there.
+fn config_path(settings: &cli::Settings, checkpoint: Option<&Path>) -> Option<PathBuf> {
+    let beside = || checkpoint.map(|dir| dir.join("config.json")).filter(|path| path.exists());
+    settings.config.clone().or_else(beside)
 }
 
 /// A config.json, which must be an object.

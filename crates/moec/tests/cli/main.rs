@@ -15,6 +15,7 @@ mod own_files;
 mod placement;
 mod python;
 mod quant;
+mod rust;
 mod tensors;
 mod text;
 mod verify;

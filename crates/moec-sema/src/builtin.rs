@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The axis that `top_k` makes.
-const CHOICES: &str = "K";
+pub(crate) const CHOICES: &str = "K";
 
 /// A primitive and how it is called.
 #[derive(Clone, Copy, Debug)]
@@ -322,6 +322,8 @@ impl Evaluator {
             Takes::Fail => {
                 let [why] = self.exactly(primitive, &given, Over::None)?;
                 match why.value {
+                    // Whether it comes to that may hang on what a use would say.
+                    Value::Text(_) if self.alone.is_some() => Value::Error,
                     Value::Text(why) => self.fail(Failed { why: why.to_string(), at }),
                     Value::Error => Value::Error,
                     other => {
@@ -458,10 +460,7 @@ impl Evaluator {
         keep: Option<Operand>,
         at: Span,
     ) -> Option<Value> {
-        let Some(Bank { experts, at: bank_at }) = frame.bank else {
-            self.report(RouteOutsideGate { at });
-            return None;
-        };
+        let Bank { experts, at: bank_at } = self.bank_of_gate(frame, at)?;
         let chosen = self.tensor(&indices, "`tokens`")?;
         if self.module.tensor(chosen.0).dtype != DType::I32 {
             let found = self.module.tensor(chosen.0).to_string();

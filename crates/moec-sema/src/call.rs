@@ -356,7 +356,9 @@ impl Evaluator {
         for (number, formal) in definition.axes.iter().enumerate() {
             let axis = match over.get(number) {
                 Some(given) => frame.axis(&given.text),
-                None if frame.dims.contains_key(&Axis::new(&formal.text)) => Axis::new(&formal.text),
+                None if self.alone.is_some() || frame.dims.contains_key(&Axis::new(&formal.text)) => {
+                    Axis::new(&formal.text)
+                }
                 None => {
                     let form = definition.form();
                     self.report(MissingAxis { name: name.clone(), axis: formal.text.clone(), form, at });

@@ -16,6 +16,7 @@ use crate::{
     index::Index,
     placement::Placement,
     scope::{DefinitionId, Definitions, FileId, Frame},
+    unused::Alone,
     value::{Operand, Value},
 };
 
@@ -85,6 +86,8 @@ pub(crate) struct Evaluator {
     pub index: Option<Index>,
     /// Problems are not wanted: what they would be about may not be needed.
     pub muted: bool,
+    /// A definition is evaluated that nothing uses: what only a use could tell is not known, and of that nothing is said.
+    pub alone: Option<Alone>,
     pub steps: u64,
     pub nodes: u64,
     /// Work has run out: everything from here on is silent.
@@ -111,6 +114,7 @@ impl Evaluator {
             chosen_from: BTreeMap::new(),
             index: None,
             muted: false,
+            alone: None,
             steps: 0,
             nodes: 0,
             stopped: false,

@@ -27,6 +27,7 @@ impl Evaluator {
 
     pub fn eval(&mut self, frame: &mut Frame, expr: &Expr) -> Value {
         let value = self.eval_kind(frame, expr);
+        self.check_axes(frame, expr);
         self.note_expr(frame, expr, &value);
         value
     }
@@ -178,6 +179,9 @@ impl Evaluator {
                 })
             }
         };
+        if self.alone.as_ref().is_some_and(|alone| alone.may_have(name, help.is_some())) {
+            return Value::Error;
+        }
         self.fail(UnknownName { name: name.to_owned(), at, later_at: later.map(|later| later.at), help })
     }
 
@@ -200,7 +204,7 @@ impl Evaluator {
 
     /// Says once of an axis that no value here has it.
     pub fn unknown_axis(&mut self, frame: &mut Frame, axis: &Axis, at: Span, write: Option<String>) {
-        if !frame.unsure.insert(axis.clone()) {
+        if !frame.unsure.insert(axis.clone()) || self.alone.is_some() {
             return;
         }
         let known: Vec<&str> = frame.dims.keys().map(Axis::name).collect();
@@ -208,7 +212,7 @@ impl Evaluator {
             let known = format!("the axes known here are {}", listed(known));
             write.map_or(known.clone(), |write| format!("{write}; {known}"))
         });
-        self.report(UnknownAxis { axis: axis.clone(), at, help });
+        self.report(UnknownAxis { axis: axis.clone(), at, why: "its size is not known", help });
     }
 
     pub fn contract(&mut self, frame: &mut Frame, left: Operand, right: Operand, over: &[Name], at: Span) -> Value {
@@ -483,11 +487,12 @@ pub(crate) struct UnknownName {
 #[derive(Debug, Error, Diagnostic)]
 #[error("no value here has an axis `{axis}`")]
 #[diagnostic(code(moec::sema::unknown_axis), help("{help}"))]
-struct UnknownAxis {
-    axis: Axis,
-    #[label("its size is not known")]
-    at: Span,
-    help: String,
+pub(crate) struct UnknownAxis {
+    pub axis: Axis,
+    #[label("{why}")]
+    pub at: Span,
+    pub why: &'static str,
+    pub help: String,
 }
 
 #[derive(Debug, Error, Diagnostic)]

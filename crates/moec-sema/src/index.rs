@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use moec_diag::Span;
-use moec_syntax::tree::{Argument, Definition, Expr, ExprKind, Name, Pattern, Statement, StatementKind};
+use moec_syntax::{
+    axes,
+    tree::{Definition, Expr, Name, Pattern, Statement, StatementKind},
+};
 use moec_types::TensorType;
 
 use crate::{evaluator::Evaluator, scope::Frame, value::Value};
@@ -101,37 +104,8 @@ impl Evaluator {
             return;
         }
         self.note(expr.at, value);
-        match &*expr.kind {
-            ExprKind::Contract { over, .. } => self.note_axes(frame, over),
-            ExprKind::Call { over, arguments, .. } => {
-                self.note_axes(frame, over);
-                for argument in arguments {
-                    match argument {
-                        Argument::Regroup { from, to, .. } => {
-                            self.note_axes(frame, from);
-                            self.note_axes(frame, to.iter().map(|axis| &axis.name));
-                        }
-                        Argument::Value(_) | Argument::Named(_, _) => {}
-                    }
-                }
-            }
-            ExprKind::Index { axis, .. } => self.note_axes(frame, [axis]),
-            ExprKind::Int(_)
-            | ExprKind::Float(_)
-            | ExprKind::Bool(_)
-            | ExprKind::Text(_)
-            | ExprKind::List(_)
-            | ExprKind::Tuple(_)
-            | ExprKind::Name(_)
-            | ExprKind::Unary(_, _)
-            | ExprKind::Binary(_, _, _)
-            | ExprKind::Field { .. }
-            | ExprKind::If { .. }
-            | ExprKind::Iterate { .. }
-            | ExprKind::Moe(_)
-            | ExprKind::Bank(_) => {}
-            ExprKind::Scan { over, .. } => self.note_axes(frame, [over]),
-        }
+        self.note_axes(frame, axes::read(expr));
+        self.note_axes(frame, axes::made(expr));
     }
 
     pub fn note_axes<'n>(&mut self, frame: &Frame, names: impl IntoIterator<Item = &'n Name>) {

@@ -170,7 +170,7 @@ fn check_here(sources: &mut SourceMap, file: &File, settings: &Settings, index: 
     if let Some(model) = sections.model {
         evaluator.model(model);
     }
-    evaluator.check_unused(sections.model.is_some());
+    evaluator.check_unused(sections.model);
     let Some(model) = sections.model else { return (None, evaluator.problems, evaluator.index) };
     evaluator.note_params();
     if !evaluator.problems.is_empty() {

@@ -347,8 +347,8 @@ impl Evaluator {
         self.module.tensor(value).axes().filter(|axis| !known.contains(axis)).cloned().collect()
     }
 
-    fn bank_of_gate(&mut self, frame: &Frame, at: Span) -> Option<Bank> {
-        if frame.bank.is_none() {
+    pub fn bank_of_gate(&mut self, frame: &Frame, at: Span) -> Option<Bank> {
+        if frame.bank.is_none() && self.alone.is_none() {
             self.report(RouteOutsideGate { at });
         }
         frame.bank

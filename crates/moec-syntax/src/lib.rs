@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod agreement;
+pub mod axes;
 mod build;
 pub mod concrete;
 mod expected;

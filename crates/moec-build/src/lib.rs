@@ -3,14 +3,14 @@
 //! ```no_run
 //! // build.rs
 //! fn main() -> Result<(), moec_build::Error> {
-//!     moec_build::Model::new("models/olmoe.moe").weights("models/OLMoE-1B-7B").build()
+//!     moec_build::Model::new("models/poet.moe").weights("models/poet").build()
 //! }
 //! ```
 //!
 //! ```text
 //! // src/main.rs
-//! include!(concat!(env!("OUT_DIR"), "/olmoe.rs"));             // pub mod olmoe
-//! let model = olmoe::Model::open(env!("OLMOE_WEIGHTS"))?;
+//! include!(concat!(env!("OUT_DIR"), "/poet.rs"));              // pub mod poet
+//! let model = poet::Model::open(env!("POET_WEIGHTS"))?;
 //! ```
 //!
 //! It runs `moec`: the program that the environment variable `MOEC` names, else the one on the path. The static library is

@@ -3,6 +3,7 @@
 //! Memory is NaN before a pass, so what is read before it is written shows.
 
 mod across;
+mod amx;
 mod artefact;
 mod attention;
 mod build;

@@ -38,6 +38,8 @@ void moec_block_free(moec_block *block);
 
 /* The MOEC_CPU_… that this machine and its operating system support. */
 int32_t moec_cpu_features(void);
+/* Whether this process may use all of `needs`, which the CPU has. Of some the operating system must be asked first. */
+bool moec_cpu_allows(int32_t needs);
 int moec_cpu_count(void);
 
 /* ---- wait.c */

@@ -27,11 +27,14 @@ static int read_options(const moec_options *given, moec_options *options, moec_e
     return MOEC_OK;
 }
 
+static bool runs(const moec_level_entry *level, int32_t features) {
+    return (level->needs & ~features) == 0 && moec_cpu_allows(level->needs);
+}
+
 static const moec_level_entry *best_level(const moec_description *description, int32_t features) {
-    const moec_level_entry *best = NULL;
-    for (int32_t at = 0; at < description->level_count; at++)
-        if ((description->levels[at].needs & ~features) == 0) best = &description->levels[at];
-    return best;
+    for (int32_t at = description->level_count; at-- > 0;)
+        if (runs(&description->levels[at], features)) return &description->levels[at];
+    return NULL;
 }
 
 static int choose_level(const moec_description *description, int32_t wanted, const moec_level_entry **level,
@@ -47,7 +50,7 @@ static int choose_level(const moec_description *description, int32_t wanted, con
         const moec_level_entry *entry = &description->levels[at];
         if (entry->number != wanted) continue;
         *level = entry;
-        if ((entry->needs & ~features) == 0) return MOEC_OK;
+        if (runs(entry, features)) return MOEC_OK;
         return moec_fail(error, MOEC_UNSUPPORTED_CPU, "this CPU cannot run level %s of %s", entry->name, description->name);
     }
     return moec_fail(error, MOEC_BAD_ARGUMENT, "options.level is %d: this build of %s has no such level", (int)wanted,

@@ -12,7 +12,8 @@
 enum {
     MOEC_CPU_X86_64_V3 = 1, /* AVX2, FMA, BMI, F16C, and an operating system that saves the registers */
     MOEC_CPU_X86_64_V4 = 2, /* AVX-512 F, BW, CD, DQ, VL, likewise */
-    MOEC_CPU_AVX512_DOT = 4 /* AVX-512 BF16 and VNNI */
+    MOEC_CPU_AVX512_DOT = 4, /* AVX-512 BF16 and VNNI */
+    MOEC_CPU_AMX = 8         /* AMX TILE, BF16 and INT8, and an operating system that knows of them: moec_cpu_allows asks it */
 };
 
 /* Which rows an input or output has. */

@@ -8,6 +8,7 @@ mod control;
 mod lanes;
 mod memory;
 mod module;
+mod tiles;
 
 use melior::{
     Context,
@@ -22,6 +23,7 @@ use melior::{
 use mlir_sys::{MlirBlock, MlirValue};
 
 pub use module::ModuleBuilder;
+pub use tiles::{TILE_ROW, TILE_ROWS, TileProduct, tile_config};
 
 /// What one lane holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -152,6 +152,7 @@ impl<'c> Entry<'c> {
             Level::Avx2 => (2, 1),
             Level::Avx512 => (3, 1 | 2),
             Level::Avx512Dot => (4, 1 | 2 | 4),
+            Level::Amx => (5, 1 | 2 | 4 | 8),
         };
         let (pointer, int) = (self.context.ptr_type(AddressSpace::default()), self.context.i32_type());
         let pass = self.context.void_type().fn_type(&[pointer.into(), int.into(), int.into()], false);

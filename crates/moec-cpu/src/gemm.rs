@@ -1,6 +1,7 @@
 //! GEMMs, plain and grouped by expert: shares of (rows, panels) for each thread, the kernel, and the epilogue.
 
 pub mod rows;
+pub mod tiles;
 
 use moec_plan::{BufferId, Format, Gemm, Group, Home, Layout, PANEL, RowProgram, Source, Store, View};
 use moec_types::DType;
@@ -55,7 +56,7 @@ impl Shape {
         let param = frame.plan.param(gemm.weights);
         let Layout::Panels { k, n, branches } = param.layout else { unreachable!("checked before") };
         let count = n.div_ceil(PANEL);
-        let converted = Rows::of(param.storage, k);
+        let converted = Rows::of(frame.level, param.storage, k);
         let (panels, rows) = match converted {
             None => {
                 let panels = (2 / branches).clamp(1, count as u32).min(frame.level.accumulators() / 2).max(1);
@@ -108,7 +109,7 @@ struct Room {
 
 impl Room {
     fn new(b: &Builder, shape: &Shape) -> Self {
-        let tile = i64::from(shape.rows * shape.panels * shape.branches) * 64;
+        let tile = (i64::from(shape.rows * shape.panels * shape.branches) * 64).max(tiles::room(shape.branches));
         Room { pointers: b.stack(8 * i64::from(shape.rows)), tile: b.stack(tile) }
     }
 }
@@ -310,8 +311,10 @@ impl Block<'_> {
             b.when(b.cmp(Cmp::Lt, item_from, item_to), |b| {
                 let place = |b: &Builder, row: Val| b.offset(scratch, b.mul(b.sub(row, from), row_bytes));
                 b.range(from, to, b.i64(1), |b, row| rows.convert(b, of_a(b, row), place(b, row)));
-                b.range(item_from, item_to, b.i64(1), |b, item| {
-                    self.run(b, item, [from, to], weights, &place, target);
+                self.with_tiles(b, b.sub(to, from), |b| {
+                    b.range(item_from, item_to, b.i64(1), |b, item| {
+                        self.run(b, item, [from, to], weights, &place, target);
+                    });
                 });
             });
             vec![b.add(before, b.mul(each, items))]
@@ -359,6 +362,7 @@ impl Block<'_> {
         target: &RowTarget,
     ) {
         let shape = self.shape;
+        let from = self.many_rows(b, (panels, rest), column, [from, to], ptr, of_a, target);
         let (depth, k_bytes) = shape.depth();
         let kernel = |rows, groups| Kernel {
             rows,

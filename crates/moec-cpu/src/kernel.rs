@@ -8,6 +8,7 @@
 mod integers;
 mod pairs;
 mod small;
+mod tiles;
 
 use std::{cell::RefCell, collections::BTreeSet};
 
@@ -19,6 +20,8 @@ use crate::{
     level::Level,
     memory,
 };
+
+pub use tiles::{TileKernel, TileOperands, widened_tiles};
 
 /// The shape of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +42,7 @@ pub struct Kernel {
 #[derive(Default)]
 pub struct Kernels {
     used: RefCell<BTreeSet<Kernel>>,
+    tiles: RefCell<BTreeSet<TileKernel>>,
 }
 
 /// Where the columns of a kernel are.
@@ -91,6 +95,7 @@ impl Kernels {
 
     /// Emits all that were called.
     pub fn emit(&self, module: &ModuleBuilder, level: Level) {
+        self.emit_tiles(module);
         for kernel in self.used.borrow().iter() {
             module.function(&kernel.name(), &[PTR, PTR, I64, I64, I64, PTR], &[], |b, arguments| {
                 let [rows, ptr, k_bytes, group_bytes, k, tile] = [0, 1, 2, 3, 4, 5].map(|at| arguments[at]);

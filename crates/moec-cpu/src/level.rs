@@ -11,11 +11,13 @@ pub enum Level {
     Avx512,
     /// The same with instructions that multiply pairs of bf16 and fours of bytes: AVX-512 BF16 and VNNI.
     Avx512Dot,
+    /// That, and matrix tiles: AMX TILE, BF16 and INT8.
+    Amx,
 }
 
 impl Level {
     /// From the least to the most.
-    pub const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Dot];
+    pub const ALL: [Level; 5] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Dot, Level::Amx];
 
     /// In function names and on the command line.
     pub fn name(self) -> &'static str {
@@ -24,6 +26,7 @@ impl Level {
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Avx512Dot => "avx512_dot",
+            Level::Amx => "amx",
         }
     }
 
@@ -32,7 +35,7 @@ impl Level {
         match self {
             Level::Scalar => "x86-64",
             Level::Avx2 => "x86-64-v3",
-            Level::Avx512 | Level::Avx512Dot => "x86-64-v4",
+            Level::Avx512 | Level::Avx512Dot | Level::Amx => "x86-64-v4",
         }
     }
 
@@ -41,17 +44,23 @@ impl Level {
         match self {
             Level::Scalar | Level::Avx2 | Level::Avx512 => "",
             Level::Avx512Dot => "+avx512bf16,+avx512vnni",
+            Level::Amx => "+avx512bf16,+avx512vnni,+amx-tile,+amx-bf16,+amx-int8",
         }
     }
 
     /// Multiplies and adds pairs of bf16 in one instruction.
     pub fn multiplies_pairs(self) -> bool {
-        self == Level::Avx512Dot
+        self >= Level::Avx512Dot
     }
 
     /// Multiplies and adds fours of bytes in one instruction.
     pub fn multiplies_fours(self) -> bool {
-        self == Level::Avx512Dot
+        self >= Level::Avx512Dot
+    }
+
+    /// Multiplies and adds tiles of 16 rows of pairs and fours.
+    pub fn multiplies_tiles(self) -> bool {
+        self == Level::Amx
     }
 
     /// f32 lanes of a register.
@@ -59,7 +68,7 @@ impl Level {
         match self {
             Level::Scalar => 4,
             Level::Avx2 => 8,
-            Level::Avx512 | Level::Avx512Dot => 16,
+            Level::Avx512 | Level::Avx512Dot | Level::Amx => 16,
         }
     }
 
@@ -67,7 +76,7 @@ impl Level {
     pub fn has_f16(self) -> bool {
         match self {
             Level::Scalar => false,
-            Level::Avx2 | Level::Avx512 | Level::Avx512Dot => true,
+            Level::Avx2 | Level::Avx512 | Level::Avx512Dot | Level::Amx => true,
         }
     }
 
@@ -76,7 +85,7 @@ impl Level {
         match self {
             Level::Scalar => 2,
             Level::Avx2 => 4,
-            Level::Avx512 | Level::Avx512Dot => 16,
+            Level::Avx512 | Level::Avx512Dot | Level::Amx => 16,
         }
     }
 
@@ -85,7 +94,7 @@ impl Level {
         match self {
             Level::Scalar => 2,
             Level::Avx2 => 4,
-            Level::Avx512 | Level::Avx512Dot => 8,
+            Level::Avx512 | Level::Avx512Dot | Level::Amx => 8,
         }
     }
 }

@@ -9,7 +9,7 @@ use moec_types::DType;
 
 use crate::{
     assign, attention, bin,
-    builder::{Builder, Cmp, Elem, I32, ModuleBuilder, PTR, Val},
+    builder::{Builder, Cmp, Elem, I32, ModuleBuilder, PTR, Val, tile_config},
     frame::{self, ARGUMENTS, Frame},
     gemm,
     kernel::Kernels,
@@ -33,6 +33,9 @@ pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, locate: &Locate
     let module = ModuleBuilder::new(context);
     module.external("moec_barrier", &[PTR], &[]);
     assign::declare(&module);
+    if level.multiplies_tiles() {
+        module.constant(gemm::tiles::CONFIG, Elem::I8, &tile_config());
+    }
     for (at, literal) in plan.literals.iter().enumerate() {
         let (elem, bytes) = literal_bytes(literal.dtype, &literal.data);
         module.constant(&frame::literal_name(LiteralId(at as u32)), elem, &bytes);

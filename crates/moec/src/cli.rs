@@ -177,7 +177,7 @@ pub struct Code {
     #[arg(long, value_enum, default_value = "cpu")]
     pub target: Target,
     /// Instruction levels to emit; the best that the machine has is chosen when the model is opened.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LEVEL,…", default_values = ["scalar", "avx2", "avx512", "avx512-dot"])]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LEVEL,…", default_values = ["scalar", "avx2", "avx512", "avx512-dot", "amx"])]
     pub cpu: Vec<Level>,
     /// Leave an optimisation out (see `moec explain` for their names). May be repeated.
     #[arg(long = "disable-pass", value_name = "NAME")]
@@ -188,7 +188,7 @@ pub struct Code {
 
 impl Default for Code {
     fn default() -> Self {
-        let cpu = vec![Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Dot];
+        let cpu = vec![Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Dot, Level::Amx];
         Code { target: Target::Cpu, cpu, disable_pass: Vec::new(), quant: Quantisation::default() }
     }
 }
@@ -240,6 +240,8 @@ pub enum Level {
     Avx512,
     /// AVX-512 with products of pairs and fours (BF16, VNNI); made only where weights are in formats that have them.
     Avx512Dot,
+    /// That, and matrix tiles (AMX) for many rows; likewise.
+    Amx,
 }
 
 #[derive(Debug, Args)]

@@ -85,8 +85,8 @@ pub fn levels(asked: &[cli::Level], plan: &Plan) -> Vec<Level> {
     let dots = plan.params.iter().any(|param| param.storage.rows() != RowFormat::F32);
     if !dots {
         // Nothing multiplies pairs or fours.
-        let beneath = asked.remove(&cli::Level::Avx512Dot).then_some(cli::Level::Avx512);
-        asked.extend(beneath);
+        let above = asked.split_off(&cli::Level::Avx512Dot);
+        asked.extend((!above.is_empty()).then_some(cli::Level::Avx512));
     }
     asked.into_iter().map(level).collect()
 }
@@ -97,5 +97,6 @@ fn level(level: cli::Level) -> Level {
         cli::Level::Avx2 => Level::Avx2,
         cli::Level::Avx512 => Level::Avx512,
         cli::Level::Avx512Dot => Level::Avx512Dot,
+        cli::Level::Amx => Level::Amx,
     }
 }

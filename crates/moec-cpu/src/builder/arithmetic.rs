@@ -98,13 +98,22 @@ impl Builder<'_> {
 
     /// The same with a result of another type.
     pub fn intrinsic_to(&self, name: &str, operands: &[Val], result: Ty) -> Val {
+        self.call_intrinsic(name, operands, &[result])[0]
+    }
+
+    /// The same without a result, of any operands.
+    pub fn intrinsic_alone(&self, name: &str, operands: &[Val]) {
+        self.call_intrinsic(name, operands, &[]);
+    }
+
+    fn call_intrinsic(&self, name: &str, operands: &[Val], results: &[Ty]) -> Vec<Val> {
         let full = ["llvm.", name].concat();
         let attributes = [
             ("intrin", StringAttribute::new(self.context, &full).into()),
             ("operandSegmentSizes", DenseI32ArrayAttribute::new(self.context, &[operands.len() as i32, 0]).into()),
             ("op_bundle_sizes", DenseI32ArrayAttribute::new(self.context, &[]).into()),
         ];
-        self.op1("llvm.call_intrinsic", operands, result, &attributes)
+        self.op("llvm.call_intrinsic", operands, results, &attributes)
     }
 
     pub fn cmp(&self, cmp: Cmp, a: Val, b: Val) -> Val {

@@ -5,8 +5,10 @@
 
 use moec_plan::{Format, Gemm, Layout, Plan, RowFormat, quantise::LEAST_ROW};
 
+use super::tiles;
 use crate::{
     builder::{Builder, Cmp, Elem, F32, I32, Ty, Val},
+    level::Level,
     math,
 };
 
@@ -35,28 +37,38 @@ pub struct Rows {
 
 impl Rows {
     /// `None` where rows are multiplied as they are.
-    pub fn of(format: Format, k: u64) -> Option<Rows> {
+    pub fn of(level: Level, format: Format, k: u64) -> Option<Rows> {
         const CACHE: u64 = 384 << 10;
         if format.each().is_some() {
             return None;
         }
         let padded = format.padded(k);
         let row_bytes = match format.rows() {
-            RowFormat::F32 => (padded * 4).next_multiple_of(64),
-            RowFormat::Bf16 => (padded * 2).next_multiple_of(64),
+            RowFormat::F32 => padded * 4,
+            RowFormat::Bf16 => padded * 2,
             RowFormat::Int8 => {
                 let groups = padded / format.group(k).max(1);
-                padded.next_multiple_of(64) + (4 + 4 * groups).next_multiple_of(64)
+                padded.next_multiple_of(64) + 4 + 4 * groups
             }
         };
-        let most = (CACHE / row_bytes.max(1)).clamp(16, 256) / 8 * 8;
+        // An odd number of cache lines: neighbouring rows fall into different sets of the first-level cache.
+        let row_bytes = row_bytes.next_multiple_of(64) | 64;
+        let multiple = if tiles::takes(level, format) { tiles::BLOCK as u64 } else { 8 };
+        let most = (CACHE / row_bytes).clamp(multiple.max(16), 256) / multiple * multiple;
         Some(Rows { format, k, most, row_bytes })
     }
 
+    pub fn all_bytes(&self) -> u64 {
+        self.most * self.row_bytes
+    }
+
+    /// At any level.
     pub fn scratch_bytes(plan: &Plan, gemm: &Gemm) -> u64 {
         let param = plan.param(gemm.weights);
-        let Layout::Panels { k, .. } = param.layout else { return 0 };
-        Rows::of(param.storage, k).map_or(0, |rows| rows.most * rows.row_bytes)
+        let Layout::Panels { k, branches, .. } = param.layout else { return 0 };
+        let of = |level| Rows::of(level, param.storage, k).map_or(0, |rows| rows.all_bytes());
+        let most = Level::ALL.into_iter().map(of).max().unwrap_or(0);
+        most + tiles::widened_bytes(param.storage, k, branches)
     }
 
     /// Makes one row at `into` of the f32 at `from`.
@@ -65,7 +77,8 @@ impl Rows {
             RowFormat::F32 => self.each_vector(b, 0, self.format.padded(self.k), &|b, at| {
                 b.store(self.vector(b, from, at), b.offset(into, b.shl(at.val(b), 2)));
             }),
-            RowFormat::Bf16 => self.each_vector(b, 0, self.format.padded(self.k), &|b, at| {
+            // Up to 64 bytes: a tile takes them all.
+            RowFormat::Bf16 => self.each_vector(b, 0, self.k.next_multiple_of(32), &|b, at| {
                 let halves = math::to_bf16(b, self.vector(b, from, at));
                 b.store(halves, b.offset(into, b.shl(at.val(b), 1)));
             }),

@@ -205,7 +205,7 @@ fn pair_products(b: &Builder, level: Level, x: Val, y: Val) -> Val {
     let name = match level {
         Level::Scalar => "x86.sse2.pmadd.wd",
         Level::Avx2 => "x86.avx2.pmadd.wd",
-        Level::Avx512 | Level::Avx512Dot => "x86.avx512.pmaddw.d.512",
+        Level::Avx512 | Level::Avx512Dot | Level::Amx => "x86.avx512.pmaddw.d.512",
     };
     let lanes = level.lanes();
     let part = |first: u32| {

@@ -59,13 +59,23 @@ extern "C" fn trace(
     calls.push(Traced { route, rank, indices: indices.to_vec(), weights: weights.to_vec() });
 }
 
-/// Levels that this machine can run.
+fn has_dots() -> bool {
+    is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Levels that this machine can run; the one with tiles, as if it had them.
 pub fn levels() -> Vec<Level> {
     let runs = |level: &Level| match level {
         Level::Scalar => true,
         Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         Level::Avx512 => is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl"),
-        Level::Avx512Dot => is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni"),
+        Level::Avx512Dot => has_dots(),
+        Level::Amx => {
+            if has_dots() {
+                crate::amx::prepare();
+            }
+            has_dots()
+        }
     };
     Level::ALL.into_iter().filter(runs).collect()
 }

@@ -8,6 +8,8 @@ use std::{
     sync::OnceLock,
 };
 
+pub use emulator::executed;
+
 /// Gives this process tiles. Natively?
 pub fn prepare() -> bool {
     static NATIVE: OnceLock<bool> = OnceLock::new();

@@ -9,10 +9,10 @@ use std::{
 
 use moec_codegen::{Instance, Values};
 use moec_cpu::Level;
-use moec_plan::{Buffer, BufferId, Layout, PANEL, PackedParam, Plan, Rows};
+use moec_plan::{Buffer, BufferId, Layout, PANEL, PackedParam, Plan, RowFormat, Rows};
 use moec_types::DType;
 
-use crate::symbols::undefined_symbols;
+use crate::{amx, symbols::undefined_symbols};
 
 /// What generated code is given; the same fields as `moec_pass`.
 #[repr(C)]
@@ -59,25 +59,30 @@ extern "C" fn trace(
     calls.push(Traced { route, rank, indices: indices.to_vec(), weights: weights.to_vec() });
 }
 
-fn has_dots() -> bool {
+pub fn has_dots() -> bool {
     is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")
 }
 
-/// Levels that this machine can run; the one with tiles, as if it had them.
+/// Levels that this machine can run.
 pub fn levels() -> Vec<Level> {
     let runs = |level: &Level| match level {
         Level::Scalar => true,
         Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         Level::Avx512 => is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl"),
         Level::Avx512Dot => has_dots(),
-        Level::Amx => {
-            if has_dots() {
-                crate::amx::prepare();
-            }
-            has_dots()
-        }
+        Level::Amx => has_dots() && amx::prepare(),
     };
     Level::ALL.into_iter().filter(runs).collect()
+}
+
+/// Those whose code differs for this plan; the one with tiles as well where they are emulated.
+pub fn levels_of(plan: &Plan) -> Vec<Level> {
+    if plan.params.iter().all(|param| param.storage.rows() == RowFormat::F32) {
+        return levels().into_iter().filter(|level| *level <= Level::Avx512).collect();
+    }
+    let native = levels();
+    let emulated = (has_dots() && !native.contains(&Level::Amx)).then_some(Level::Amx);
+    native.into_iter().chain(emulated).collect()
 }
 
 /// A plan's code for one level, loaded.

@@ -19,9 +19,10 @@ mod random_specs;
 mod row_programs;
 mod speed;
 mod symbols;
+mod tiles;
 
 use build::Building;
-use host::{Library, Session, levels};
+use host::{Library, Session, levels_of};
 use moec_interpreter::Machine;
 
 /// One pass: positions, the first whose output is wanted, and the inputs.
@@ -41,7 +42,7 @@ pub fn check(building: &Building, passes: &[PassInput], tolerance: f64) {
     let mut machine = Machine::new(plan, building, chunk, capacity);
     let expected: Vec<_> =
         passes.iter().map(|pass| machine.run(pass.inputs.clone(), pass.tokens, pass.first_output).outputs).collect();
-    for level in levels() {
+    for level in levels_of(plan) {
         let library = Library::new(plan, level);
         let mut one_thread: Option<Vec<Vec<Vec<f64>>>> = None;
         for threads in [1, 2, 3] {

@@ -4,7 +4,10 @@
 //! undefined (tiles not configured, sizes that do not fit, one tile twice) stays SIGILL and ends the process. Source of the
 //! semantics: Intel's Software Developer's Manual, volume 2, from LDTILECFG on.
 
-use std::{cell::UnsafeCell, ffi::c_void};
+use std::{
+    cell::{Cell, UnsafeCell},
+    ffi::c_void,
+};
 
 /// Rows of a tile, and bytes of a row.
 const ROWS: usize = 16;
@@ -22,6 +25,12 @@ const INITIAL: Tiles = Tiles { config: [0; 64], rows: [[[0; ROW_BYTES]; ROWS]; 8
 thread_local! {
     // Made with the thread: nothing is allocated in the handler.
     static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(INITIAL) };
+    static EXECUTED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Instructions that this thread had executed here.
+pub fn executed() -> u64 {
+    EXECUTED.get()
 }
 
 /// From now on the process has tiles.
@@ -40,6 +49,7 @@ extern "C" fn handle(signal: i32, _: *mut libc::siginfo_t, context: *mut c_void)
     let done = TILES.with(|tiles| {
         let (instruction, next) = decode(registers)?;
         execute(unsafe { &mut *tiles.get() }, instruction)?;
+        EXECUTED.set(EXECUTED.get() + 1);
         Some(next)
     });
     match done {

@@ -107,7 +107,7 @@ fn one_expert_all_experts_and_storage() {
             let indices = if sizes.experts > 4 { b.indices(tokens * sizes.choices, sizes.experts) } else { all };
             routed(&mut b, sizes, indices)
         });
-        check(&b, &passes, 3e-2);
+        check(&b, &passes, 1e-4);
     }
 }
 
@@ -120,7 +120,7 @@ fn experts_in_packed_formats() {
         let mut b = bank(sizes, 2);
         let indices = (0..2 * 90).map(|at| [0.0, 4.0, 0.0, 1.0, 0.0, 4.0, 0.0][at % 7]).collect();
         let passes = [routed(&mut b, sizes, indices), routed(&mut b, sizes, vec![3.0; 2 * 9])];
-        check(&b, &passes, 1e-4);
+        check(&b, &passes, 3e-2);
     }
 }
 

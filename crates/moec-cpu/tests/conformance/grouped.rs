@@ -117,7 +117,7 @@ fn one_expert_all_experts_and_storage() {
 fn experts_in_packed_formats() {
     for storage in [Format::Pairs, Format::Int8, Format::Int4 { group: 32 }] {
         let sizes = Sizes { experts: 5, choices: 2, width: 48, hidden: 72, storage };
-        let mut b = bank(sizes, 2);
+        let mut b = bank(sizes, 5);
         let indices = (0..2 * 90).map(|at| [0.0, 4.0, 0.0, 1.0, 0.0, 4.0, 0.0][at % 7]).collect();
         let passes = [routed(&mut b, sizes, indices), routed(&mut b, sizes, vec![3.0; 2 * 9])];
         check(&b, &passes, 3e-2);

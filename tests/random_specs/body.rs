@@ -64,7 +64,7 @@ impl Shape {
     }
 }
 
-const LARGEST_ROW: u64 = 160;
+pub const LARGEST_ROW: u64 = 160;
 
 #[derive(Clone, Debug)]
 pub struct Value {
@@ -196,7 +196,8 @@ impl<'g> Body<'g> {
         self.random().shuffle(&mut dims);
         let name = self.generator.name("p");
         let axes: Vec<String> = dims.iter().map(|dim| self.generator.axis_of_param(dim)).collect();
-        self.line(format!("param {name}[{}]", axes.join(", ")));
+        let word = if self.random().percent(10) { "buffer" } else { "param" };
+        self.line(format!("{word} {name}[{}]", axes.join(", ")));
         let most = match &dims[..] {
             [] | [_] => 1.5,
             [.., last] => (3.0 / last.size as f32).sqrt(),
@@ -211,7 +212,7 @@ impl<'g> Body<'g> {
             return;
         }
         for _ in 0..12 {
-            let grown = match self.random().below(32) {
+            let grown = match self.random().below(34) {
                 0..=3 => self.unary(),
                 4..=6 => self.binary(),
                 7 => self.with_constant(),
@@ -235,6 +236,8 @@ impl<'g> Body<'g> {
                 28 => self.call(),
                 29 => self.chance(),
                 30 => self.repeated(),
+                31 => self.windows(),
+                32 => self.scattered(),
                 _ => self.bias(),
             };
             if grown.is_some() {
@@ -461,8 +464,10 @@ impl<'g> Body<'g> {
 
     /// What all tokens of a pass make together, or each with those before it.
     fn across(&mut self) -> Option<Value> {
-        if self.random().percent(30) {
-            return self.tokens_in_order();
+        match self.random().below(10) {
+            0..=2 => return self.tokens_in_order(),
+            3 => return self.assigned(),
+            _ => {}
         }
         let x = self.find(|value| value.shape.rows && value.shape.kind != Kind::Bool)?;
         let (t, m) = (&x.text, x.most);

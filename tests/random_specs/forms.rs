@@ -1,6 +1,6 @@
 //! Forms that a body seldom needs: chance, what is repeated, and all tokens in some order.
 
-use super::body::{Body, Kind, Place, Shape, Value};
+use super::body::{Body, Dim, Kind, LARGEST_ROW, Place, Shape, Value};
 
 impl Body<'_> {
     /// Chance, by a key of one number, or of one for each of a value's elements.
@@ -37,18 +37,20 @@ impl Body<'_> {
         let dim = self.random().pick(&x.shape.dims).clone();
         let other = self.find(|value| value.shape.kind == Kind::F32 && value.shape.within(&x.shape))?;
         let (t, a, o, m) = (&x.text, &dim.axis, &other.text, x.most);
+        // What it works on may be such an expression itself.
+        let z = self.generator.name("z");
         let times = self.random().within(1, 5);
         // What is left out once it changes little looks at all elements, those of other tokens as well.
         let until = !x.shape.rows || self.place == Place::Tokens && self.generator.crosses;
         let until = if until && self.random().percent(50) { ", until = 1e-2" } else { "" };
         let (first, next, most) = match self.random().below(5) {
-            0 => (t.clone(), "0.5 * z".to_owned(), m),
-            1 => (t.clone(), format!("tanh(z + {o})"), 1.0f32.max(m)),
-            2 => (format!("0.1 + abs({t})"), format!("normalise(z over {a})"), 1.0f32.max(m)),
-            3 => (t.clone(), format!("z - mean(z over {a})"), 2.0 * m),
-            _ => (format!("tanh({t})"), format!("{o} / (1.0 + square(z))"), 1.0f32.max(other.most)),
+            0 => (t.clone(), format!("0.5 * {z}"), m),
+            1 => (t.clone(), format!("tanh({z} + {o})"), 1.0f32.max(m)),
+            2 => (format!("0.1 + abs({t})"), format!("normalise({z} over {a})"), 1.0f32.max(m)),
+            3 => (t.clone(), format!("{z} - mean({z} over {a})"), 2.0 * m),
+            _ => (format!("tanh({t})"), format!("{o} / (1.0 + square({z}))"), 1.0f32.max(other.most)),
         };
-        Some(self.define(format!("(iterate {times} (z = {first}{until}) {{ {next} }})"), x.shape, most))
+        Some(self.define(format!("(iterate {times} ({z} = {first}{until}) {{ {next} }})"), x.shape, most))
     }
 
     /// All tokens of a pass in the order of something.
@@ -76,5 +78,64 @@ impl Body<'_> {
             _ => return None,
         };
         Some(self.define(text, shape, most))
+    }
+
+    /// Every window of some neighbours along an axis.
+    pub fn windows(&mut self) -> Option<Value> {
+        let x = self.find(|value| value.shape.dims.iter().any(|dim| dim.size > 1 && dim.axis != "K"))?;
+        let dims: Vec<Dim> = x.shape.dims.iter().filter(|dim| dim.size > 1 && dim.axis != "K").cloned().collect();
+        let dim = self.random().pick(&dims).clone();
+        let (window, step) = (self.random().within(1, dim.size.min(4)), self.random().within(1, 3));
+        let places = self.generator.new_axis((dim.size - window) / step + 1);
+        let taps = self.generator.new_axis(window);
+        let mut shape = x.shape.clone();
+        let at = shape.dims.iter().position(|other| *other == dim)?;
+        shape.dims.splice(at..=at, [places.clone(), taps.clone()]);
+        if shape.elements() > LARGEST_ROW {
+            return None;
+        }
+        let step = if step == 1 { String::new() } else { format!(", step = {step}") };
+        let (a, place, tap) = (&dim.axis, &places.axis, &taps.axis);
+        Some(self.define(format!("unfold({}, {a} as ({place}, {tap} = {window}){step})", x.text), shape, x.most))
+    }
+
+    /// Sums at the places along an axis that an index names; what it names outside is left out.
+    pub fn scattered(&mut self) -> Option<Value> {
+        if self.place == Place::Scan {
+            return None;
+        }
+        let named = |value: &Value| !value.text.starts_with('(');
+        let index =
+            self.find(|value| value.shape.kind == Kind::I32 && value.shape.dims.iter().any(|dim| dim.axis != "K"))?;
+        let x = self.find(|value| value.shape.kind == Kind::F32 && index.shape.within(&value.shape))?;
+        let from: Vec<Dim> = index.shape.dims.iter().filter(|dim| dim.axis != "K").cloned().collect();
+        let from = self.random().pick(&from).clone();
+        let into =
+            self.find(|value| named(value) && value.shape.dims.iter().any(|dim| x.shape.dim(&dim.axis).is_none()))?;
+        let into = into.shape.dims.iter().find(|dim| x.shape.dim(&dim.axis).is_none())?.clone();
+        let mut shape = x.shape.clone();
+        shape.dims.iter_mut().filter(|other| **other == from).for_each(|other| *other = into.clone());
+        if shape.elements() > LARGEST_ROW {
+            return None;
+        }
+        let text = format!("scatter_add({}, {}, ({}) as {})", x.text, index.text, from.axis, into.axis);
+        Some(self.define(text, shape, x.most * from.size as f32))
+    }
+
+    /// Each token's expert, when none may have more than its share.
+    pub fn assigned(&mut self) -> Option<Value> {
+        let fits = |value: &Value| {
+            let [dim] = &value.shape.dims[..] else { return false };
+            value.shape.kind == Kind::F32 && value.shape.rows && dim.axis != "K" && dim.size <= 12
+        };
+        let x = self.find(fits)?;
+        let dim = x.shape.dims[0].clone();
+        let most = match self.random().below(3) {
+            0 => "1".to_owned(),
+            1 => format!("ceil(size(S) / {})", dim.size),
+            _ => format!("{}", self.random().within(1, 6)),
+        };
+        let shape = Shape { kind: Kind::I32, rows: true, dims: Vec::new() };
+        Some(self.define(format!("assign({}, {most} over (S, {}))", x.text, dim.axis), shape, dim.size as f32))
     }
 }

@@ -1,10 +1,8 @@
 //! Passes over a random module: inputs, what the oracle and the plan's interpreter make of them, and whether two agree.
 
-use std::sync::Arc;
-
 use moec_diag::SourceMap;
 use moec_ir::{Module, ParamId};
-use moec_oracle::{Data, RandomWeights, Session, Tensor, Trace, Weights};
+use moec_oracle::{Data, RandomWeights, Session, Shake, Tensor, Trace, Weights};
 use moec_sema::Settings;
 use moec_types::{DType, Size, TensorType};
 
@@ -146,7 +144,10 @@ impl Passes {
     }
 
     pub fn oracle(&self, module: &Module, weights: &dyn Weights) -> Result<Vec<Found>, String> {
-        let mut session = Session::new(module, weights);
+        self.by(module, Session::new(module, weights))
+    }
+
+    fn by(&self, module: &Module, mut session: Session) -> Result<Vec<Found>, String> {
         let run = |pass: &OnePass| {
             let mut trace = Trace::default();
             let inputs: Vec<(&str, Tensor)> =
@@ -163,15 +164,12 @@ impl Passes {
         self.passes.iter().map(run).collect()
     }
 
-    /// Whether a change of the weights about as large as rounding changes what the model gives far more than that: then a
-    /// difference says nothing.
-    pub fn unsteady(&self, module: &Module, weights: &RandomWeights, expected: &[Found], error: f32) -> bool {
-        (1..6).any(|seed| {
-            let shaken = Shaken { weights, seed, error };
-            match self.oracle(module, &shaken) {
-                Ok(found) => same(expected, &found).is_err(),
-                Err(_) => true,
-            }
+    /// Whether errors about as large as rounding, of whatever is rounded, change what the model gives far more than that:
+    /// then a difference says nothing.
+    pub fn unsteady(&self, module: &Module, weights: &dyn Weights, expected: &[Found], error: f32) -> bool {
+        (1..6).any(|seed| match self.by(module, Session::shaken(module, weights, Shake { error, seed })) {
+            Ok(found) => same(expected, &found).is_err(),
+            Err(_) => true,
         })
     }
 }
@@ -211,23 +209,5 @@ impl moec_interpreter::Instances for FromOracle<'_> {
         let tensor = self.0.instance(ParamId(param), layer, expert).expect("random weights know every parameter");
         let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
         (axes, tensor.f32().to_vec())
-    }
-}
-
-/// Weights with an error each.
-struct Shaken<'w> {
-    weights: &'w RandomWeights,
-    seed: u64,
-    error: f32,
-}
-
-impl Weights for Shaken<'_> {
-    fn instance(&self, param: ParamId, layer: u32, expert: u32) -> Option<Arc<Tensor>> {
-        let tensor = self.weights.instance(param, layer, expert)?;
-        let mut random =
-            Random::new(self.seed ^ (u64::from(param.0) << 20) ^ (u64::from(layer) << 10) ^ u64::from(expert));
-        let shake = |value: &f32| value * (1.0 + self.error * random.signed());
-        let data: Vec<f32> = tensor.f32().iter().map(shake).collect();
-        Some(Arc::new(Tensor::new(tensor.axes().to_vec(), data)))
     }
 }

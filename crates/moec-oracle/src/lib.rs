@@ -11,6 +11,7 @@ mod error;
 mod ops;
 mod scalar;
 mod session;
+mod shake;
 mod strided;
 mod tensor;
 mod trace;
@@ -18,6 +19,7 @@ mod weights;
 
 pub use error::EvalError;
 pub use session::Session;
+pub use shake::Shake;
 pub use tensor::{Data, Tensor};
 pub use trace::{RouteRecord, Trace};
 pub use weights::{MemoryWeights, RandomWeights, Weights};

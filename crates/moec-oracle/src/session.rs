@@ -8,6 +8,7 @@ use moec_types::{Axis, DType, Size, TensorType};
 
 use crate::error::EvalError;
 use crate::ops::{Extent, Kept, Pass, Value};
+use crate::shake::Shake;
 use crate::tensor::Tensor;
 use crate::trace::Trace;
 use crate::weights::Weights;
@@ -19,12 +20,18 @@ pub struct Session<'a> {
     kept: Kept,
     /// Positions of earlier passes along each input axis.
     positions: BTreeMap<Axis, usize>,
+    shake: Option<Shake>,
 }
 
 impl<'a> Session<'a> {
     /// The module must have been verified: an ill-typed one is a bug and panics.
     pub fn new(module: &'a Module, weights: &'a dyn Weights) -> Self {
-        Session { module, weights, kept: Kept::default(), positions: BTreeMap::new() }
+        Session { module, weights, kept: Kept::default(), positions: BTreeMap::new(), shake: None }
+    }
+
+    /// One in which whatever is rounded has an error: it tells whether a result hangs on how sums are rounded.
+    pub fn shaken(module: &'a Module, weights: &'a dyn Weights, shake: Shake) -> Self {
+        Session { shake: Some(shake), ..Session::new(module, weights) }
     }
 
     /// Evaluates one pass and returns the outputs in the module's order. Routes are appended to `trace`. A pass that fails
@@ -37,6 +44,7 @@ impl<'a> Session<'a> {
         let given = by_name(self.module, inputs)?;
         let extents = extents(self.module, &given, &self.positions)?;
         let mut pass = Pass::new(self.module, self.weights, &self.kept, extents, trace);
+        pass.shake = self.shake;
         for input in &self.module.inputs {
             let value = given[input.name.as_str()].arranged(self.module.tensor(input.value).axes()).into_owned();
             pass.set(input.value, Value::Tensor(Arc::new(value)));

@@ -36,6 +36,7 @@ use moec_types::{Axis, Size};
 
 use crate::error::EvalError;
 use crate::session::NodeKey;
+use crate::shake::{Shake, rounds};
 use crate::tensor::Tensor;
 use crate::trace::Trace;
 use crate::weights::Weights;
@@ -91,6 +92,8 @@ pub(crate) struct Pass<'a> {
     before: &'a Kept,
     after: Kept,
     trace: Option<&'a mut Trace>,
+    /// The errors that results are given.
+    pub shake: Option<Shake>,
 }
 
 impl<'a> Pass<'a> {
@@ -111,6 +114,7 @@ impl<'a> Pass<'a> {
             before,
             after: Kept::default(),
             trace,
+            shake: None,
         }
     }
 
@@ -164,6 +168,7 @@ impl<'a> Pass<'a> {
             let node = module.node(*id);
             for (result, value) in node.results.iter().zip(self.evaluate(*id, node)?) {
                 let value = self.conformed(*result, value);
+                let value = self.shaken(*result, &node.op, value);
                 self.set(*result, value);
             }
         }
@@ -191,6 +196,18 @@ impl<'a> Pass<'a> {
             }
             (ValueType::Route(_), Value::Route(route)) => Value::Route(route),
             (ty, _) => panic!("value {} is not what it was declared as: {ty:?}", at.0),
+        }
+    }
+
+    /// With an error, where the op rounds and errors are asked for.
+    fn shaken(&self, at: ValueId, op: &Op, value: Value) -> Value {
+        match (self.shake, value) {
+            (Some(shake), Value::Tensor(tensor)) if rounds(op) => {
+                let layers = self.layers.iter().map(|layer| u64::from(layer.number));
+                let expert = self.expert.map_or(0, |(expert, _)| u64::from(expert) + 1);
+                Value::Tensor(shake.applied(tensor, [u64::from(at.0), expert].into_iter().chain(layers)))
+            }
+            (_, value) => value,
         }
     }
 

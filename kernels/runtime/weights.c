@@ -31,6 +31,28 @@ struct header {
 
 _Static_assert(sizeof(struct header) == 64, "the header as docs/weight-file.md has it");
 
+/* The end of a program that has weights inside, and an entry of the table that it tells of (docs/weight-file.md). */
+struct program_end {
+    char magic[8];
+    uint32_t version;
+    uint32_t parts;
+    uint64_t table;
+};
+
+struct program_part {
+    char name[16];
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+static const char PROGRAM_MAGIC[8] = "MOECPRG", WEIGHTS_PART[16] = "weights";
+
+/* Where in the file the weights are. */
+struct extent {
+    uint64_t from;
+    uint64_t bytes;
+};
+
 static int bad(moec_error **error, const char *path, const char *what) {
     return moec_fail(error, MOEC_BAD_WEIGHTS, "%s: %s", path, what);
 }
@@ -64,17 +86,40 @@ static int check_size(const struct header *header, uint64_t bytes, const char *p
         path, bytes < whole ? "truncated" : "corrupt", bytes, whole);
 }
 
-/* Reads the header, having found that the file is large enough to have one. */
-static int read_header(int file, struct header *header, const char *path, moec_error **error) {
+/* Reads `bytes` at `from`, which the file has. */
+static int read_at(int file, void *into, size_t bytes, uint64_t from, const char *path, moec_error **error) {
     size_t done = 0;
-    while (done < sizeof *header) {
-        ssize_t got = pread(file, (char *)header + done, sizeof *header - done, (off_t)done);
+    while (done < bytes) {
+        ssize_t got = pread(file, (char *)into + done, bytes - done, (off_t)(from + done));
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return moec_fail(error, MOEC_IO, "cannot read %s: %s", path, strerror(errno));
         if (got == 0) return bad(error, path, "the weight file is truncated: its header is not whole");
         done += (size_t)got;
     }
     return MOEC_OK;
+}
+
+/* All of the file, or if it is a program with weights inside, that part of it. */
+static int find_weights(int file, uint64_t whole, struct extent *weights, const char *path, moec_error **error) {
+    struct program_end end;
+    *weights = (struct extent){0, whole};
+    if (whole < sizeof end) return MOEC_OK;
+    uint64_t end_at = whole - sizeof end;
+    int code = read_at(file, &end, sizeof end, end_at, path, error);
+    if (code || memcmp(end.magic, PROGRAM_MAGIC, sizeof end.magic)) return code;
+    if (end.version != 1 || end.table > end_at || (end_at - end.table) / sizeof(struct program_part) < end.parts)
+        return bad(error, path, "the program is corrupt: the table of its parts makes no sense");
+    for (uint32_t at = 0; at < end.parts; at++) {
+        struct program_part part;
+        code = read_at(file, &part, sizeof part, end.table + at * sizeof part, path, error);
+        if (code) return code;
+        if (memcmp(part.name, WEIGHTS_PART, sizeof part.name)) continue;
+        if (part.offset % DATA_ALIGNMENT || part.offset > end.table || part.bytes > end.table - part.offset)
+            return bad(error, path, "the program is corrupt: the table of its parts makes no sense");
+        *weights = (struct extent){part.offset, part.bytes};
+        return MOEC_OK;
+    }
+    return bad(error, path, "this program has no weights inside");
 }
 
 static int map_file(moec_weights *weights, const moec_description *description, int file, const char *path, int32_t verify,
@@ -84,12 +129,15 @@ static int map_file(moec_weights *weights, const moec_description *description, 
     if (fstat(file, &status)) return moec_fail(error, MOEC_IO, "cannot read %s: %s", path, strerror(errno));
     if (!S_ISREG(status.st_mode)) return moec_fail(error, MOEC_IO, "cannot read %s: it is not a file", path);
     if (status.st_size == 0) return bad(error, path, "the weight file is empty");
-    int code = read_header(file, &header, path, error);
+    struct extent part;
+    int code = find_weights(file, (uint64_t)status.st_size, &part, path, error);
+    if (!code && part.bytes < sizeof header) code = bad(error, path, "the weight file is truncated: its header is not whole");
+    if (!code) code = read_at(file, &header, sizeof header, part.from, path, error);
     if (!code) code = check_header(&header, description, path, error);
-    if (!code) code = check_size(&header, (uint64_t)status.st_size, path, error);
+    if (!code) code = check_size(&header, part.bytes, path, error);
     if (code) return code;
-    size_t bytes = (size_t)status.st_size;
-    void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, 0);
+    size_t bytes = (size_t)part.bytes;
+    void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, (off_t)part.from);
     if (map == MAP_FAILED) {
         int kind = errno == ENOMEM ? MOEC_OUT_OF_MEMORY : MOEC_IO;
         return moec_fail(error, kind, "cannot map %s: %s", path, strerror(errno));

@@ -22,7 +22,7 @@ use crate::{
     failure::Failure,
     files,
     interrupt::Watch,
-    manifest::Manifest,
+    manifest::{self, Manifest},
     native::NamedTensor,
     quant,
     spec::{self, Loaded},
@@ -120,16 +120,17 @@ fn make(
         (_, _, Some(tensors)) => pack(&plan, tensors, folder)?,
         (_, _, None) => {}
     }
-    let parts = emit::Parts { module: &fused, plan: &plan, code, sources: &sources, read: &read, source };
+    let config = copied_from_checkpoint(source, folder)?;
+    let levels = compile::levels(&code.cpu, &plan).iter().map(|level| level.name().to_owned()).collect();
+    let manifest = manifest::of(&plan, levels, config.as_ref(), !matches!(source, Source::Nowhere));
+    let parts =
+        emit::Parts { module: &fused, plan: &plan, code, sources: &sources, read: &read, source, manifest: &manifest };
     for what in emit {
         emit::write(*what, &parts, folder)?;
     }
-    let config = copied_from_checkpoint(source, folder)?;
-    let levels = compile::levels(&code.cpu, &plan).iter().map(|level| level.name().to_owned()).collect();
-    let manifest = Manifest::of(&plan, levels, config.as_ref(), !matches!(source, Source::Nowhere));
     // Last: who finds it finds all the rest.
     let files = move_all(folder, out)?;
-    manifest.write(out)?;
+    manifest::write(&manifest, out)?;
     place.keep();
     Ok(Made { manifest, files })
 }

@@ -278,6 +278,8 @@ pub enum Emit {
     Asm,
     /// `rust/`: a crate with safe types over the static library.
     Rust,
+    /// NAME: a program, with the weights and the tokenizer inside where there are any.
+    Exe,
     /// NAME.d: the files that were read, as make and build scripts have it.
     Deps,
 }

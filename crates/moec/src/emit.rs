@@ -3,13 +3,17 @@
 use std::{
     ffi::OsStr,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
+use miette::Diagnostic;
 use moec_cpu::Stage;
 use moec_diag::SourceMap;
 use moec_ir::Module;
 use moec_plan::Plan;
+use moec_program::parts;
+use thiserror::Error;
 
 use crate::{
     artefact::Source,
@@ -17,6 +21,7 @@ use crate::{
     compile,
     failure::Failure,
     files,
+    manifest::{self, Manifest},
 };
 
 /// What a build has made of its input by the time that its library is linked.
@@ -29,6 +34,14 @@ pub struct Parts<'a> {
     /// The files of the spec.
     pub read: &'a [PathBuf],
     pub source: Source<'a>,
+    pub manifest: &'a Manifest,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+#[error("{} is missing: it is what a model is put into to make a program", path.display())]
+#[diagnostic(code(moec::emit::no_program), help("install all of moec again: `moec-program` stands beside `moec`"))]
+struct NoProgram {
+    path: PathBuf,
 }
 
 /// Writes into `folder`, where the library is.
@@ -40,6 +53,7 @@ pub fn write(what: Emit, parts: &Parts, folder: &Path) -> Result<(), Failure> {
         Emit::Llvm => text(parts, folder, "ll", &stage(parts, Stage::Llvm)?),
         Emit::Asm => text(parts, folder, "s", &stage(parts, Stage::Asm)?),
         Emit::Rust => rust(parts.plan, folder),
+        Emit::Exe => exe(parts.manifest, folder),
         Emit::Deps => text(parts, folder, "d", &deps(parts)?),
     }
 }
@@ -65,6 +79,30 @@ fn rust(plan: &Plan, folder: &Path) -> Result<(), Failure> {
     let archive = format!("lib{}.a", plan.name);
     let to = place.join(&archive);
     fs::copy(folder.join(&archive), &to).map_err(|cause| files::CannotWrite { path: to, cause })?;
+    Ok(())
+}
+
+/// `moec-program` with the files of the folder inside.
+fn exe(manifest: &Manifest, folder: &Path) -> Result<(), Failure> {
+    let itself = std::env::current_exe().unwrap_or_default();
+    let stem = files::parent(&itself).join("moec-program");
+    if !stem.is_file() {
+        return Err(NoProgram { path: stem }.into());
+    }
+    let described = folder.join(manifest::FILE);
+    manifest::write(manifest, folder)?;
+    let found = [
+        (parts::LIBRARY, manifest.library(folder)),
+        (parts::MANIFEST, described),
+        (parts::TOKENIZER, folder.join("tokenizer.json")),
+        (parts::WEIGHTS, manifest.weights(folder)),
+    ];
+    let found: Vec<_> = found.into_iter().filter(|(_, path)| path.exists()).collect();
+    let path = folder.join(&manifest.model);
+    let fail = |cause| files::CannotWrite { path: path.clone(), cause };
+    let mut file = fs::File::create(&path).map_err(fail)?;
+    parts::write(&mut file, &stem, &found).map_err(fail)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(fail)?;
     Ok(())
 }
 

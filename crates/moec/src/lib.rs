@@ -15,20 +15,18 @@ mod families;
 mod files;
 mod interrupt;
 mod manifest;
-mod native;
 mod own_files;
 mod placement;
 mod quant;
 mod routes;
-mod sampling;
 mod spec;
 mod tensors;
-mod text;
 mod weights;
 
 use std::{ffi::OsString, panic, process::ExitCode};
 
 use clap::Parser;
+use moec_program::{generate, native};
 
 pub use failure::Failure;
 

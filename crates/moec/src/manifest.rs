@@ -1,57 +1,19 @@
-//! `build.json`: what a build's folder holds, for `moec run`, `moec bench` and other programs.
+//! `build.json`, written and read.
 
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 use moec_codegen::{PortRows, port_rows, source_port, token_ports};
 use moec_plan::{Plan, Port};
-use moec_types::DType;
-use serde::{Deserialize, Serialize};
+use moec_program::manifest::{Tensor, VERSION};
 use thiserror::Error;
+
+pub use moec_program::manifest::Manifest;
 
 use crate::{failure::Failure, files};
 
-const FILE: &str = "build.json";
+pub const FILE: &str = "build.json";
 const BYTES: u64 = 16 << 20;
-/// Changes when an older `moec` could not read it.
-const VERSION: u32 = 1;
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    pub version: u32,
-    /// The prefix of the library's symbols and of the files' names.
-    pub model: String,
-    /// The compiler.
-    pub moec: String,
-    pub levels: Vec<String>,
-    pub inputs: Vec<Tensor>,
-    pub outputs: Vec<Tensor>,
-    /// Floats in a row of logits, for models from tokens to logits.
-    pub vocabulary: Option<usize>,
-    /// Positions that the model was made for, where the checkpoint says so.
-    pub context: Option<usize>,
-    /// Where there is an encoder: the token that every text of the decoder begins with.
-    #[serde(default)]
-    pub start_token: Option<i32>,
-    /// Tokens that end a text.
-    pub end_tokens: Vec<i32>,
-    /// Whether the folder holds the weights.
-    pub weights: bool,
-}
-
-/// An input or output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tensor {
-    pub name: String,
-    pub dtype: String,
-    /// Whether it has a row for each position; else it is one row.
-    pub positions: bool,
-    /// Whose positions these are: 0 is the sequence of the outputs.
-    #[serde(default)]
-    pub sequence: u32,
-    /// Names and sizes of the axes of a row.
-    pub axes: Vec<(String, u64)>,
-}
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("{} is no build: {reason}", path.display())]
@@ -68,85 +30,62 @@ struct NoWeights {
     path: PathBuf,
 }
 
-impl Manifest {
-    pub fn of(plan: &Plan, levels: Vec<String>, config: Option<&serde_json::Value>, weights: bool) -> Self {
-        let number = |key: &str| config.and_then(|config| config.get(key)).and_then(|value| value.as_u64());
-        Manifest {
-            version: VERSION,
-            model: plan.name.clone(),
-            moec: env!("CARGO_PKG_VERSION").into(),
-            levels,
-            inputs: plan.inputs.iter().map(|port| Tensor::of(plan, port)).collect(),
-            outputs: plan.outputs.iter().map(|port| Tensor::of(plan, port)).collect(),
-            vocabulary: token_ports(plan).map(|(_, logits)| plan.buffer(logits.buffer).row as usize),
-            context: number("max_position_embeddings").map(|context| context as usize),
-            start_token: source_port(plan).map(|_| {
-                let named = ["decoder_start_token_id", "pad_token_id"].into_iter().find_map(number);
-                named.and_then(|token| i32::try_from(token).ok()).unwrap_or(0)
-            }),
-            end_tokens: config.and_then(|config| config.get("eos_token_id")).map(end_tokens).unwrap_or_default(),
-            weights,
-        }
-    }
-
-    pub fn write(&self, folder: &Path) -> Result<(), files::CannotWrite> {
-        let text = serde_json::to_string_pretty(self).expect("a manifest is plain data") + "\n";
-        files::write(&folder.join(FILE), text.as_bytes())
-    }
-
-    /// Of a folder that `moec build` wrote, with weights.
-    pub fn open(folder: &Path) -> Result<Manifest, Failure> {
-        let no_build = |reason: String| NoBuild { path: folder.into(), reason };
-        let path = folder.join(FILE);
-        if !path.exists() {
-            return Err(no_build(format!("it has no {FILE}")).into());
-        }
-        let bytes = files::read(&path, BYTES)?;
-        let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|error| no_build(format!("its {FILE} cannot be read: {error}")))?;
-        if manifest.version != VERSION {
-            let reason = format!("its {FILE} has version {}, this moec reads {VERSION}", manifest.version);
-            return Err(no_build(reason).into());
-        }
-        // The name becomes a part of paths.
-        if moec_codegen::check_name(&manifest.model).is_err() {
-            return Err(no_build(format!("its {FILE} names the model `{}`", manifest.model)).into());
-        }
-        if !manifest.weights {
-            return Err(NoWeights { path: folder.into() }.into());
-        }
-        Ok(manifest)
-    }
-
-    pub fn library(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("lib{}.so", self.model))
-    }
-
-    pub fn weights(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("{}.weights", self.model))
+pub fn of(plan: &Plan, levels: Vec<String>, config: Option<&serde_json::Value>, weights: bool) -> Manifest {
+    let number = |key: &str| config.and_then(|config| config.get(key)).and_then(|value| value.as_u64());
+    Manifest {
+        version: VERSION,
+        model: plan.name.clone(),
+        moec: env!("CARGO_PKG_VERSION").into(),
+        levels,
+        inputs: plan.inputs.iter().map(|port| tensor(plan, port)).collect(),
+        outputs: plan.outputs.iter().map(|port| tensor(plan, port)).collect(),
+        vocabulary: token_ports(plan).map(|(_, logits)| plan.buffer(logits.buffer).row as usize),
+        context: number("max_position_embeddings").map(|context| context as usize),
+        start_token: source_port(plan).map(|_| {
+            let named = ["decoder_start_token_id", "pad_token_id"].into_iter().find_map(number);
+            named.and_then(|token| i32::try_from(token).ok()).unwrap_or(0)
+        }),
+        end_tokens: config.and_then(|config| config.get("eos_token_id")).map(end_tokens).unwrap_or_default(),
+        weights,
     }
 }
 
-impl Tensor {
-    fn of(plan: &Plan, port: &Port) -> Tensor {
-        Tensor {
-            name: port.name.clone(),
-            dtype: plan.buffer(port.buffer).dtype.name().into(),
-            positions: matches!(port_rows(plan, port), Some(PortRows::Tokens | PortRows::Outputs)),
-            sequence: port.sequence,
-            axes: port.axes.clone(),
-        }
-    }
+pub fn write(manifest: &Manifest, folder: &Path) -> Result<(), files::CannotWrite> {
+    let text = serde_json::to_string_pretty(manifest).expect("a manifest is plain data") + "\n";
+    files::write(&folder.join(FILE), text.as_bytes())
+}
 
-    /// The element type; f32 where a foreign hand wrote nonsense, which the library then refuses.
-    pub fn dtype(&self) -> DType {
-        self.dtype.parse().unwrap_or(DType::F32)
+/// Of a folder that `moec build` wrote, with weights.
+pub fn open(folder: &Path) -> Result<Manifest, Failure> {
+    let no_build = |reason: String| NoBuild { path: folder.into(), reason };
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Err(no_build(format!("it has no {FILE}")).into());
     }
+    let bytes = files::read(&path, BYTES)?;
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|error| no_build(format!("its {FILE} cannot be read: {error}")))?;
+    if manifest.version != VERSION {
+        let reason = format!("its {FILE} has version {}, this moec reads {VERSION}", manifest.version);
+        return Err(no_build(reason).into());
+    }
+    // The name becomes a part of paths.
+    if moec_codegen::check_name(&manifest.model).is_err() {
+        return Err(no_build(format!("its {FILE} names the model `{}`", manifest.model)).into());
+    }
+    if !manifest.weights {
+        return Err(NoWeights { path: folder.into() }.into());
+    }
+    Ok(manifest)
+}
 
-    /// With so many positions.
-    pub fn shape(&self, positions: usize) -> Vec<usize> {
-        let first = self.positions.then_some(positions);
-        first.into_iter().chain(self.axes.iter().map(|(_, size)| *size as usize)).collect()
+fn tensor(plan: &Plan, port: &Port) -> Tensor {
+    Tensor {
+        name: port.name.clone(),
+        dtype: plan.buffer(port.buffer).dtype.name().into(),
+        positions: matches!(port_rows(plan, port), Some(PortRows::Tokens | PortRows::Outputs)),
+        sequence: port.sequence,
+        axes: port.axes.clone(),
     }
 }
 

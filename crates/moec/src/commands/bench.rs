@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::Bench,
     failure::Failure,
-    manifest::Manifest,
+    manifest,
     native::{Model, NativeError, Options},
 };
 
@@ -19,7 +19,7 @@ struct Times {
 }
 
 pub fn run(arguments: &Bench) -> Result<(), Failure> {
-    let manifest = Manifest::open(&arguments.build)?;
+    let manifest = manifest::open(&arguments.build)?;
     let vocabulary = manifest.vocabulary.ok_or(NativeError::NoTokens)?;
     let options = Options { threads: crate::commands::threads(arguments.threads), level: 0 };
     let (library, weights) = (manifest.library(&arguments.build), manifest.weights(&arguments.build));

@@ -6,12 +6,17 @@ use std::{
     collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use miette::Diagnostic;
 use moec_checkpoint::CheckpointWeights;
 use moec_oracle::{Data, EvalError, Trace, Weights};
+use moec_program::{
+    generate::{Prompt, Request},
+    manifest::{InputProblem, chosen_inputs},
+    text::Text,
+};
 use tempfile::TempDir;
 use thiserror::Error;
 
@@ -20,12 +25,10 @@ use crate::{
     checkpoint,
     cli::{self, Computer, Run},
     failure::Failure,
-    files,
-    manifest::Manifest,
-    native::{Model, NamedTensor, NativeError, Options, Routed, Session},
-    sampling::{Sampler, Sampling},
+    files, generate,
+    manifest::{self, Manifest},
+    native::{Model, NamedTensor, Options, Routed},
     spec, tensors,
-    text::Text,
     weights::{FromTensors, NonFinite, oracle_tensor},
 };
 
@@ -47,49 +50,6 @@ struct NoWeights;
 #[diagnostic(code(moec::run::no_spec), help("give the .moe file that it was built from"))]
 struct NoSpec {
     path: PathBuf,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("the temperature is {temperature}")]
-#[diagnostic(
-    code(moec::run::temperature),
-    help("a temperature is a number above 0; use `--greedy` for the likeliest token")
-)]
-struct Temperature {
-    temperature: f32,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("the prompt's {prompt} tokens and {new} new ones do not fit the model's context of {context}")]
-#[diagnostic(code(moec::run::context), help("shorten the prompt, or lower `--max-new`"))]
-struct Context {
-    prompt: usize,
-    new: usize,
-    context: usize,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("the prompt has token {token}, the model's vocabulary ends at {}", vocabulary - 1)]
-#[diagnostic(code(moec::run::foreign_tokenizer), help("is tokenizer.json of another model?"))]
-struct ForeignTokenizer {
-    token: i32,
-    vocabulary: usize,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("input `{name}` is missing")]
-#[diagnostic(code(moec::run::missing_input), help("{} has {found}", path.display()))]
-struct MissingInput {
-    name: String,
-    path: PathBuf,
-    found: String,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("inputs disagree on the number of positions: {found}")]
-#[diagnostic(code(moec::run::positions), help("the first axis of an input with positions runs over them"))]
-struct Positions {
-    found: String,
 }
 
 /// A model that is ready, and the folder that goes away with it if it was built for this run only.
@@ -118,7 +78,7 @@ pub fn run(arguments: &Run) -> Result<(), Failure> {
 /// A build's folder as it is; a spec is built first.
 fn ready(arguments: &Run, tensors: Option<&BTreeMap<String, NamedTensor>>) -> Result<Ready, Failure> {
     if arguments.model.is_dir() {
-        let manifest = Manifest::open(&arguments.model)?;
+        let manifest = manifest::open(&arguments.model)?;
         return Ok(Ready { manifest, folder: arguments.model.clone(), _temporary: None });
     }
     let loaded = spec::load(&arguments.model, &arguments.settings, arguments.weights.as_deref())?;
@@ -134,106 +94,29 @@ fn ready(arguments: &Run, tensors: Option<&BTreeMap<String, NamedTensor>>) -> Re
 }
 
 fn generate(arguments: &Run, prompt: &str) -> Result<(), Failure> {
-    let sampling = sampling(arguments)?;
+    let (seed, max_new) = (arguments.seed.unwrap_or(0), arguments.max_new);
+    let sampling = generate::sampling(arguments.temperature, arguments.top_k, arguments.seed)?;
+    let request = Request { prompt, max_new, sampling, seed };
     let ready = ready(arguments, None)?;
-    let vocabulary = ready.manifest.vocabulary.ok_or(NativeError::NoTokens)?;
     let text = Text::open(&ready.folder)?;
-    let ids = text.encode(prompt)?;
-    if let Some(token) = ids.iter().copied().find(|token| *token as usize >= vocabulary) {
-        return Err(ForeignTokenizer { token, vocabulary }.into());
-    }
-    // Where there is an encoder, it reads the prompt, and the text begins after it.
-    let start = ready.manifest.start_token;
-    let before = if start.is_some() { 1 } else { ids.len() };
-    let total = before.saturating_add(arguments.max_new).max(ids.len());
-    if let Some(context) = ready.manifest.context.filter(|context| total > *context) {
-        return Err(Context { prompt: ids.len(), new: arguments.max_new, context }.into());
-    }
+    let tokens = Prompt::new(&ready.manifest, &text, &request)?;
     let model = ready.open(arguments.threads)?;
-    let mut session = model.session(total)?;
-    if start.is_some() {
-        session.encode(&ids)?;
-    }
-    let mut tokens = Tokens {
-        session,
-        sampler: Sampler::new(sampling, arguments.seed.unwrap_or(0)),
-        logits: vec![0.0; vocabulary],
-        next: start.map_or_else(|| ids.clone(), |start| vec![start]),
-        left: arguments.max_new,
-        ends: &ready.manifest.end_tokens,
-        prefill: Duration::ZERO,
-        decode: Duration::ZERO,
-        steps: 0,
-    };
     let mut out = std::io::stdout().lock();
     // A reader that went away is no reason to complain.
     let mut show = |piece: &str| _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
-    if start.is_none() {
-        show(prompt);
-    }
-    let count = text.stream(&mut tokens, &mut show)?;
+    let told = generate::generate(&model, &ready.manifest, &text, tokens, &request, &mut show)?;
     show("\n");
     let rate = |count: usize, time: Duration| count as f64 / time.as_secs_f64().max(1e-9);
     eprintln!(
-        "prompt {} tokens in {:.1} ms; {count} new tokens, {:.0} tokens/s ({}, {} threads)",
-        ids.len(),
-        tokens.prefill.as_secs_f64() * 1e3,
-        rate(tokens.steps, tokens.decode),
+        "prompt {} tokens in {:.1} ms; {} new tokens, {:.0} tokens/s ({}, {} threads)",
+        told.prompt_tokens,
+        told.prefill.as_secs_f64() * 1e3,
+        told.new_tokens,
+        rate(told.steps, told.decode),
         model.level(),
         model.threads(),
     );
     Ok(())
-}
-
-fn sampling(arguments: &Run) -> Result<Sampling, Failure> {
-    if arguments.temperature.is_none() && arguments.top_k.is_none() && arguments.seed.is_none() {
-        return Ok(Sampling::Greedy);
-    }
-    let temperature = arguments.temperature.unwrap_or(1.0);
-    if !(temperature > 0.0 && temperature.is_finite()) {
-        return Err(Temperature { temperature }.into());
-    }
-    Ok(Sampling::Random { temperature, top_k: arguments.top_k })
-}
-
-/// Tokens as they are drawn.
-struct Tokens<'a> {
-    session: Session,
-    sampler: Sampler,
-    logits: Vec<f32>,
-    /// What the model has not seen yet.
-    next: Vec<i32>,
-    left: usize,
-    ends: &'a [i32],
-    prefill: Duration,
-    decode: Duration,
-    /// Passes after the prompt's.
-    steps: usize,
-}
-
-impl Iterator for Tokens<'_> {
-    type Item = Result<i32, Failure>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let started = Instant::now();
-        if let Err(error) = self.session.step(&self.next, &mut self.logits) {
-            self.left = 0;
-            return Some(Err(error.into()));
-        }
-        if self.prefill.is_zero() {
-            self.prefill = started.elapsed();
-        } else {
-            self.decode += started.elapsed();
-            self.steps += 1;
-        }
-        let token = self.sampler.next(&self.logits)? as i32;
-        if self.ends.contains(&token) {
-            return None;
-        }
-        self.next = vec![token];
-        Some(Ok(token))
-    }
 }
 
 fn run_tensors(arguments: &Run, inputs: &Path, outputs: &Path) -> Result<(), Failure> {
@@ -263,13 +146,9 @@ fn by_library(
     given: &BTreeMap<String, NamedTensor>,
     inputs: &Path,
 ) -> Result<(Vec<NamedTensor>, Vec<Routed>), Failure> {
-    let (taken, positions) = chosen_inputs(&ready.manifest, given, inputs)?;
-    let empty = |tensor: &crate::manifest::Tensor| {
-        let (dtype, shape) = (tensor.dtype(), tensor.shape(positions.first().copied().unwrap_or(1)));
-        let bytes = vec![0; shape.iter().product::<usize>() * dtype.bytes() as usize];
-        NamedTensor { name: tensor.name.clone(), dtype, shape, bytes }
-    };
-    let mut results: Vec<NamedTensor> = ready.manifest.outputs.iter().map(empty).collect();
+    let (taken, positions) = chosen_inputs(&ready.manifest, given, &inputs.display().to_string())?;
+    let rows = positions.first().copied().unwrap_or(1);
+    let mut results: Vec<NamedTensor> = ready.manifest.outputs.iter().map(|output| output.zeros(rows)).collect();
     let model = ready.open(arguments.threads)?;
     let mut session = model.session(positions.iter().copied().max().unwrap_or(1).max(1))?;
     let routed = match &arguments.trace {
@@ -313,7 +192,9 @@ fn by_oracle(
     };
     let mut inputs = Vec::new();
     for input in &module.inputs {
-        let tensor = given.get(&input.name).ok_or_else(|| missing(&input.name, given, path))?;
+        let tensor = given
+            .get(&input.name)
+            .ok_or_else(|| InputProblem::missing(&input.name, given, &path.display().to_string()))?;
         let ty = module.tensor(input.value);
         let tensor = oracle_tensor(tensor, &ty.dims).ok_or_else(|| {
             let found = format!("{}{:?}", tensor.dtype, tensor.shape);
@@ -339,43 +220,6 @@ fn named(name: String, shape: Vec<usize>, data: &Data) -> NamedTensor {
         Data::Bool(values) => values.iter().map(|value| u8::from(*value)).collect(),
     };
     NamedTensor { name, dtype: data.dtype(), shape, bytes }
-}
-
-fn missing(name: &str, given: &BTreeMap<String, NamedTensor>, path: &Path) -> MissingInput {
-    let names: Vec<String> = given.keys().take(10).map(|name| format!("`{name}`")).collect();
-    let found = if names.is_empty() { "no tensors".into() } else { names.join(", ") };
-    MissingInput { name: name.into(), path: path.into(), found }
-}
-
-/// The model's inputs among the given tensors, and how many positions each sequence has.
-fn chosen_inputs(
-    manifest: &Manifest,
-    given: &BTreeMap<String, NamedTensor>,
-    path: &Path,
-) -> Result<(Vec<NamedTensor>, Vec<usize>), Failure> {
-    let mut taken = Vec::new();
-    let mut counts: BTreeMap<u32, Vec<(&str, usize)>> = BTreeMap::new();
-    for input in &manifest.inputs {
-        let Some(tensor) = given.get(&input.name) else {
-            return Err(missing(&input.name, given, path).into());
-        };
-        if input.positions {
-            let count = tensor.shape.first().copied().unwrap_or(0);
-            counts.entry(input.sequence).or_default().push((&input.name, count));
-        }
-        taken.push(tensor.clone());
-    }
-    let mut positions = vec![if counts.contains_key(&0) { 0 } else { 1 }];
-    for (sequence, counts) in counts {
-        let (_, first) = counts[0];
-        if counts.iter().any(|(_, count)| *count != first) {
-            let found: Vec<String> = counts.iter().map(|(name, count)| format!("`{name}` has {count}")).collect();
-            return Err(Positions { found: found.join(", ") }.into());
-        }
-        positions.resize(positions.len().max(sequence as usize + 1), 0);
-        positions[sequence as usize] = first;
-    }
-    Ok((taken, positions))
 }
 
 /// `route.N.indices` and `.weights` of the `N`-th route that is run, each `[positions, choices]`.

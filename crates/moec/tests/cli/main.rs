@@ -13,6 +13,7 @@ mod lsp;
 mod mutations;
 mod own_files;
 mod placement;
+mod programs;
 mod python;
 mod quant;
 mod rust;

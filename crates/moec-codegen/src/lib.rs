@@ -1,6 +1,7 @@
 //! What every backend shares: the artefact's header, the packed weight file, and linking objects into libraries.
 
 mod backend;
+mod check;
 mod checksum;
 mod finite;
 mod header;
@@ -14,6 +15,7 @@ mod rust;
 mod weight_file;
 
 pub use backend::{Backend, Object, Unsupported};
+pub use check::check_steps;
 pub use checksum::Checksum;
 pub use finite::NotFinite;
 pub use header::header;

@@ -7,7 +7,6 @@ mod assign;
 mod attention;
 mod bin;
 mod builder;
-mod check;
 mod entry;
 mod expr;
 mod frame;
@@ -21,12 +20,15 @@ mod pass;
 mod rows;
 mod view;
 
-use moec_codegen::{Backend, Object, Unsupported};
+use moec_codegen::{Backend, Object, Unsupported, check_steps};
 use moec_plan::Plan;
 
 pub use level::Level;
 pub use object::Stage;
 pub use pass::{Locate, scratch_bytes};
+
+/// In `--target`.
+const NAME: &str = "cpu";
 
 /// The CPU as a target.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ pub struct Cpu {
 
 impl Backend for Cpu {
     fn name(&self) -> &'static str {
-        "cpu"
+        NAME
     }
 
     fn emit(&self, plan: &Plan) -> Result<Vec<Object>, Unsupported> {
@@ -59,13 +61,13 @@ impl Backend for Cpu {
 
 /// The object of one level.
 pub fn object(plan: &Plan, level: Level, locate: &Locate) -> Result<Object, Unsupported> {
-    check::check(plan)?;
+    check_steps(plan, NAME)?;
     let name = ["pass_", level.name(), ".o"].concat();
     Ok(Object { name, bytes: object::object(plan, level, locate) })
 }
 
 /// The code of one level as text, for `--emit`.
 pub fn text(plan: &Plan, level: Level, stage: Stage, locate: &Locate) -> Result<String, Unsupported> {
-    check::check(plan)?;
+    check_steps(plan, NAME)?;
     Ok(object::text(plan, level, stage, locate))
 }

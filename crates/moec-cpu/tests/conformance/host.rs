@@ -7,12 +7,14 @@ use std::{
     sync::OnceLock,
 };
 
-use moec_codegen::{Instance, Values};
 use moec_cpu::Level;
-use moec_plan::{Buffer, BufferId, Layout, PANEL, PackedParam, Plan, RowFormat, Rows};
-use moec_types::DType;
+use moec_plan::{Plan, RowFormat};
 
-use crate::{amx, symbols::undefined_symbols};
+use crate::{
+    amx,
+    memory::{Memory, output_room, packed, read_ports, write_ports},
+    symbols::undefined_symbols,
+};
 
 /// What generated code is given; the same fields as `moec_pass`.
 #[repr(C)]
@@ -147,29 +149,6 @@ fn cc(options: &[&str], made: &Path, of: &[&Path]) {
     assert!(status.expect("a C compiler").success());
 }
 
-/// 64-byte aligned memory, filled with NaN.
-struct Memory {
-    data: Vec<u8>,
-    start: usize,
-}
-
-impl Memory {
-    fn new(bytes: u64) -> Memory {
-        // Every f32, bf16 and f16 of it is NaN, every i32 negative.
-        let data = vec![0xff; bytes as usize + 192];
-        let start = data.as_ptr().align_offset(64) + 64;
-        Memory { data, start }
-    }
-
-    fn pointer(&mut self) -> *mut u8 {
-        unsafe { self.data.as_mut_ptr().add(self.start) }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.data[self.start..]
-    }
-}
-
 /// A session: memory that lasts over passes.
 pub struct Session<'a> {
     plan: &'a Plan,
@@ -192,37 +171,7 @@ impl<'a> Session<'a> {
     /// `weights` has the values of each parameter: instance by instance, source by source, `[n, k]` each.
     pub fn new(plan: &'a Plan, weights: &[Vec<f64>], chunk: u64, capacity: u64, threads: usize) -> Session<'a> {
         let (per_token, fixed) = plan.workspace_bytes();
-        let mut packed = Memory::new(plan.weight_bytes());
-        for (param, values) in plan.params.iter().zip(weights) {
-            let mut values = values.iter();
-            for instance in 0..u64::from(param.layers * param.experts) {
-                let base = packed.start + (param.offset + instance * param.instance_bytes) as usize;
-                let Some(dtype) = param.storage.each() else {
-                    let bytes = pack_instance(param, &mut values);
-                    packed.data[base..base + bytes.len()].copy_from_slice(&bytes);
-                    continue;
-                };
-                let size = dtype.bytes() as usize;
-                let mut put = |element: u64, value: f64| {
-                    write(&mut packed.data[base + element as usize * size..], dtype, value);
-                };
-                match param.layout {
-                    Layout::Plain { elements } => {
-                        (0..elements).for_each(|at| put(at, *values.next().expect("a value")))
-                    }
-                    Layout::Panels { k, n, branches } => {
-                        (0..param.needed_bytes() / dtype.bytes()).for_each(|at| put(at, 0.0));
-                        for branch in 0..u64::from(branches) {
-                            for at in 0..n * k {
-                                let (n, k_at) = (at / k, at % k);
-                                let place = ((n / PANEL * k + k_at) * u64::from(branches) + branch) * PANEL + n % PANEL;
-                                put(place, *values.next().expect("a value"));
-                            }
-                        }
-                    }
-                }
-            }
-        }
+        let packed = packed(plan, weights);
         Session {
             plan,
             chunk,
@@ -252,19 +201,8 @@ impl<'a> Session<'a> {
     /// A pass over `tokens` positions; outputs have rows of all tokens, poisoned before `first_output`.
     pub fn run(&mut self, library: &Library, inputs: &Arrays, tokens: u64, first_output: u64) -> Arrays {
         let plan = self.plan;
-        let room = |id: BufferId, rows: u64| {
-            let buffer = plan.buffer(id);
-            Memory::new(buffer.row_bytes() * rows_of(buffer, rows))
-        };
-        let mut input_memory: Vec<Memory> = plan.inputs.iter().map(|port| room(port.buffer, tokens)).collect();
-        for ((memory, port), values) in input_memory.iter_mut().zip(&plan.inputs).zip(inputs) {
-            let dtype = plan.buffer(port.buffer).dtype;
-            let start = memory.start;
-            for (at, value) in values.iter().enumerate() {
-                write(&mut memory.data[start + at * dtype.bytes() as usize..], dtype, *value);
-            }
-        }
-        let mut output_memory: Vec<Memory> = plan.outputs.iter().map(|port| room(port.buffer, tokens)).collect();
+        let mut input_memory = write_ports(plan, inputs, tokens);
+        let mut output_memory = output_room(plan, tokens);
         let scratch_bytes = moec_cpu::scratch_bytes(plan);
         let mut scratch = Memory::new(scratch_bytes * self.threads as u64);
         let input_pointers: Vec<*mut u8> = input_memory.iter_mut().map(Memory::pointer).collect();
@@ -310,61 +248,8 @@ impl<'a> Session<'a> {
         self.past += tokens;
         // Nobody wrote past the ends.
         for memory in output_memory.iter().chain([&self.workspace, &self.cache, &self.states, &scratch]) {
-            let before = &memory.data[..memory.start];
-            assert!(before.iter().all(|byte| *byte == 0xff), "written before the start");
-            let end = memory.data.len() - (192 - memory.start).min(64);
-            assert!(memory.data[end..].iter().all(|byte| *byte == 0xff), "written after the end");
+            memory.check_ends();
         }
-        let read_all = |(memory, port): (&Memory, &moec_plan::Port)| {
-            let buffer = plan.buffer(port.buffer);
-            let size = buffer.dtype.bytes() as usize;
-            let count = (rows_of(buffer, tokens) * buffer.row) as usize;
-            (0..count).map(|at| read(&memory.bytes()[at * size..], buffer.dtype)).collect()
-        };
-        output_memory.iter().zip(&plan.outputs).map(read_all).collect()
-    }
-}
-
-/// The next instance in a format of several elements, as the compiler packs it.
-fn pack_instance(param: &PackedParam, values: &mut std::slice::Iter<f64>) -> Vec<u8> {
-    let Layout::Panels { k, n, .. } = param.layout else { panic!("such formats are in panels") };
-    let instances: Vec<Instance> = (param.sources.iter())
-        .map(|_| {
-            let values = values.by_ref().take((n * k) as usize).map(|value| *value as f32).collect::<Vec<f32>>();
-            Instance { axes: vec![("N".into(), n), ("K".into(), k)], values: Values::F32(values.into()) }
-        })
-        .collect();
-    moec_codegen::pack(param, &instances).expect("it fits").to_vec()
-}
-
-pub fn rows_of(buffer: &Buffer, tokens: u64) -> u64 {
-    match buffer.rows {
-        Rows::Fixed(rows) => rows,
-        Rows::Share(share) => share.of(tokens),
-        Rows::Tokens | Rows::Outputs => tokens,
-        Rows::Slots { choices } => tokens * choices,
-        Rows::Positions => panic!("an input or output of all positions"),
-    }
-}
-
-pub fn write(place: &mut [u8], dtype: DType, value: f64) {
-    match dtype {
-        DType::F32 => place[..4].copy_from_slice(&(value as f32).to_le_bytes()),
-        DType::I32 => place[..4].copy_from_slice(&(value as i32).to_le_bytes()),
-        DType::Bf16 => place[..2].copy_from_slice(&half::bf16::from_f32(value as f32).to_le_bytes()),
-        DType::F16 => place[..2].copy_from_slice(&half::f16::from_f32(value as f32).to_le_bytes()),
-        DType::Bool => place[0] = u8::from(value != 0.0),
-    }
-}
-
-fn read(place: &[u8], dtype: DType) -> f64 {
-    let four = || place[..4].try_into().expect("four bytes");
-    let two = || place[..2].try_into().expect("two bytes");
-    match dtype {
-        DType::F32 => f64::from(f32::from_le_bytes(four())),
-        DType::I32 => f64::from(i32::from_le_bytes(four())),
-        DType::Bf16 => half::bf16::from_le_bytes(two()).to_f64(),
-        DType::F16 => half::f16::from_le_bytes(two()).to_f64(),
-        DType::Bool => f64::from(place[0]),
+        read_ports(plan, &output_memory, tokens)
     }
 }

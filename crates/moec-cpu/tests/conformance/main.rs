@@ -14,6 +14,7 @@ mod grouped;
 mod host;
 mod layers;
 mod math;
+mod memory;
 mod own_gate;
 mod random_specs;
 mod row_programs;

@@ -1,22 +1,23 @@
-//! What this backend cannot do, found before any code is made: emission itself never fails.
+//! What no backend can do, found before any code is made: emission itself never fails.
 
-use moec_codegen::Unsupported;
 use moec_plan::{Attention, BufferId, Gemm, Home, Layout, Node, Plan, RowProgram, Source, Step, StepKind, View};
 use moec_types::DType;
 
-/// Every step of the plan, and every literal.
-pub fn check(plan: &Plan) -> Result<(), Unsupported> {
-    plan.passes().try_for_each(|pass| nodes(plan, pass))
+use crate::Unsupported;
+
+/// Every step of the plan, and every literal; `target` is whose they would be.
+pub fn check_steps(plan: &Plan, target: &'static str) -> Result<(), Unsupported> {
+    plan.passes().try_for_each(|pass| nodes(plan, pass, target))
 }
 
-fn nodes(plan: &Plan, body: &[Node]) -> Result<(), Unsupported> {
+fn nodes(plan: &Plan, body: &[Node], target: &'static str) -> Result<(), Unsupported> {
     body.iter().try_for_each(|node| match node {
-        Node::Step(step) => check_step(plan, step),
-        Node::Layers(layers) => layers.kinds.iter().try_for_each(|kind| nodes(plan, kind)),
+        Node::Step(step) => check_step(plan, step, target),
+        Node::Layers(layers) => layers.kinds.iter().try_for_each(|kind| nodes(plan, kind, target)),
     })
 }
 
-fn check_step(plan: &Plan, step: &Step) -> Result<(), Unsupported> {
+fn check_step(plan: &Plan, step: &Step, target: &'static str) -> Result<(), Unsupported> {
     let problem = match &step.kind {
         StepKind::Rows { program, .. } => check_program(plan, program),
         StepKind::Scan(scan) => check_program(plan, &scan.start).or_else(|| check_program(plan, &scan.program)),
@@ -27,7 +28,7 @@ fn check_step(plan: &Plan, step: &Step) -> Result<(), Unsupported> {
     problem.map_or(Ok(()), |(reason, way_round)| {
         let (step_name, at) = (step.label.clone(), step.at);
         let way_round = way_round.to_string();
-        Err(Unsupported { step: step_name, target: "cpu", reason: reason.to_string(), way_round, at })
+        Err(Unsupported { step: step_name, target, reason: reason.to_string(), way_round, at })
     })
 }
 

@@ -12,9 +12,8 @@ use crate::{
 
 pub fn kernel(plan: &Plan, name: &str, attention: &Attention) -> Kernel {
     let Attention { groups, queries, width, values, causal, .. } = *attention;
-    let mut text = format!(
-        "  static constexpr int GROUPS = {groups}, QUERIES = {queries}, WIDTH = {width}, VALUES = {values};\n"
-    );
+    let mut text =
+        format!("  static constexpr int GROUPS = {groups}, QUERIES = {queries}, WIDTH = {width}, VALUES = {values};\n");
     let window = attention.window.unwrap_or(0);
     let sink = attention.sink.is_some();
     let _ = writeln!(text, "  static constexpr bool CAUSAL = {causal}, SINK = {sink};");

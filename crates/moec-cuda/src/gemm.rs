@@ -46,7 +46,8 @@ pub fn kernel(plan: &Plan, name: &str, gemm: &Gemm) -> Kernel {
     let panels = place::param(plan, gemm.weights, Some("expert"));
     let given = "weights(const Pass &pass, int rank, int expert)";
     function(&mut text, "const char *", given, &format!("return {panels};"));
-    let given = format!("store(const Pass &pass, int rank, int expert, i64 row, int n, const float (&sums)[{branches}])");
+    let given =
+        format!("store(const Pass &pass, int rank, int expert, i64 row, int n, const float (&sums)[{branches}])");
     function(&mut text, "void", &given, &store(plan, gemm, choices, n, branches));
     let given = "store_zero(const Pass &pass, int rank, i64 row, int n)";
     let zero = choices.map_or(String::new(), |_| target(plan, gemm, To::Choice, n, "0.0f"));

@@ -6,9 +6,7 @@
 
 use std::fmt::Write;
 
-use moec_plan::{
-    Extent, LocalId, Plan, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Scan, View, Work, fixed_product,
-};
+use moec_plan::{Extent, LocalId, Plan, ReduceOp, RowGroup, RowOp, RowProgram, Rows, Scan, View, Work, fixed_product};
 use moec_types::{DType, Expr};
 
 use crate::{

@@ -52,9 +52,7 @@ pub fn packed(plan: &Plan, weights: &[Vec<f64>]) -> Memory {
                 write(&mut packed.data[base + element as usize * size..], dtype, value);
             };
             match param.layout {
-                Layout::Plain { elements } => {
-                    (0..elements).for_each(|at| put(at, *values.next().expect("a value")))
-                }
+                Layout::Plain { elements } => (0..elements).for_each(|at| put(at, *values.next().expect("a value"))),
                 Layout::Panels { k, n, branches } => {
                     (0..param.needed_bytes() / dtype.bytes()).for_each(|at| put(at, 0.0));
                     for branch in 0..u64::from(branches) {

@@ -65,9 +65,9 @@ impl Library {
         let folder = tempfile::tempdir().expect("a folder");
         let [text, library] = ["plan.cpp", "plan.so"].map(|name| folder.path().join(name));
         std::fs::write(&text, &program.text).expect("written");
-        let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/shim.h");
+        let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/cuda/tests/shim.h");
         let compiled = Command::new("c++")
-            .args(["-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-x", "c++", "-include"])
+            .args(["-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-fno-gnu-unique", "-x", "c++", "-include"])
             .arg(shim)
             .arg(&text)
             .arg("-o")

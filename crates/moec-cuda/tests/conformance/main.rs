@@ -1,6 +1,6 @@
 //! Every step of the plan as the CUDA text says it, run on this machine's CPU, against the plan's interpreter.
 //!
-//! The printed text is compiled with a shim in the place of the hardware (tests/shim/shim.h). The plans are those that the CPU
+//! The printed text is compiled with a shim in the place of the hardware (kernels/cuda/tests/shim.h). The plans are those that the CPU
 //! backend is tested with. Memory is NaN before a pass, so what is read before it is written shows.
 
 #[path = "../../../moec-cpu/tests/conformance/across.rs"]

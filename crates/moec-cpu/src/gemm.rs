@@ -21,9 +21,6 @@ use rows::Rows;
 /// that walks several reads faster than with one.
 const STREAMS: u32 = 8;
 
-/// What an item costs whatever its rows, in rows: its weights come from memory.
-const READING: i64 = 16;
-
 /// Rows of one item of work at most: their part of `a` stays in L2 while the panels of the item are read once.
 const ITEM_ROWS: i64 = 64;
 
@@ -273,7 +270,7 @@ impl Shape {
     fn cost(&self, b: &Builder, count: Val, rows: Rows) -> Val {
         let most = b.i64(rows.most as i64);
         let blocks = b.div(b.add(count, b.i64(rows.most as i64 - 1)), most);
-        let each = b.add(count, b.mul(blocks, b.i64(READING)));
+        let each = b.add(count, b.mul(blocks, b.i64(rows.reading)));
         b.mul(each, b.i64(self.items as i64))
     }
 }
@@ -302,7 +299,7 @@ impl Block<'_> {
         b.for_loop([first, end, most], &[before], |b, from, before| {
             let before = before[0];
             let to = b.min(b.add(from, most), end);
-            let each = b.add(b.sub(to, from), b.i64(READING));
+            let each = b.add(b.sub(to, from), b.i64(rows.reading));
             let item = |b: &Builder, cost: Val| {
                 let cost = b.max(b.sub(cost, before), b.i64(0));
                 b.min(b.div(b.add(cost, b.sub(each, b.i64(1))), each), items)

@@ -21,7 +21,7 @@ use crate::{
     memory,
 };
 
-pub use tiles::{TileKernel, TileOperands, widened_tiles};
+pub use tiles::{TileKernel, TileOperands, kernel_config, rows_of_weights, widened_tiles};
 
 /// The shape of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

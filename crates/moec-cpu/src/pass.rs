@@ -9,7 +9,7 @@ use moec_types::DType;
 
 use crate::{
     assign, attention, bin,
-    builder::{Builder, Cmp, Elem, I32, ModuleBuilder, PTR, Val, tile_config},
+    builder::{Builder, Cmp, Elem, I32, ModuleBuilder, PTR, Val},
     frame::{self, ARGUMENTS, Frame},
     gemm,
     kernel::Kernels,
@@ -34,7 +34,7 @@ pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, locate: &Locate
     module.external("moec_barrier", &[PTR], &[]);
     assign::declare(&module);
     if level.multiplies_tiles() {
-        module.constant(gemm::tiles::CONFIG, Elem::I8, &tile_config());
+        gemm::tiles::declare(&module, plan);
     }
     for (at, literal) in plan.literals.iter().enumerate() {
         let (elem, bytes) = literal_bytes(literal.dtype, &literal.data);

@@ -16,7 +16,7 @@ pub enum TileProduct {
 }
 
 impl Builder<'_> {
-    /// All tiles whole, and zero. `config` is 64 bytes: [`tile_config`]. Up to `release_tiles` the thread has tiles.
+    /// Sizes of all tiles, which become zero. `config` is 64 bytes: [`tile_config`]. Up to `release_tiles` the thread has tiles.
     pub fn configure_tiles(&self, config: Val) {
         self.intrinsic_alone("x86.ldtilecfg", &[config]);
     }
@@ -29,7 +29,7 @@ impl Builder<'_> {
         self.intrinsic_alone("x86.tilezero", &[self.tile(tile)]);
     }
 
-    /// 16 rows `stride` bytes apart.
+    /// As many rows as the tile has, `stride` bytes apart.
     pub fn load_tile(&self, tile: u32, from: Val, stride: Val) {
         self.intrinsic_alone("x86.tileloadd64", &[self.tile(tile), from, stride]);
     }
@@ -52,13 +52,13 @@ impl Builder<'_> {
     }
 }
 
-/// Palette 1, all eight tiles whole.
-pub fn tile_config() -> [u8; 64] {
+/// Palette 1, with the rows of each tile and the bytes of a row.
+pub fn tile_config(sizes: [(u8, u8); 8]) -> [u8; 64] {
     let mut config = [0; 64];
     config[0] = 1;
-    for tile in 0..8 {
-        config[16 + 2 * tile] = TILE_ROW as u8;
-        config[48 + tile] = TILE_ROWS as u8;
+    for (tile, (rows, bytes)) in sizes.into_iter().enumerate() {
+        config[16 + 2 * tile] = bytes;
+        config[48 + tile] = rows;
     }
     config
 }

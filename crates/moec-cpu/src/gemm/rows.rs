@@ -33,12 +33,13 @@ pub struct Rows {
     /// At once: what the second-level cache keeps beside the weights.
     pub most: u64,
     pub row_bytes: u64,
+    /// What an item costs whatever its rows, in rows: its weights come from memory.
+    pub reading: i64,
 }
 
 impl Rows {
     /// `None` where rows are multiplied as they are.
     pub fn of(level: Level, format: Format, k: u64) -> Option<Rows> {
-        const CACHE: u64 = 384 << 10;
         if format.each().is_some() {
             return None;
         }
@@ -53,9 +54,11 @@ impl Rows {
         };
         // An odd number of cache lines: neighbouring rows fall into different sets of the first-level cache.
         let row_bytes = row_bytes.next_multiple_of(64) | 64;
-        let multiple = if tiles::takes(level, format) { tiles::BLOCK as u64 } else { 8 };
-        let most = (CACHE / row_bytes).clamp(multiple.max(16), 256) / multiple * multiple;
-        Some(Rows { format, k, most, row_bytes })
+        // Machines with tiles have a second-level cache of 2 MiB, and rows cost little there beside reading the weights.
+        let (cache, multiple, reading) =
+            if tiles::takes(level, format) { (1 << 20, tiles::BLOCK as u64, 64) } else { (384 << 10, 8, 16) };
+        let most = (cache / row_bytes).clamp(multiple.max(16), 256) / multiple * multiple;
+        Some(Rows { format, k, most, row_bytes, reading })
     }
 
     pub fn all_bytes(&self) -> u64 {

@@ -3,25 +3,46 @@
 //! A pair of vectors of columns is read again for each block of 32 rows, from the second-level cache; four-bit weights are
 //! widened to bytes once for all of them.
 
-use moec_plan::Format;
+use std::collections::BTreeSet;
+
+use moec_plan::{Format, Plan};
 
 use super::{Block, RowPointer, RowTarget, rows::Rows};
 use crate::{
-    builder::{Builder, Cmp, Elem, TILE_ROW, TILE_ROWS, Ty, Val},
-    kernel::{TileKernel, TileOperands, widened_tiles},
+    builder::{Builder, Cmp, Elem, ModuleBuilder, TILE_ROW, TILE_ROWS, Ty, Val},
+    kernel::{TileKernel, TileOperands, kernel_config, rows_of_weights, widened_tiles},
     level::Level,
 };
 
 const WORDS: Ty = Ty::vector(Elem::I32, 16);
 
-/// So few rows are multiplied one by one: they wait for memory either way.
-pub const FEW_ROWS: i64 = 4;
-
 /// Rows of a block.
 pub const BLOCK: i64 = 2 * TILE_ROWS;
 
-/// The constant that tiles are configured with.
-pub const CONFIG: &str = "tile_config";
+/// Vectors of columns that a block of one tile of rows takes at once: each is a stream from memory.
+const VECTORS: u32 = 4;
+
+/// So few rows do without tiles. Integers give the same bits either way; pairs would not, so they always go through tiles: what
+/// a token gives does not depend on the tokens that it comes with.
+fn few_rows(storage: Format) -> i64 {
+    match storage {
+        Format::Int8 | Format::Int4 { .. } => 4,
+        Format::Pairs | Format::Each(_) | Format::Mxfp4 | Format::Fp8 { .. } => 0,
+    }
+}
+
+/// The constants that tiles are configured with.
+pub fn declare(module: &ModuleBuilder, plan: &Plan) {
+    let storages: BTreeSet<Format> = plan.params.iter().map(|param| param.storage).collect();
+    let tiled = storages.into_iter().filter(|storage| takes(Level::Amx, *storage));
+    for rows in tiled.map(rows_of_weights).collect::<BTreeSet<u8>>() {
+        module.constant(&config_name(rows), Elem::I8, &kernel_config(rows));
+    }
+}
+
+fn config_name(rows_of_weights: u8) -> String {
+    ["tile_config_", &rows_of_weights.to_string()].concat()
+}
 
 /// Whether many rows of this format go through tiles.
 pub fn takes(level: Level, storage: Format) -> bool {
@@ -33,20 +54,21 @@ pub fn takes(level: Level, storage: Format) -> bool {
 
 /// Bytes of the sums of a block of rows.
 pub fn room(branches: u32) -> i64 {
-    BLOCK * TILE_ROW * i64::from(branches.max(2))
+    BLOCK * TILE_ROW * i64::from(branches.max(VECTORS))
 }
 
 /// Scratch for the panels that are widened at once.
 pub fn widened_bytes(storage: Format, k: u64, branches: u32) -> u64 {
     match storage {
-        Format::Int4 { group } => u64::from(branches.max(2)) * column_bytes(group, storage.padded(k)),
+        Format::Int4 { group } => u64::from(branches.max(VECTORS)) * column_bytes(group, storage.padded(k)),
         Format::Each(_) | Format::Pairs | Format::Int8 | Format::Mxfp4 | Format::Fp8 { .. } => 0,
     }
 }
 
-/// Bytes of one vector of columns, widened: `[group, tile, 16 rows, 64 bytes]`.
+/// Bytes of one vector of columns, widened: `[group, tile, row, 64 bytes]`.
 fn column_bytes(group: u32, padded: u64) -> u64 {
-    padded / u64::from(group) * widened_tiles(group) * (TILE_ROW * TILE_ROWS) as u64
+    let (tiles, bytes) = widened_tiles(group);
+    padded / u64::from(group) * (tiles * bytes) as u64
 }
 
 impl Block<'_> {
@@ -55,8 +77,8 @@ impl Block<'_> {
         if !takes(self.frame.level, self.shape.storage) {
             return body(b);
         }
-        let many = b.cmp(Cmp::Gt, rows, b.i64(FEW_ROWS));
-        b.when(many, |b| b.configure_tiles(b.address_of(CONFIG)));
+        let many = b.cmp(Cmp::Gt, rows, b.i64(few_rows(self.shape.storage)));
+        b.when(many, |b| b.configure_tiles(b.address_of(&config_name(rows_of_weights(self.shape.storage)))));
         body(b);
         b.when(many, |b| b.release_tiles());
     }
@@ -77,10 +99,9 @@ impl Block<'_> {
             return from;
         };
         let left = b.rem(b.sub(to, from), b.i64(BLOCK));
-        let few = b.cmp(Cmp::Le, left, b.i64(FEW_ROWS));
+        let few = b.cmp(Cmp::Le, left, b.i64(few_rows(self.shape.storage)));
         let end = b.sub(to, b.select(few, left, b.i64(0)));
-        // A kernel takes two vectors of columns.
-        let at_once = if self.shape.branches == 1 { 2.min(panels) } else { 1 };
+        let at_once = (VECTORS / self.shape.branches).clamp(1, panels);
         let whole = (panels - u32::from(rest > 0)) / at_once;
         let run = |b: &Builder, panel: Val, panels: u32, rest: u64| {
             let ptr = b.offset(ptr, b.mul(panel, b.i64(self.shape.panel_bytes())));
@@ -112,16 +133,20 @@ struct Chunk<'a> {
 impl Chunk<'_> {
     fn run(&self, b: &Builder, [from, end]: [Val; 2], of_a: &RowPointer, target: &RowTarget) {
         self.widen(b);
+        let columns = self.columns(b);
         let vectors = self.block.shape.branches * self.panels;
         let row_bytes = b.i64(TILE_ROW * i64::from(vectors));
         b.range(from, end, b.i64(BLOCK), |b, row| {
             let live = b.min(b.sub(end, row), b.i64(BLOCK));
             let a = of_a(b, row);
             let kernels = |b: &Builder, rows: u32| {
-                for first in (0..vectors).step_by(2) {
-                    let columns = 2.min(vectors - first);
-                    let kernel = TileKernel { rows, columns, storage: self.block.shape.storage };
-                    self.block.kernels.call_tiles(b, kernel, self.operands(b, first, [a, live], row_bytes));
+                let most = TileKernel::most_columns(rows);
+                for first in (0..vectors).step_by(most as usize) {
+                    let kernel =
+                        TileKernel { rows, columns: most.min(vectors - first), storage: self.block.shape.storage };
+                    let columns = b.offset_by(columns, 16 * i64::from(first));
+                    let out = b.offset_by(self.block.room.tile, TILE_ROW * i64::from(first));
+                    self.block.kernels.call_tiles(b, kernel, self.operands(b, [a, live, columns, out], row_bytes));
                 }
                 Vec::new()
             };
@@ -134,40 +159,53 @@ impl Chunk<'_> {
         });
     }
 
-    /// Vectors from `first` on; they count `[branches, panels]`, one of which is 1 where a kernel takes two.
-    fn operands(&self, b: &Builder, first: u32, [a, live]: [Val; 2], out_stride: Val) -> TileOperands {
+    fn operands(&self, b: &Builder, [a, live, columns, out]: [Val; 4], out_stride: Val) -> TileOperands {
         let shape = self.block.shape;
-        let (k, scale_bytes) = shape.depth();
         let branches = i64::from(shape.branches);
-        let first = i64::from(first);
-        let words = |bytes: i64| (b.i64(bytes * branches), if branches > 1 { bytes } else { shape.panel_bytes() });
-        // Of 16 columns, one group.
-        let (scales_stride, scales_next) = words(16 * shape.storage.scale_bytes() as i64);
-        let scales = b.offset_by(self.ptr, first * scales_next);
-        let (columns, b_next, b_stride) = match shape.storage {
-            Format::Int4 { group } => {
-                let next = column_bytes(group, k as u64) as i64;
-                (b.offset_by(self.widened(b), first * next), next, b.i64(TILE_ROW))
-            }
-            Format::Pairs | Format::Int8 | Format::Each(_) | Format::Mxfp4 | Format::Fp8 { .. } => {
-                let (stride, next) = words(TILE_ROW);
-                (b.offset_by(self.ptr, scale_bytes + first * next), next, stride)
-            }
-        };
+        let b_stride = if shape.storage.element_bits() == 4 { TILE_ROW } else { TILE_ROW * branches };
         TileOperands {
             a,
             a_stride: b.i64(self.rows.row_bytes as i64),
             live,
-            b: columns,
-            b_next: b.i64(b_next),
-            b_stride,
-            scales,
-            scales_next: b.i64(scales_next),
-            scales_stride,
-            k: b.i64(k),
-            out: b.offset_by(self.block.room.tile, TILE_ROW * first),
+            columns,
+            b_stride: b.i64(b_stride),
+            scales_stride: b.i64(self.scale_bytes() * branches),
+            k: b.i64(shape.depth().0),
+            out,
             out_stride,
         }
+    }
+
+    /// Bytes of a vector's scales, of one group.
+    fn scale_bytes(&self) -> i64 {
+        16 * self.block.shape.storage.scale_bytes() as i64
+    }
+
+    /// The array that kernels want, of vectors as the epilogue counts them: `[branches, panels]`.
+    fn columns(&self, b: &Builder) -> Val {
+        let shape = self.block.shape;
+        let (k, all_scales) = shape.depth();
+        let array = b.stack(16 * i64::from(shape.branches * self.panels));
+        for (vector, (branch, panel)) in self.vectors().enumerate() {
+            let panel = b.offset_by(self.ptr, panel * shape.panel_bytes());
+            let elements = match shape.storage {
+                Format::Int4 { group } => {
+                    b.offset_by(self.widened(b), vector as i64 * column_bytes(group, k as u64) as i64)
+                }
+                Format::Pairs | Format::Int8 | Format::Each(_) | Format::Mxfp4 | Format::Fp8 { .. } => {
+                    b.offset_by(panel, all_scales + TILE_ROW * branch)
+                }
+            };
+            b.store(elements, b.offset_by(array, 16 * vector as i64));
+            b.store(b.offset_by(panel, self.scale_bytes() * branch), b.offset_by(array, 16 * vector as i64 + 8));
+        }
+        array
+    }
+
+    /// Branch and panel of each vector.
+    fn vectors(&self) -> impl Iterator<Item = (i64, i64)> + use<> {
+        let (branches, panels) = (i64::from(self.block.shape.branches), i64::from(self.panels));
+        (0..branches).flat_map(move |branch| (0..panels).map(move |panel| (branch, panel)))
     }
 
     /// Where widened weights are: behind the converted rows.
@@ -180,14 +218,14 @@ impl Chunk<'_> {
         let shape = self.block.shape;
         let Format::Int4 { group } = shape.storage else { return };
         let (k, scale_bytes) = shape.depth();
-        let group_bytes = widened_tiles(group) as i64 * TILE_ROW * TILE_ROWS;
+        let (group_tiles, tile_bytes) = widened_tiles(group);
+        let group_bytes = group_tiles * tile_bytes;
         let branches = i64::from(shape.branches);
         let words_of_group = i64::from(group / 8);
         let widened = self.widened(b);
-        for vector in 0..shape.branches * self.panels {
-            let (branch, panel) = (i64::from(vector) % branches, i64::from(vector) / branches);
+        for (vector, (branch, panel)) in self.vectors().enumerate() {
             let from = b.offset_by(self.ptr, panel * shape.panel_bytes() + scale_bytes + TILE_ROW * branch);
-            let into = b.offset_by(widened, i64::from(vector) * column_bytes(group, k as u64) as i64);
+            let into = b.offset_by(widened, vector as i64 * column_bytes(group, k as u64) as i64);
             b.repeat(b.i64(k / i64::from(group)), |b, number| {
                 let from = b.offset(from, b.mul(number, b.i64(words_of_group * TILE_ROW * branches)));
                 let into = b.offset(into, b.mul(number, b.i64(group_bytes)));

@@ -9,7 +9,9 @@ use moec_plan::Format;
 
 use super::Kernels;
 use crate::{
-    builder::{Builder, Cmp, Elem, F32, I32, I64, ModuleBuilder, PTR, TILE_ROW, TILE_ROWS, TileProduct, Ty, Val},
+    builder::{
+        Builder, Cmp, Elem, F32, I32, I64, ModuleBuilder, PTR, TILE_ROW, TILE_ROWS, TileProduct, Ty, Val, tile_config,
+    },
     gemm::rows::integer_tail,
     math,
 };
@@ -17,13 +19,13 @@ use crate::{
 const SUMS: Ty = Ty::vector(Elem::F32, 16);
 const WORDS: Ty = Ty::vector(Elem::I32, 16);
 
-/// Sums take tiles 0 to 3, `a` two and `b` two.
+/// Sums take tiles 0 to 3, `a` two, and the columns go round among two.
 const TILE_OF_A: u32 = 4;
 const TILE_OF_B: u32 = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TileKernel {
-    /// Tiles of rows, and vectors of columns: 1 or 2.
+    /// Tiles of rows, 1 or 2, and vectors of columns, up to 4 or 2: [`TileKernel::most_columns`].
     pub rows: u32,
     pub columns: u32,
     pub storage: Format,
@@ -36,14 +38,11 @@ pub struct TileOperands {
     pub a: Val,
     pub a_stride: Val,
     pub live: Val,
-    /// The elements of the first vector of columns, and bytes to those of the second; words of 64 bytes are `b_stride` bytes
-    /// apart. Of four-bit weights, the widened ones.
-    pub b: Val,
-    pub b_next: Val,
+    /// An array of two pointers for each vector of columns: to its elements (of four-bit weights, the widened ones) and to its
+    /// scales.
+    pub columns: Val,
+    /// Bytes from 64 of a vector to its next 64; from its scales to those of the next group.
     pub b_stride: Val,
-    /// The scales of the first vector, bytes to those of the second, and to those of the next group.
-    pub scales: Val,
-    pub scales_next: Val,
     pub scales_stride: Val,
     /// Elements along k, with what fills up the last group.
     pub k: Val,
@@ -66,6 +65,11 @@ impl TileKernel {
         }
     }
 
+    /// Vectors of columns that so many tiles of rows have sums for.
+    pub fn most_columns(rows: u32) -> u32 {
+        TILE_OF_A / rows
+    }
+
     fn sums(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
         let columns = self.columns;
         (0..self.rows).flat_map(move |row| (0..columns).map(move |column| (row, column)))
@@ -76,39 +80,28 @@ impl Kernels {
     /// Emits a call. The thread's tiles are whole.
     pub fn call_tiles(&self, b: &Builder, kernel: TileKernel, operands: TileOperands) {
         self.tiles.borrow_mut().insert(kernel);
-        let TileOperands { a, a_stride, live, b: columns, b_next, b_stride, .. } = operands;
-        let TileOperands { scales, scales_next, scales_stride, k, out, out_stride, .. } = operands;
-        let operands =
-            [a, a_stride, live, columns, b_next, b_stride, scales, scales_next, scales_stride, k, out, out_stride];
-        b.call(&kernel.name(), &operands, &[]);
+        let TileOperands { a, a_stride, live, columns, b_stride, scales_stride, k, out, out_stride } = operands;
+        b.call(&kernel.name(), &[a, a_stride, live, columns, b_stride, scales_stride, k, out, out_stride], &[]);
     }
 
     pub(super) fn emit_tiles(&self, module: &ModuleBuilder) {
-        const ARGUMENTS: [Ty; 12] = [PTR, I64, I64, PTR, I64, I64, PTR, I64, I64, I64, PTR, I64];
+        const ARGUMENTS: [Ty; 9] = [PTR, I64, I64, PTR, I64, I64, I64, PTR, I64];
         for kernel in self.tiles.borrow().iter() {
-            module.function(&kernel.name(), &ARGUMENTS, &[], |builder, arguments| {
-                let [a, a_stride, live, b, b_next, b_stride] = [0, 1, 2, 3, 4, 5].map(|at| arguments[at]);
-                let [scales, scales_next, scales_stride, k, out, out_stride] =
-                    [6, 7, 8, 9, 10, 11].map(|at| arguments[at]);
-                let operands = TileOperands {
-                    a,
-                    a_stride,
-                    live,
-                    b,
-                    b_next,
-                    b_stride,
-                    scales,
-                    scales_next,
-                    scales_stride,
-                    k,
-                    out,
-                    out_stride,
-                };
-                body(builder, kernel, &operands);
+            module.function(&kernel.name(), &ARGUMENTS, &[], |b, arguments| {
+                let [a, a_stride, live, columns, b_stride, scales_stride, k, out, out_stride] =
+                    [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|at| arguments[at]);
+                let operands = TileOperands { a, a_stride, live, columns, b_stride, scales_stride, k, out, out_stride };
+                body(b, kernel, &operands);
                 Vec::new()
             });
         }
     }
+}
+
+/// For each vector of columns, one of its two pointers.
+fn pointers(b: &Builder, kernel: &TileKernel, operands: &TileOperands, which: i64) -> Vec<Val> {
+    let load = |column: u32| b.load(PTR, b.offset_by(operands.columns, 16 * i64::from(column) + 8 * which));
+    (0..kernel.columns).map(load).collect()
 }
 
 fn body(b: &Builder, kernel: &TileKernel, operands: &TileOperands) {
@@ -144,53 +137,54 @@ fn store(b: &Builder, kernel: &TileKernel, out: Val, stride: Val) {
 
 /// Adds the products along so many bytes of the rows, a multiple of 4.
 fn products(b: &Builder, kernel: &TileKernel, operands: &TileOperands, bytes: Val) {
-    let TileOperands { a, b: columns, b_next, b_stride, .. } = *operands;
+    let TileOperands { a, b_stride, .. } = *operands;
+    let columns = pointers(b, kernel, operands, 0);
     let steps = b.shr(bytes, TILE_ROW.ilog2().into());
-    let step_of_b = b.mul(b_stride, b.i64(TILE_ROWS));
+    let step_of_b = b.shl(b_stride, TILE_ROWS.ilog2().into());
     b.repeat(steps, |b, step| {
-        let a = b.offset(a, b.mul(step, b.i64(TILE_ROW)));
-        let first = b.offset(columns, b.mul(step, step_of_b));
-        multiply(b, kernel, operands, a, [first, b.offset(first, b_next)], b_stride);
+        let a = b.offset(a, b.shl(step, TILE_ROW.ilog2().into()));
+        let at = b.mul(step, step_of_b);
+        multiply(b, kernel, operands, a, &|column| b.offset(columns[column], at), b_stride);
     });
 
     // What is left: all that stands behind in the rows is multiplied by zeros.
-    let done = b.mul(steps, b.i64(TILE_ROW));
+    let done = b.shl(steps, TILE_ROW.ilog2().into());
     let rest = b.shr(b.sub(bytes, done), 2);
-    let filled = b.stack(2 * TILE_ROW * TILE_ROWS);
-    let of_column = |column: u32| b.offset_by(filled, TILE_ROW * TILE_ROWS * i64::from(column));
+    let filled = b.stack(TILE_ROW * TILE_ROWS * i64::from(kernel.columns));
+    let of_column = |column: usize| b.offset_by(filled, TILE_ROW * TILE_ROWS * column as i64);
     b.when(b.cmp(Cmp::Gt, rest, b.i64(0)), |b| {
-        for column in 0..kernel.columns {
-            let first = b.offset(columns, b.mul(b_next, b.i64(i64::from(column))));
-            let from = b.offset(first, b.mul(steps, step_of_b));
+        for (column, start) in columns.iter().enumerate() {
+            let from = b.offset(*start, b.mul(steps, step_of_b));
             let row = |b: &Builder, at: Val| b.offset(of_column(column), b.mul(at, b.i64(TILE_ROW)));
             b.range(b.i64(0), rest, b.i64(1), |b, at| {
                 b.store(b.load(WORDS, b.offset(from, b.mul(at, b_stride))), row(b, at));
             });
             b.range(rest, b.i64(TILE_ROWS), b.i64(1), |b, at| b.store(b.int(WORDS, 0), row(b, at)));
         }
-        multiply(b, kernel, operands, b.offset(a, done), [of_column(0), of_column(1)], b.i64(TILE_ROW));
+        multiply(b, kernel, operands, b.offset(a, done), &of_column, b.i64(TILE_ROW));
     });
 }
 
 /// One tile along k. Loads stand where their first reader is.
-fn multiply(b: &Builder, kernel: &TileKernel, operands: &TileOperands, a: Val, columns: [Val; 2], b_stride: Val) {
+fn multiply(
+    b: &Builder,
+    kernel: &TileKernel,
+    operands: &TileOperands,
+    a: Val,
+    columns: &dyn Fn(usize) -> Val,
+    b_stride: Val,
+) {
     for (row, column) in kernel.sums() {
         if column == 0 {
             let from = b.offset(a, b.mul(operands.a_stride, b.i64(TILE_ROWS * i64::from(row))));
             b.load_tile(TILE_OF_A + row, from, operands.a_stride);
         }
         if row == 0 {
-            b.load_tile(TILE_OF_B + column, columns[column as usize], b_stride);
+            b.load_tile(TILE_OF_B + column % 2, columns(column as usize), b_stride);
         }
         let sums = row * kernel.columns + column;
-        b.multiply_tiles(kernel.product(), sums, TILE_OF_A + row, TILE_OF_B + column);
+        b.multiply_tiles(kernel.product(), sums, TILE_OF_A + row, TILE_OF_B + column % 2);
     }
-}
-
-/// 16 scales of each vector.
-fn scales(b: &Builder, kernel: &TileKernel, operands: &TileOperands, load: impl Fn(&Builder, Val) -> Val) -> Vec<Val> {
-    let of = |column: u32| load(b, b.offset(operands.scales, b.mul(operands.scales_next, b.i64(i64::from(column)))));
-    (0..kernel.columns).map(of).collect()
 }
 
 /// For each live row: what stands behind it, its number, and the place of each vector of its sums.
@@ -205,7 +199,7 @@ fn each_row(b: &Builder, operands: &TileOperands, body: impl Fn(&Builder, Val, V
 
 /// Sums of integers become f32: less what the offset of the weights adds, times the scales of the columns and of the row.
 fn scale_bytes(b: &Builder, kernel: &TileKernel, operands: &TileOperands) {
-    let scales = scales(b, kernel, operands, |b, ptr| b.load(SUMS, ptr));
+    let scales: Vec<Val> = pointers(b, kernel, operands, 1).into_iter().map(|ptr| b.load(SUMS, ptr)).collect();
     each_row(b, operands, |b, tail, _, place| {
         let scale = b.splat(b.load(F32, tail), 16);
         let correction = b.splat(b.load(I32, b.offset_by(tail, 4)), 16);
@@ -223,26 +217,26 @@ fn four_bits(b: &Builder, kernel: &TileKernel, operands: &TileOperands, group: u
     let whole_stride = TILE_ROW * i64::from(kernel.columns);
     let whole = b.stack(rows * whole_stride);
     let columns = kernel.columns as usize;
+    let [elements, scales] = [0, 1].map(|which| pointers(b, kernel, operands, which));
     each_row(b, operands, |b, _, _, place| {
         (0..columns).for_each(|column| b.store(b.float(SUMS, 0.0), place(column)));
     });
     let groups = b.div(operands.k, b.i64(i64::from(group)));
-    let group_tiles = b.i64(widened_tiles(group) as i64);
+    let (group_tiles, tile_bytes) = widened_tiles(group);
+    let group_tiles = b.i64(group_tiles);
     b.repeat(groups, |b, number| {
-        let of_group = TileOperands {
-            a: b.offset(operands.a, b.mul(number, b.i64(i64::from(group)))),
-            b: b.offset(operands.b, b.mul(b.mul(number, group_tiles), b.i64(TILE_ROW * TILE_ROWS))),
-            scales: b.offset(operands.scales, b.mul(number, operands.scales_stride)),
-            ..*operands
-        };
+        let group_of_a = b.offset(operands.a, b.mul(number, b.i64(i64::from(group))));
+        let first_tile = b.mul(number, group_tiles);
         zero(b, kernel);
         b.repeat(group_tiles, |b, tile| {
-            let a = b.offset(of_group.a, b.mul(tile, b.i64(TILE_ROW)));
-            let first = b.offset(of_group.b, b.mul(tile, b.i64(TILE_ROW * TILE_ROWS)));
-            multiply(b, kernel, &of_group, a, [first, b.offset(first, operands.b_next)], b.i64(TILE_ROW));
+            let a = b.offset(group_of_a, b.mul(tile, b.i64(TILE_ROW)));
+            let at = b.mul(b.add(first_tile, tile), b.i64(tile_bytes));
+            multiply(b, kernel, operands, a, &|column| b.offset(elements[column], at), operands.b_stride);
         });
         store(b, kernel, whole, b.i64(whole_stride));
-        let scales = scales(b, kernel, &of_group, |b, ptr| math::from_bf16(b, b.load(Ty::vector(Elem::I16, 16), ptr)));
+        let at = b.mul(number, operands.scales_stride);
+        let load = |ptr: &Val| math::from_bf16(b, b.load(Ty::vector(Elem::I16, 16), b.offset(*ptr, at)));
+        let scales: Vec<Val> = scales.iter().map(load).collect();
         each_row(b, operands, |b, tail, row, place| {
             let correction = b.load(I32, b.offset_by(b.offset(tail, b.shl(number, 2)), 4));
             let correction = b.splat(correction, 16);
@@ -264,7 +258,23 @@ fn four_bits(b: &Builder, kernel: &TileKernel, operands: &TileOperands, group: u
     });
 }
 
-/// Tiles along k that a group of four-bit weights takes when it is widened; zeros fill up the last.
-pub fn widened_tiles(group: u32) -> u64 {
-    u64::from(group).div_ceil(TILE_ROW as u64)
+/// Rows of tiles of weights: a group of four-bit ones may be shorter than a tile.
+pub fn rows_of_weights(storage: Format) -> u8 {
+    match storage {
+        Format::Int4 { group } => (i64::from(group) / 4).min(TILE_ROWS) as u8,
+        Format::Each(_) | Format::Pairs | Format::Int8 | Format::Mxfp4 | Format::Fp8 { .. } => TILE_ROWS as u8,
+    }
+}
+
+/// The sizes of tiles that a kernel wants.
+pub fn kernel_config(rows_of_weights: u8) -> [u8; 64] {
+    let (rows, bytes) = (TILE_ROWS as u8, TILE_ROW as u8);
+    let (a, weights) = ((rows, 4 * rows_of_weights), (rows_of_weights, bytes));
+    tile_config([(rows, bytes), (rows, bytes), (rows, bytes), (rows, bytes), a, a, weights, weights])
+}
+
+/// What a group of four-bit weights becomes: so many tiles along k, of so many bytes each; zeros fill up the last.
+pub fn widened_tiles(group: u32) -> (i64, i64) {
+    let bytes = i64::from(rows_of_weights(Format::Int4 { group })) * TILE_ROW;
+    (u64::from(group).div_ceil(TILE_ROW as u64) as i64, bytes)
 }

@@ -119,7 +119,7 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
             to[chunk] = wanted ? from[chunk] : none;
         }
     }
-    template <class T, int COUNT> static constexpr int chunks() {
+    template <class T, int COUNT> static MOEC_DEVICE constexpr int chunks() {
         return COUNT * (int)sizeof(T) % 16 == 0 ? COUNT * (int)sizeof(T) / 16
             : COUNT * (int)sizeof(T) % 4 == 0   ? COUNT * (int)sizeof(T) / 4
                                                 : COUNT;

@@ -10,9 +10,11 @@ mod bin;
 mod expr;
 mod gemm;
 mod launch;
+mod nvrtc;
 mod place;
 mod program;
 mod rows;
 
 pub use launch::{Counted, Launch, Traced};
+pub use nvrtc::{Compiled, Compiler, FOLDER_VARIABLE, NvrtcError};
 pub use program::{Execution, Program, program};

@@ -109,6 +109,30 @@ int moec_weights_open(moec_weights *weights, const moec_description *description
     moec_error **error);
 void moec_weights_close(moec_weights *weights);
 
+/* ---- room.c */
+
+/* What a pass needs besides weights and sessions. */
+typedef struct moec_room {
+    int64_t chunk; /* the most tokens of a pass in it */
+    moec_block workspace;
+    moec_block scratch;
+    moec_block *staging; /* for each output: where rows go that nobody asked for, or not there; made when first needed */
+    void **inputs;       /* addresses for one pass */
+    void **outputs;
+    int32_t *ids;          /* the rest: of each row */
+    int64_t *positions;
+    char *const **pages;
+    moec_segment *segments;
+} moec_room;
+
+/* As many calls at once keep their rooms. */
+enum { MOEC_ROOMS = 8 };
+
+/* For passes of up to `chunk` tokens, on as many threads as the model has; it must be given back. NULL: no memory. */
+moec_room *moec_room_take(moec_open_model *model, int64_t chunk);
+void moec_room_give(moec_open_model *model, moec_room *room);
+void moec_rooms_free(moec_open_model *model);
+
 /* ---- model.c */
 
 struct moec_open_model {
@@ -120,9 +144,33 @@ struct moec_open_model {
     atomic_flag pool_busy;      /* held by whoever runs a pass on the pool, or makes it */
     moec_pool *pool;            /* made by the first pass of more than one thread */
     moec_tempo tempo;           /* of whoever holds the pool, likewise */
+    _Atomic(moec_room *) rooms[MOEC_ROOMS];
+    int64_t most_pages;     /* of all sessions' caches */
+    _Atomic int64_t pages; /* in use or reserved */
 };
 
 void moec_model_release(moec_open_model *model);
+
+/* ---- pages.c */
+
+/* MOEC_PAGE positions of all caches, of one session or of several. */
+typedef struct moec_page moec_page;
+
+/* How many pages fit into so many MiB; 0 MiB is no limit. */
+int64_t moec_most_pages(const moec_description *description, int32_t cache_mib);
+
+/* A session's tables, without a page. False: no memory. */
+bool moec_pages_new(moec_session *session);
+/* How many pages it must get before it may write positions from .. to. */
+int64_t moec_pages_missing(const moec_session *session, int64_t from, int64_t to);
+/* Sets so many aside, or fails with MOEC_CACHE_FULL. */
+int moec_pages_reserve(moec_open_model *model, int64_t count, moec_error **error);
+void moec_pages_give_back(moec_open_model *model, int64_t count);
+/* Gets those that are missing, of those reserved. False: no memory. */
+bool moec_pages_take(moec_session *session, int64_t from, int64_t to, int64_t *reserved);
+/* A new session shares the pages of another's first positions. */
+void moec_pages_share(moec_session *session, const moec_session *from, int64_t positions);
+void moec_pages_release(moec_session *session);
 
 /* ---- session.c */
 
@@ -132,18 +180,14 @@ struct moec_session {
     int threads;
     bool all_threads; /* whether or not that is quicker */
     int64_t max_tokens;
-    int64_t capacity; /* max_tokens, rounded up to whole panels */
-    int64_t chunk;    /* the most tokens of one pass */
+    int64_t chunk; /* the most tokens of one pass */
     _Atomic int64_t positions[MOEC_MOST_SEQUENCES];
+    int64_t pasts[MOEC_MOST_SEQUENCES]; /* the same, before the pass that runs */
     atomic_flag busy;
-    moec_block workspace;
-    moec_block cache;
+    moec_page **pages; /* for each MOEC_PAGE positions; NULL where there are no caches, or no page yet */
+    char **page_at;    /* their addresses */
     moec_block states;
-    moec_block scratch;
-    moec_block *staging; /* for each output: where rows go that nobody asked for; made when first needed */
-    void **bound;        /* addresses of a call's inputs, then outputs */
-    void **inputs;       /* the same for one pass */
-    void **outputs;
+    void **bound; /* addresses of a call's inputs, then outputs */
     moec_trace_function trace;
     void *trace_user;
 };
@@ -168,11 +212,41 @@ int moec_bind(const moec_description *description, bool output, const moec_tenso
 /* Whether all values of an input of `tokens` positions are ones that it may have. */
 int moec_check_values(const moec_port *port, const void *data, int64_t tokens, moec_error **error);
 
+/* ---- run.c */
+
+/* The first input along a sequence, or -1. */
+int32_t moec_input_along(const moec_description *description, int32_t sequence);
+
 /* ---- passes.c */
 
-/* Appends `tokens` checked positions to a sequence. `inputs[i]` is row 0 of input i, if that is one of its inputs; `outputs[i]` is where row `first_output` of output
- * i goes, or NULL where it is not wanted. Fails, having done nothing, where there is not enough room. */
+/* Appends `tokens` checked positions to a sequence. `inputs[i]` is row 0 of input i, if that is one of its inputs;
+ * `outputs[i]` is where row `first_output` of output i goes, or NULL where it is not wanted. Fails, having done nothing,
+ * where there is not enough room. */
 int moec_append(moec_session *session, int32_t sequence, void *const *inputs, void *const *outputs, int64_t tokens,
     int64_t first_output, moec_error **error);
+
+/* Whether a session has so many positions left along a sequence. */
+int moec_check_room(const moec_session *session, int32_t sequence, int64_t tokens, moec_error **error);
+
+/* The next rows of a pass: `tokens` new positions of a session, after what it has. Gives their segment. */
+const moec_segment *moec_add_segment(moec_room *room, int64_t *segments, moec_session *session, int32_t sequence,
+    int64_t tokens);
+
+/* How a pass is run. */
+typedef struct moec_run_by {
+    moec_open_model *model;
+    moec_pass_function *function;
+    int threads;
+    bool all_threads; /* whether or not that is quicker */
+    bool is_usual;    /* of sequence 0, so that its time says something of others */
+} moec_run_by;
+
+void moec_run_pass(moec_run_by by, moec_pass *pass);
+
+/* A pass over the room's segments: inputs, outputs and the trace are the caller's to add. */
+moec_pass moec_pass_of(const moec_open_model *model, const moec_room *room, int64_t segments, int64_t first_output);
+
+/* Where rows of an output go that the caller has no place for: row 0 of a whole pass. NULL: no memory. */
+char *moec_stage(moec_room *room, const moec_description *description, int32_t output);
 
 #endif

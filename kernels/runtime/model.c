@@ -24,6 +24,9 @@ static int read_options(const moec_options *given, moec_options *options, moec_e
     if (options->verify_checksums < 0 || options->verify_checksums > 2)
         return moec_fail(error, MOEC_BAD_ARGUMENT, "options.verify_checksums is %d: it must be 0, 1 or 2",
             (int)options->verify_checksums);
+    if (options->cache_mib < 0)
+        return moec_fail(error, MOEC_BAD_ARGUMENT, "options.cache_mib is %d: it must be 0 (no limit) or more",
+            (int)options->cache_mib);
     return MOEC_OK;
 }
 
@@ -80,6 +83,9 @@ int moec_open(const moec_description *description, const char *weights, const mo
     opened->threads = options.threads ? options.threads : moec_cpu_count();
     atomic_init(&opened->references, 1);
     atomic_flag_clear(&opened->pool_busy);
+    for (int at = 0; at < MOEC_ROOMS; at++) atomic_init(&opened->rooms[at], NULL);
+    opened->most_pages = moec_most_pages(description, options.cache_mib);
+    atomic_init(&opened->pages, 0);
     *model = opened;
     return MOEC_OK;
 }
@@ -87,6 +93,7 @@ int moec_open(const moec_description *description, const char *weights, const mo
 void moec_model_release(moec_open_model *model) {
     if (atomic_fetch_sub(&model->references, 1) > 1) return;
     moec_pool_free(model->pool);
+    moec_rooms_free(model);
     moec_weights_close(&model->weights);
     free(model);
 }

@@ -20,7 +20,8 @@ enum {
     MOEC_CONTEXT_OVERRUN = 5,
     MOEC_OUT_OF_MEMORY = 6,
     MOEC_UNSUPPORTED_CPU = 7,
-    MOEC_SELFTEST_FAILED = 8
+    MOEC_SELFTEST_FAILED = 8,
+    MOEC_CACHE_FULL = 9
 };
 
 enum { MOEC_LEVEL_BEST = 0, MOEC_LEVEL_SCALAR = 1, MOEC_LEVEL_AVX2 = 2, MOEC_LEVEL_AVX512 = 3, MOEC_LEVEL_AVX512_DOT = 4,
@@ -35,7 +36,8 @@ typedef struct moec_options {
     int32_t threads;
     int32_t level;
     int32_t verify_checksums;
-    int32_t reserved[5];
+    int32_t cache_mib;
+    int32_t reserved[4];
 } moec_options;
 
 typedef struct moec_tensor {
@@ -51,6 +53,14 @@ typedef struct moec_open_model moec_open_model;
 typedef struct moec_session moec_session;
 typedef struct moec_error moec_error;
 
+typedef struct moec_turn {
+    moec_session *session;
+    const int32_t *ids;
+    size_t n;
+    float *logits;
+    uint64_t reserved[4];
+} moec_turn;
+
 typedef void (*moec_trace_function)(void *user, int32_t route, int32_t rank, const int32_t *indices,
     const float *weights, int64_t tokens, int64_t choices);
 
@@ -59,6 +69,7 @@ int moec_open(const moec_description *description, const char *weights, const mo
 void moec_close(moec_open_model *model);
 
 int moec_session_new(moec_open_model *model, size_t max_tokens, moec_session **session, moec_error **error);
+int moec_session_fork(moec_session *session, size_t position, moec_session **fork, moec_error **error);
 void moec_session_free(moec_session *session);
 int moec_session_reset(moec_session *session);
 size_t moec_session_position(const moec_session *session);
@@ -67,12 +78,14 @@ int moec_session_trace(moec_session *session, moec_trace_function trace, void *u
 int moec_forward(moec_session *session, const int32_t *ids, size_t n, float *logits, moec_error **error);
 int moec_encode(moec_session *session, const int32_t *ids, size_t n, moec_error **error);
 int moec_step(moec_session *session, const int32_t *ids, size_t n, float *logits, moec_error **error);
+int moec_step_batch(moec_open_model *model, const moec_turn *turns, size_t count, moec_error **error);
 int moec_session_run(moec_session *session, const moec_tensor *inputs, size_t input_count, moec_tensor *outputs,
     size_t output_count, moec_error **error);
 int moec_run(moec_open_model *model, const moec_tensor *inputs, size_t input_count, moec_tensor *outputs,
     size_t output_count, moec_error **error);
 int moec_selftest(moec_open_model *model, moec_error **error);
 
+size_t moec_cache_bytes(const moec_open_model *model);
 const char *moec_level(const moec_open_model *model);
 int moec_threads(const moec_open_model *model);
 int moec_error_code(const moec_error *error);

@@ -16,21 +16,20 @@ static moec_pool *take_pool(moec_open_model *model) {
 /* Passes of so few positions are short ones. */
 enum { SHORT_PASS = 4 };
 
-static void run_pass(moec_session *session, int32_t sequence, moec_pass *pass) {
-    moec_pass_function *function = session->passes[sequence];
-    moec_open_model *model = session->model;
-    moec_pool *pool = session->threads > 1 ? take_pool(model) : NULL;
+void moec_run_pass(moec_run_by by, moec_pass *pass) {
+    moec_open_model *model = by.model;
+    moec_pool *pool = by.threads > 1 ? take_pool(model) : NULL;
     if (!pool) {
-        moec_run_alone(function, pass);
+        moec_run_alone(by.function, pass);
         return;
     }
-    bool alone = !session->all_threads && pass->tokens <= SHORT_PASS && moec_tempo_alone(&model->tempo);
+    bool alone = !by.all_threads && pass->tokens <= SHORT_PASS && moec_tempo_alone(&model->tempo);
     int64_t start = moec_now_ns();
     if (alone)
-        moec_run_alone(function, pass);
+        moec_run_alone(by.function, pass);
     else
-        moec_pool_run(pool, function, pass, session->threads);
-    if (pass->tokens == 1 && sequence == 0) moec_tempo_note(&model->tempo, alone, moec_now_ns() - start);
+        moec_pool_run(pool, by.function, pass, by.threads);
+    if (pass->tokens == 1 && by.is_usual) moec_tempo_note(&model->tempo, alone, moec_now_ns() - start);
     atomic_flag_clear_explicit(&model->pool_busy, memory_order_release);
 }
 
@@ -38,6 +37,7 @@ static void run_pass(moec_session *session, int32_t sequence, moec_pass *pass) {
 typedef struct moec_call {
     moec_session *session;
     const moec_description *description;
+    moec_room *room;
     int32_t sequence;
     void *const *inputs;
     void *const *outputs;
@@ -66,13 +66,18 @@ static bool needs_staging(const moec_call *call, const moec_port *port, const vo
     return !output || call->first_output > 0;
 }
 
+char *moec_stage(moec_room *room, const moec_description *description, int32_t output) {
+    const moec_port *port = &description->outputs[output];
+    moec_block *block = &room->staging[output];
+    int64_t rows = port->rows == MOEC_ROWS_ONE ? 1 : room->chunk;
+    if (!block->at && !moec_block_new(block, (size_t)rows, (size_t)port->row_bytes)) return NULL;
+    return block->at;
+}
+
 static bool make_staging(const moec_call *call) {
     for (int32_t at = 0; call->sequence == 0 && at < call->description->output_count; at++) {
         const moec_port *port = &call->description->outputs[at];
-        moec_block *block = &call->session->staging[at];
-        if (block->at || !needs_staging(call, port, call->outputs[at])) continue;
-        int64_t rows = port->rows == MOEC_ROWS_ONE ? 1 : call->session->chunk;
-        if (!moec_block_new(block, (size_t)rows, (size_t)port->row_bytes)) return false;
+        if (needs_staging(call, port, call->outputs[at]) && !moec_stage(call->room, call->description, at)) return false;
     }
     return true;
 }
@@ -87,7 +92,7 @@ static void address_inputs(const moec_call *call, moec_part part) {
         const moec_port *port = &call->description->inputs[at];
         int64_t rows_before = port->rows == MOEC_ROWS_ONE ? 0 : part.done;
         bool has = call->inputs[at] && (port->rows == MOEC_ROWS_ONE || port->sequence == call->sequence);
-        call->session->inputs[at] = has ? (char *)call->inputs[at] + rows_before * port->row_bytes : NULL;
+        call->room->inputs[at] = has ? (char *)call->inputs[at] + rows_before * port->row_bytes : NULL;
     }
 }
 
@@ -98,7 +103,7 @@ static void address_outputs(const moec_call *call, moec_part part) {
         int64_t rows_before = port->rows == MOEC_ROWS_ONE ? 0 : part.done - call->first_output;
         bool staged = !call->outputs[at] || is_partly_wanted(port, part);
         uintptr_t given = (uintptr_t)call->outputs[at] + (uintptr_t)(rows_before * port->row_bytes);
-        call->session->outputs[at] = staged ? call->session->staging[at].at : (void *)given;
+        call->room->outputs[at] = staged ? call->room->staging[at].at : (void *)given;
     }
 }
 
@@ -109,58 +114,106 @@ static void keep_wanted(const moec_call *call, moec_part part) {
         if (!call->outputs[at] || !is_partly_wanted(port, part) || part.first == part.tokens) continue;
         int64_t row = part.done + part.first - call->first_output;
         memcpy((char *)call->outputs[at] + row * port->row_bytes,
-            call->session->staging[at].at + part.first * port->row_bytes,
+            call->room->staging[at].at + part.first * port->row_bytes,
             (size_t)((part.tokens - part.first) * port->row_bytes));
     }
 }
 
-static moec_pass pass_of(const moec_session *session, moec_part part, int64_t past, const int64_t *pasts) {
-    return (moec_pass){
-        .tokens = part.tokens,
-        .past = past,
-        .first_output = part.first,
-        .chunk = session->chunk,
-        .capacity = session->capacity,
-        .workspace = session->workspace.at,
-        .cache = session->cache.at,
+const moec_segment *moec_add_segment(moec_room *room, int64_t *segments, moec_session *session, int32_t sequence,
+    int64_t tokens) {
+    const moec_segment *last = *segments ? &room->segments[*segments - 1] : NULL;
+    moec_segment *segment = &room->segments[(*segments)++];
+    for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) session->pasts[at] = atomic_load(&session->positions[at]);
+    *segment = (moec_segment){
+        .first = last ? last->first + last->tokens : 0,
+        .tokens = tokens,
+        .past = session->pasts[sequence],
         .states = session->states.at,
-        .weights = session->model->weights.data,
-        .inputs = session->inputs,
-        .outputs = session->outputs,
-        .scratch = session->scratch.at,
-        .scratch_bytes = session->model->description->scratch_bytes,
-        .trace = session->trace,
-        .trace_user = session->trace_user,
-        .pasts = pasts,
+        .pages = session->page_at,
+        .pasts = session->pasts,
+        .session = session,
+    };
+    for (int64_t at = 0; at < tokens; at++) {
+        room->positions[segment->first + at] = segment->past + at;
+        room->pages[segment->first + at] = session->page_at;
+    }
+    return segment;
+}
+
+moec_pass moec_pass_of(const moec_open_model *model, const moec_room *room, int64_t segments, int64_t first_output) {
+    const moec_segment *last = &room->segments[segments - 1];
+    return (moec_pass){
+        .tokens = last->first + last->tokens,
+        .first_output = first_output,
+        .chunk = room->chunk,
+        .workspace = room->workspace.at,
+        .weights = model->weights.data,
+        .inputs = room->inputs,
+        .outputs = room->outputs,
+        .scratch = room->scratch.at,
+        .scratch_bytes = model->description->scratch_bytes,
+        .positions = room->positions,
+        .pages = room->pages,
+        .segments = room->segments,
+        .segment_count = segments,
     };
 }
 
-int moec_append(moec_session *session, int32_t sequence, void *const *inputs, void *const *outputs, int64_t tokens,
-    int64_t first_output, moec_error **error) {
-    moec_call call = {session, session->model->description, sequence, inputs, outputs, tokens, first_output};
-    int64_t pasts[MOEC_MOST_SEQUENCES];
-    for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) pasts[at] = atomic_load(&session->positions[at]);
-    int64_t past = pasts[sequence];
+int moec_check_room(const moec_session *session, int32_t sequence, int64_t tokens, moec_error **error) {
+    int64_t past = atomic_load(&session->positions[sequence]), least = session->model->description->least_tokens;
     if (tokens > session->max_tokens - past)
         return moec_fail(error, MOEC_CONTEXT_OVERRUN,
             "the session has room for %" PRId64 " positions and is at position %" PRId64 ": %" PRId64 " more do not fit",
             session->max_tokens, past, tokens);
-    if (sequence == 0 && tokens > 0 && tokens < call.description->least_tokens)
+    if (sequence == 0 && tokens > 0 && tokens < least)
         return moec_fail(error, MOEC_BAD_ARGUMENT,
-            "a pass has at least %" PRId64 " positions, of which this model chooses as many: %" PRId64 " are given",
-            call.description->least_tokens, tokens);
-    if (!make_staging(&call))
-        return moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for outputs that were not given");
-    for (int64_t done = 0; done < tokens;) {
-        moec_part part = next_part(&call, done);
-        address_inputs(&call, part);
-        address_outputs(&call, part);
-        pasts[sequence] = past + done;
-        moec_pass pass = pass_of(session, part, past + done, pasts);
-        run_pass(session, sequence, &pass);
-        keep_wanted(&call, part);
-        done += part.tokens;
-        atomic_store(&session->positions[sequence], past + done);
-    }
+            "a pass has at least %" PRId64 " positions, of which this model chooses as many: %" PRId64 " are given", least,
+            tokens);
     return MOEC_OK;
+}
+
+/* Pages for all positions of the call. */
+static int make_room(const moec_call *call, moec_error **error) {
+    moec_session *session = call->session;
+    int64_t past = atomic_load(&session->positions[call->sequence]), to = past + call->tokens;
+    int64_t reserved = moec_pages_missing(session, past, to);
+    int code = moec_pages_reserve(session->model, reserved, error);
+    if (code) return code;
+    bool taken = moec_pages_take(session, past, to, &reserved);
+    moec_pages_give_back(session->model, reserved);
+    return taken ? MOEC_OK : moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for %" PRId64 " more positions", call->tokens);
+}
+
+static void run_part(const moec_call *call, moec_part part) {
+    moec_session *session = call->session;
+    address_inputs(call, part);
+    address_outputs(call, part);
+    int64_t segments = 0;
+    moec_add_segment(call->room, &segments, session, call->sequence, part.tokens);
+    moec_pass pass = moec_pass_of(session->model, call->room, segments, part.first);
+    pass.trace = session->trace;
+    pass.trace_user = session->trace_user;
+    moec_run_by by = {session->model, session->passes[call->sequence], session->threads, session->all_threads,
+        call->sequence == 0};
+    moec_run_pass(by, &pass);
+    keep_wanted(call, part);
+    atomic_fetch_add(&session->positions[call->sequence], part.tokens);
+}
+
+int moec_append(moec_session *session, int32_t sequence, void *const *inputs, void *const *outputs, int64_t tokens,
+    int64_t first_output, moec_error **error) {
+    int code = moec_check_room(session, sequence, tokens, error);
+    if (code || !tokens) return code;
+    moec_room *room = moec_room_take(session->model, session->chunk);
+    if (!room) return moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for a pass of %" PRId64 " positions", session->chunk);
+    moec_call call = {session, session->model->description, room, sequence, inputs, outputs, tokens, first_output};
+    if (!make_staging(&call)) code = moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for outputs that were not given");
+    if (!code) code = make_room(&call, error);
+    for (int64_t done = 0; !code && done < tokens;) {
+        moec_part part = next_part(&call, done);
+        run_part(&call, part);
+        done += part.tokens;
+    }
+    moec_room_give(session->model, room);
+    return code;
 }

@@ -3,8 +3,7 @@
 
 #include "internal.h"
 
-/* The first input along a sequence, or -1. */
-static int32_t input_along(const moec_description *description, int32_t sequence) {
+int32_t moec_input_along(const moec_description *description, int32_t sequence) {
     for (int32_t at = 0; at < description->input_count; at++)
         if (description->inputs[at].rows != MOEC_ROWS_ONE && description->inputs[at].sequence == sequence) return at;
     return -1;
@@ -22,7 +21,7 @@ static int run_tokens(moec_session *session, int32_t sequence, const int32_t *id
     const moec_description *description = session->model->description;
     if (sequence == 0 && description->sequence_count > 1 && !atomic_load(&session->positions[1]))
         return moec_fail(error, MOEC_BAD_ARGUMENT, "there is nothing to decode from yet: call `encode` first");
-    int32_t input = input_along(description, sequence);
+    int32_t input = moec_input_along(description, sequence);
     int64_t tokens = (int64_t)n;
     int code = moec_check_values(&description->inputs[input], ids, tokens, error);
     if (code) return code;
@@ -64,7 +63,7 @@ static int bind_all(const moec_description *description, const moec_tensor *inpu
     for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) tokens[at] = -1;
     int code = moec_bind(description, false, inputs, input_count, tokens, bound, error);
     if (code) return code;
-    if (tokens[0] == -1) tokens[0] = input_along(description, 0) < 0;
+    if (tokens[0] == -1) tokens[0] = moec_input_along(description, 0) < 0;
     for (int32_t at = 1; at < MOEC_MOST_SEQUENCES; at++)
         if (tokens[at] == -1) tokens[at] = 0;
     code = moec_bind(description, true, outputs, output_count, tokens, bound + description->input_count, error);

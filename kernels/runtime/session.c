@@ -1,5 +1,7 @@
-/* Sessions: a sequence's position, caches and workspace. */
+/* Sessions: a sequence's position, caches and states. */
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "internal.h"
 
@@ -7,39 +9,19 @@
 static const size_t MOST_TOKENS = INT32_MAX - MOEC_PANEL;
 
 static void session_free(moec_session *session) {
-    const moec_description *description = session->model->description;
-    moec_block_free(&session->workspace);
-    moec_block_free(&session->cache);
+    moec_pages_release(session);
+    free(session->pages);
+    free(session->page_at);
     moec_block_free(&session->states);
-    moec_block_free(&session->scratch);
-    for (int32_t at = 0; session->staging && at < description->output_count; at++) moec_block_free(&session->staging[at]);
-    free(session->staging);
     free(session->bound);
-    free(session->inputs);
-    free(session->outputs);
     moec_model_release(session->model);
     free(session);
 }
 
-/* count * each + more, or SIZE_MAX, which no allocation can satisfy. */
-static size_t bytes_of(int64_t count, int64_t each, int64_t more) {
-    size_t bytes;
-    if (__builtin_mul_overflow((size_t)count, (size_t)each, &bytes)) return SIZE_MAX;
-    if (__builtin_add_overflow(bytes, (size_t)more, &bytes)) return SIZE_MAX;
-    return bytes;
-}
-
 static bool session_allocate(moec_session *session, const moec_description *description) {
-    size_t workspace = bytes_of(session->chunk, description->workspace_bytes_per_token, description->workspace_bytes_fixed);
     session->bound = calloc((size_t)(description->input_count + description->output_count) + 1, sizeof *session->bound);
-    session->inputs = calloc((size_t)description->input_count + 1, sizeof *session->inputs);
-    session->outputs = calloc((size_t)description->output_count + 1, sizeof *session->outputs);
-    session->staging = calloc((size_t)description->output_count + 1, sizeof *session->staging);
-    return session->bound && session->inputs && session->outputs && session->staging &&
-           moec_block_new(&session->workspace, 1, workspace) &&
-           moec_block_new(&session->cache, (size_t)session->capacity, (size_t)description->cache_bytes_per_position) &&
-           moec_block_new(&session->states, 1, (size_t)description->state_bytes) &&
-           moec_block_new(&session->scratch, (size_t)session->threads, (size_t)description->scratch_bytes);
+    return session->bound && moec_pages_new(session) &&
+           moec_block_new(&session->states, 1, (size_t)description->state_bytes);
 }
 
 int moec_session_make(moec_open_model *model, const moec_level_entry *level, int threads, size_t max_tokens,
@@ -54,7 +36,6 @@ int moec_session_make(moec_open_model *model, const moec_level_entry *level, int
     made->passes = level->passes;
     made->threads = threads;
     made->max_tokens = (int64_t)max_tokens;
-    made->capacity = (made->max_tokens + MOEC_PANEL - 1) / MOEC_PANEL * MOEC_PANEL;
     bool whole = model->description->whole_pass || made->max_tokens < MOEC_PASS_TOKENS;
     made->chunk = whole ? made->max_tokens : MOEC_PASS_TOKENS;
     for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) atomic_init(&made->positions[at], 0);
@@ -75,6 +56,43 @@ int moec_session_new(moec_open_model *model, size_t max_tokens, moec_session **s
     return moec_session_make(model, model->level, model->threads, max_tokens, session, error);
 }
 
+/* With the session held. */
+static int fork_at(const moec_session *session, int64_t position, moec_session **fork, moec_error **error) {
+    const moec_description *description = session->model->description;
+    int64_t here = atomic_load(&session->positions[0]), most = position;
+    if (position > here)
+        return moec_fail(error, MOEC_BAD_ARGUMENT, "session_fork: position %" PRId64 " of a session that has %" PRId64, position,
+            here);
+    if (description->state_bytes && position != here)
+        return moec_fail(error, MOEC_BAD_ARGUMENT,
+            "session_fork: %s keeps states, which are those of position %" PRId64 ": it can be forked there only, not at "
+            "position %" PRId64, description->name, here, position);
+    const moec_level_entry level = {.passes = session->passes};
+    int code = moec_session_make(session->model, &level, session->threads, (size_t)session->max_tokens, fork, error);
+    if (code) return code;
+    moec_session *made = *fork;
+    atomic_store(&made->positions[0], position);
+    for (int32_t at = 1; at < MOEC_MOST_SEQUENCES; at++) {
+        int64_t of = atomic_load(&session->positions[at]);
+        atomic_store(&made->positions[at], of);
+        most = of > most ? of : most;
+    }
+    moec_pages_share(made, session, most);
+    memcpy(made->states.at, session->states.at, (size_t)description->state_bytes);
+    return MOEC_OK;
+}
+
+int moec_session_fork(moec_session *session, size_t position, moec_session **fork, moec_error **error) {
+    moec_no_error(error);
+    if (!fork) return moec_fail(error, MOEC_BAD_ARGUMENT, "session_fork: `fork` is NULL");
+    *fork = NULL;
+    int code = moec_session_enter(session, error);
+    if (code) return code;
+    code = fork_at(session, position > INT64_MAX ? INT64_MAX : (int64_t)position, fork, error);
+    moec_session_leave(session);
+    return code;
+}
+
 void moec_session_free(moec_session *session) {
     if (session) session_free(session);
 }
@@ -93,6 +111,7 @@ int moec_session_reset(moec_session *session) {
     int code = moec_session_enter(session, NULL);
     if (code) return code;
     for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) atomic_store(&session->positions[at], 0);
+    moec_pages_release(session);
     moec_session_leave(session);
     return MOEC_OK;
 }

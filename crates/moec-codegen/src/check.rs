@@ -38,6 +38,11 @@ fn in_panels(plan: &Plan, id: BufferId) -> bool {
     matches!(plan.buffer(id).home, Home::Cache { panels: true, .. })
 }
 
+/// Caches lie in pages: only rows of the pass, and attention, find their way.
+fn is_cache(plan: &Plan, id: BufferId) -> bool {
+    matches!(plan.buffer(id).home, Home::Cache { .. })
+}
+
 fn check_program(plan: &Plan, program: &RowProgram) -> Option<Problem> {
     let views = program.ops.iter().flat_map(|op| op.reads().into_iter().chain(op.writes()));
     views.into_iter().find_map(|view| check_view(plan, view))
@@ -48,8 +53,8 @@ fn check_view(plan: &Plan, view: &View) -> Option<Problem> {
         return Some(problem);
     }
     match view.source {
-        Source::Whole(id) if in_panels(plan, id) => {
-            Some(("it looks into keys that are kept in panels", "use the keys in an attention only"))
+        Source::Whole(id) if is_cache(plan, id) => {
+            Some(("it looks at all that is kept", "use what `past` gives in an attention only"))
         }
         Source::Literal(id) if matches!(plan.literal(id).dtype, DType::Bf16 | DType::F16) => {
             Some(("it reads a constant of a storage type", "write the constant as f32"))
@@ -73,10 +78,13 @@ fn check_gemm(plan: &Plan, gemm: &Gemm) -> Option<Problem> {
     if param.storage.each().is_some_and(|dtype| !dtype.is_float()) {
         return Some(("its weights are not floats", "store them as f32, bf16 or f16"));
     }
-    if plan.buffer(gemm.a).dtype != DType::F32 || in_panels(plan, gemm.a) {
+    if plan.buffer(gemm.a).dtype != DType::F32 {
         return Some(("its rows are not f32", "convert them to f32 before"));
     }
-    if gemm.group.is_some() && in_panels(plan, gemm.out) {
+    if is_cache(plan, gemm.a) {
+        return Some(("it multiplies what is kept", "report this as a bug of the lowering"));
+    }
+    if gemm.group.is_some() && is_cache(plan, gemm.out) {
         return Some(("experts write into a cache", "combine the experts' rows first"));
     }
     gemm.extras.iter().find_map(|view| check_view(plan, view))

@@ -77,7 +77,7 @@ fn constants(plan: &Plan) -> String {
     let mut bytes = |name: &str, value: u64, what: &str| define(&[name], format!("((size_t){value})"), what);
     bytes("WEIGHT_BYTES", plan.weight_bytes(), "in the weight file, besides its header");
     bytes("WORKSPACE_BYTES_PER_TOKEN", per_token, "of a pass");
-    bytes("WORKSPACE_BYTES_FIXED", fixed, "of a session");
+    bytes("WORKSPACE_BYTES_FIXED", fixed, "of a pass, whatever its tokens");
     bytes("CACHE_BYTES_PER_TOKEN", plan.cache_bytes_per_position(), "of a session's positions");
     bytes("STATE_BYTES", plan.state_bytes(), "of a session, whatever its positions");
     text

@@ -60,10 +60,11 @@ const fn describing(suffix: &'static str, result: CType, params: &'static [CType
     Function { suffix, result, params, describes: true }
 }
 
-const FUNCTIONS: [Function; 16] = [
+const FUNCTIONS: [Function; 18] = [
     describing("open", Int, &[Pointer, Pointer, Pointer, Pointer]),
     function("close", Nothing, &[Pointer]),
     function("session_new", Int, &[Pointer, Size, Pointer, Pointer]),
+    function("session_fork", Int, &[Pointer, Size, Pointer, Pointer]),
     function("session_free", Nothing, &[Pointer]),
     function("session_reset", Int, &[Pointer]),
     function("session_position", Size, &[Pointer]),
@@ -71,6 +72,7 @@ const FUNCTIONS: [Function; 16] = [
     function("run", Int, &[Pointer, Pointer, Size, Pointer, Size, Pointer]),
     function("session_trace", Int, &[Pointer, Pointer, Pointer]),
     function("selftest", Int, &[Pointer, Pointer]),
+    function("cache_bytes", Size, &[Pointer]),
     function("level", Pointer, &[Pointer]),
     function("threads", Int, &[Pointer]),
     function("error_code", Int, &[Pointer]),
@@ -79,9 +81,10 @@ const FUNCTIONS: [Function; 16] = [
     describing("version", Pointer, &[]),
 ];
 
-const TOKEN_FUNCTIONS: [Function; 2] = [
+const TOKEN_FUNCTIONS: [Function; 3] = [
     function("forward", Int, &[Pointer, Pointer, Size, Pointer, Pointer]),
     function("step", Int, &[Pointer, Pointer, Size, Pointer, Pointer]),
+    function("step_batch", Int, &[Pointer, Pointer, Size, Pointer]),
 ];
 
 const SOURCE_FUNCTIONS: [Function; 1] = [function("encode", Int, &[Pointer, Pointer, Size, Pointer])];

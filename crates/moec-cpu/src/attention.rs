@@ -1,24 +1,24 @@
 //! Attention over cached keys and values by running softmax: scores of a block of keys live in scratch only.
 //!
-//! The query rows of one group of heads, `[positions, queries]` flattened, go in items of a few rows; an item walks the keys
-//! in blocks: scores by the GEMM kernel on the panels of keys, the score expression, maxima and exponentials by lanes, then
+//! The query rows of one session and one group of heads, `[positions, queries]` flattened, go in items of a few rows; an item
+//! walks the keys page by page: scores by the GEMM kernel on the panels of keys, the score expression, maxima and exponentials by lanes, then
 //! the weighted values by the GEMM kernel on the rows of values.
 
-use moec_plan::{Attention, Lookup, PANEL, RowProgram, Rows, View};
+use moec_plan::{Attention, Lookup, PAGE, PANEL, RowProgram, View};
 use moec_types::DType;
 
 use crate::{
     builder::{Builder, Cmp, Elem, F32, I32, Ty, Val},
     expr,
-    frame::{Frame, Matrix},
+    frame::{Frame, Matrix, Segment},
     kernel::{Columns, Kernel, Kernels},
     math, memory,
     view::Row,
 };
 
-/// Query rows of an item, and keys of a block.
+/// Query rows of an item, and keys of a block: a page.
 const ITEM_ROWS: i64 = 16;
-const BLOCK_KEYS: i64 = 128;
+const BLOCK_KEYS: i64 = PAGE as i64;
 const PANEL_KEYS: i64 = PANEL as i64;
 /// Vectors of columns that a kernel takes at most, and rows times these.
 const MOST_GROUPS: u32 = 8;
@@ -58,18 +58,37 @@ pub fn scratch_bytes(attention: &Attention) -> u64 {
 }
 
 pub fn emit(b: &Builder, frame: &Frame, kernels: &Kernels, attention: &Attention) {
-    let [k, v] = [attention.k, attention.v].map(|id| frame.buffer(b, id));
     let [q, out] = [attention.q, attention.out].map(|id| frame.buffer(b, id));
-    let item = Item { frame, kernels, attention, scratch: Scratch::new(attention.values), k, v, q, out };
     let (first, end) = frame.rows(b, attention.rows);
-    let rows = b.mul(b.sub(end, first), b.i64(attention.queries as i64));
-    let row_items = b.div(b.add(rows, b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS));
-    let (from, to) = frame.share(b, b.mul(row_items, b.i64(attention.groups as i64)));
-    b.range(from, to, b.i64(1), |b, at| {
-        let group = b.div(at, row_items);
-        let from = b.mul(b.rem(at, row_items), b.i64(ITEM_ROWS));
-        let to = b.min(b.add(from, b.i64(ITEM_ROWS)), rows);
-        item.run(b, group, first, from, to);
+    // Of a segment: its first row whose result is wanted, its query rows, and how often they make an item.
+    let work = |b: &Builder, segment: &Segment| {
+        let from = b.max(first, segment.first);
+        let to = b.max(from, b.min(end, b.add(segment.first, segment.tokens)));
+        let rows = b.mul(b.sub(to, from), b.i64(attention.queries as i64));
+        (from, rows, b.div(b.add(rows, b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS)))
+    };
+    let groups = b.i64(attention.groups as i64);
+    let segments = || [b.i64(0), frame.segment_count(b), b.i64(1)];
+    let total = b.for_loop(segments(), &[b.i64(0)], |b, at, total| {
+        let (_, _, row_items) = work(b, &frame.segment(b, at));
+        vec![b.add(total[0], b.mul(row_items, groups))]
+    })[0];
+    let (mine_from, mine_to) = frame.share(b, total);
+    b.for_loop(segments(), &[b.i64(0)], |b, at, before| {
+        let before = before[0];
+        let segment = frame.segment(b, at);
+        let (first, rows, row_items) = work(b, &segment);
+        let after = b.add(before, b.mul(row_items, groups));
+        let item = Item { frame, kernels, attention, scratch: Scratch::new(attention.values), segment, q, out };
+        let from = b.sub(b.max(before, mine_from), before);
+        let to = b.sub(b.min(after, mine_to), before);
+        b.range(from, to, b.i64(1), |b, at| {
+            let group = b.div(at, row_items);
+            let from = b.mul(b.rem(at, row_items), b.i64(ITEM_ROWS));
+            let to = b.min(b.add(from, b.i64(ITEM_ROWS)), rows);
+            item.run(b, group, first, from, to);
+        });
+        vec![after]
     });
 }
 
@@ -78,15 +97,24 @@ struct Item<'a> {
     kernels: &'a Kernels,
     attention: &'a Attention,
     scratch: Scratch,
-    k: Matrix,
-    v: Matrix,
+    segment: Segment,
     q: Matrix,
     out: Matrix,
 }
 
-/// A query row: its position within the pass, and within its group.
+/// Keys of one page: those from `key` on.
+struct Block {
+    k: Matrix,
+    v: Matrix,
+    key: Val,
+    keys: Val,
+    /// The first one's place within the page.
+    within: Val,
+}
+
+/// A query row: its row within the pass, and its place within its group.
 struct Query {
-    position: Val,
+    row: Val,
     query: Val,
 }
 
@@ -95,7 +123,7 @@ impl Item<'_> {
         let (frame, attention) = (self.frame, self.attention);
         let queries = b.i64(attention.queries as i64);
         let query =
-            |b: &Builder, row: Val| Query { position: b.add(first, b.div(row, queries)), query: b.rem(row, queries) };
+            |b: &Builder, row: Val| Query { row: b.add(first, b.div(row, queries)), query: b.rem(row, queries) };
         let count = b.sub(to, from);
         let place = |bytes: i64| b.offset_by(frame.scratch, bytes);
         let [scores, sums, largest, total] =
@@ -121,41 +149,47 @@ impl Item<'_> {
         });
 
         // The keys that any row of the item may look at.
+        let segment = &self.segment;
         let all = match attention.keys_of {
-            None => b.add(frame.past, frame.tokens),
-            Some(sequence) => frame.positions_of(b, sequence),
+            None => b.add(segment.past, segment.tokens),
+            Some(sequence) => segment.positions_of(b, sequence),
         };
         let last = b.sub(to, b.i64(1));
         let end = match attention.causal {
-            true => b.add(frame.past, b.add(query(b, last).position, b.i64(1))),
+            true => b.add(segment.position(b, query(b, last).row), b.i64(1)),
             false => all,
         };
         let start = match attention.window {
             None => b.i64(0),
             Some(window) => {
-                let oldest = b.add(frame.past, query(b, from).position);
+                let oldest = segment.position(b, query(b, from).row);
                 let start = b.max(b.sub(oldest, b.i64(window as i64 - 1)), b.i64(0));
                 b.sub(start, b.and(start, b.i64(PANEL_KEYS - 1)))
             }
         };
-
-        b.range(start, end, b.i64(BLOCK_KEYS), |b, key| {
-            let keys = b.min(b.sub(end, key), b.i64(BLOCK_KEYS));
-            self.scores(b, group, &query, from, count, key, keys, scores);
+        let page_bits = i64::from(PAGE.ilog2());
+        let pages = b.shr(b.add(end, b.i64(BLOCK_KEYS - 1)), page_bits);
+        b.range(b.shr(start, page_bits), pages, b.i64(1), |b, page| {
+            let page_start = b.shl(page, page_bits);
+            let key = b.max(start, page_start);
+            let keys = b.sub(b.min(end, b.add(page_start, b.i64(BLOCK_KEYS))), key);
+            let [k, v] = [attention.k, attention.v].map(|id| frame.page(b, id, segment.pages, page));
+            let block = Block { k, v, key, keys, within: b.sub(key, page_start) };
+            self.scores(b, group, &query, from, count, &block, scores);
             b.repeat(count, |b, row| {
                 let of = query(b, b.add(from, row));
                 let row_scores = b.offset(scores, b.mul(row, b.i64(BLOCK_KEYS * 4)));
                 let sums = b.offset(sums, b.mul(row, b.i64(values_bytes)));
                 let [largest, total] = [largest, total].map(|array| b.offset(array, b.shl(row, 2)));
-                self.softmax(b, group, &of, key, keys, row_scores, [largest, total, sums]);
+                self.softmax(b, group, &of, &block, row_scores, [largest, total, sums]);
             });
-            self.add_values(b, group, count, key, keys, scores, sums);
+            self.add_values(b, group, count, &block, scores, sums);
         });
 
         b.repeat(count, |b, row| {
             let of = query(b, b.add(from, row));
             let head = b.add(b.mul(group, queries), of.query);
-            let number = frame.row_number(b, attention.out, attention.rows, of.position);
+            let number = frame.row_number(b, attention.out, of.row);
             let out = b.offset(self.out.row(b, number), b.mul(head, b.i64(values_bytes)));
             let sums = b.offset(sums, b.mul(row, b.i64(values_bytes)));
             let total = b.load(F32, b.offset(total, b.shl(row, 2)));
@@ -192,8 +226,7 @@ impl Item<'_> {
         query: &dyn Fn(&Builder, Val) -> Query,
         from: Val,
         count: Val,
-        key: Val,
-        keys: Val,
+        block: &Block,
         scores: Val,
     ) {
         let (frame, attention) = (self.frame, self.attention);
@@ -204,15 +237,15 @@ impl Item<'_> {
         b.repeat(count, |b, row| {
             let of = query(b, b.add(from, row));
             let head = b.add(b.mul(group, b.i64(attention.queries as i64)), of.query);
-            let number = frame.row_number(b, attention.q, attention.rows, of.position);
+            let number = frame.row_number(b, attention.q, of.row);
             let q = b.offset(self.q.row(b, number), b.mul(head, width_bytes));
             b.store(q, b.offset(pointers, b.shl(row, 3)));
         });
         let element = storage.bytes() as i64;
         let group_start = b.mul(group, b.mul(width, b.i64(PANEL_KEYS * element)));
-        let panel_bytes = PANEL_KEYS * (self.k.row * self.k.element_bytes) as i64;
-        let start = b.offset(self.k.row(b, key), group_start);
-        let panels = b.shr(b.add(keys, b.i64(PANEL_KEYS - 1)), PANEL_KEYS.ilog2().into());
+        let panel_bytes = PANEL_KEYS * (block.k.row * block.k.element_bytes) as i64;
+        let start = b.offset(block.k.row(b, block.within), group_start);
+        let panels = b.shr(b.add(block.keys, b.i64(PANEL_KEYS - 1)), PANEL_KEYS.ilog2().into());
         self.row_blocks(b, count, &|b, rows, row| {
             let pointers = b.offset(pointers, b.shl(row, 3));
             let mut from = b.i64(0);
@@ -252,7 +285,7 @@ impl Item<'_> {
         let (frame, attention) = (self.frame, self.attention);
         let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
         let row =
-            Row { frame, program: &program, rows: Rows::ONE, row: b.i64(0), part: b.i64(0), locals: &[], expert: None };
+            Row { frame, program: &program, row: b.i64(0), part: b.i64(0), locals: &[], expert: None };
         attention.extras.iter().map(|view| row.load(b, view, &[group, query], None)).collect()
     }
 
@@ -266,7 +299,7 @@ impl Item<'_> {
         let place = b.min(b.max(place, limit(0)), limit(lookup.places as i64 - 1));
         let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
         let (frame, zero) = (self.frame, b.i64(0));
-        let row = Row { frame, program: &program, rows: Rows::ONE, row: zero, part: zero, locals: &[], expert: None };
+        let row = Row { frame, program: &program, row: zero, part: zero, locals: &[], expert: None };
         let strides = [&lookup.view.strides[..], &[lookup.stride]].concat();
         let view = View { strides, ..lookup.view.clone() };
         let read = |lane: u32| {
@@ -283,15 +316,14 @@ impl Item<'_> {
         b: &Builder,
         group: Val,
         query: &Query,
-        key: Val,
-        keys: Val,
+        &Block { key, keys, .. }: &Block,
         scores: Val,
         [largest, total, sums]: [Val; 3],
     ) {
         let (frame, attention) = (self.frame, self.attention);
         let ty = Ty::vector(Elem::F32, 16);
         let lanes = ty.lanes;
-        let position = b.narrow(b.add(frame.past, query.position), Elem::I32);
+        let position = b.narrow(self.segment.position(b, query.row), Elem::I32);
         let extras = self.extras(b, group, query.query);
         let infinity = b.float(F32, f32::NEG_INFINITY);
         let range = [b.i64(0), keys, b.i64(PANEL_KEYS)];
@@ -336,7 +368,7 @@ impl Item<'_> {
 
     /// `sums += probabilities · values`.
     #[allow(clippy::too_many_arguments)]
-    fn add_values(&self, b: &Builder, group: Val, count: Val, key: Val, keys: Val, scores: Val, sums: Val) {
+    fn add_values(&self, b: &Builder, group: Val, count: Val, block: &Block, scores: Val, sums: Val) {
         let (frame, attention) = (self.frame, self.attention);
         let storage = frame.plan.buffer(attention.v).dtype;
         let element = storage.bytes() as i64;
@@ -346,15 +378,15 @@ impl Item<'_> {
             let ptr = b.offset(scores, b.mul(row, b.i64(BLOCK_KEYS * 4)));
             b.store(ptr, b.offset(pointers, b.shl(row, 3)));
         });
-        let row_bytes = b.i64((self.v.row * self.v.element_bytes) as i64);
-        let start = b.offset(self.v.row(b, key), b.mul(group, b.i64(values as i64 * element)));
+        let row_bytes = b.i64((block.v.row * block.v.element_bytes) as i64);
+        let start = b.offset(block.v.row(b, block.within), b.mul(group, b.i64(values as i64 * element)));
         self.row_blocks(b, count, &|b, rows, row| {
             let pointers = b.offset(pointers, b.shl(row, 3));
             let part = |b: &Builder, column: Val, lanes: u32, groups: u32| {
                 let ptr = b.offset(start, b.mul(column, b.i64(element)));
                 let columns = Columns { ptr, k_bytes: row_bytes, group_bytes: b.i64(i64::from(lanes) * element) };
                 let kernel = Kernel { rows, groups, branches: 1, wide: groups, lanes, storage: storage.into() };
-                self.kernels.call(b, kernel, pointers, columns, keys, tile);
+                self.kernels.call(b, kernel, pointers, columns, block.keys, tile);
                 let wide = lanes * groups;
                 b.repeat(b.i64(i64::from(rows)), |b, at| {
                     let from = b.offset(tile, b.mul(at, b.i64(i64::from(wide) * 4)));

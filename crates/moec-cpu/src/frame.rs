@@ -1,6 +1,7 @@
-//! What a step's code knows of the pass that it runs in: sizes, who of how many threads, and where everything lies.
+//! What a step's code knows of the pass that it runs in: sizes, who of how many threads, where everything lies, and whose
+//! the rows are.
 
-use moec_plan::{Buffer, BufferId, Extent, Home, LiteralId, PANEL, ParamId, Plan, Rows, Share};
+use moec_plan::{Buffer, BufferId, Extent, Home, LiteralId, PAGE, PANEL, ParamId, Plan, Rows, Share};
 
 use crate::{
     builder::{Builder, Cmp, Elem, I32, I64, PTR, Val},
@@ -14,13 +15,9 @@ pub const ARGUMENTS: [crate::builder::Ty; 4] = [PTR, I64, I64, I64];
 #[derive(Clone, Copy)]
 enum Field {
     Tokens,
-    Past,
     FirstOutput,
     Chunk,
-    Capacity,
     Workspace,
-    Cache,
-    States,
     Weights,
     Inputs,
     Outputs,
@@ -29,9 +26,51 @@ enum Field {
     Team,
     Trace,
     TraceUser,
-    Pasts,
+    Positions,
+    Pages,
+    Segments,
+    SegmentCount,
 }
 
+/// The fields of `moec_segment`, likewise.
+#[derive(Clone, Copy)]
+enum SegmentField {
+    First,
+    Tokens,
+    Past,
+    States,
+    Pages,
+    Pasts,
+    Session,
+}
+
+const SEGMENT_BYTES: i64 = 8 * (SegmentField::Session as i64 + 1);
+
+/// One session's rows of the pass: `first .. first + tokens`, after `past` positions.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    pub first: Val,
+    pub tokens: Val,
+    pub past: Val,
+    pub states: Val,
+    /// Of its caches.
+    pub pages: Val,
+    pasts: Val,
+}
+
+impl Segment {
+    /// The position of a row within its sequence.
+    pub fn position(&self, b: &Builder, row: Val) -> Val {
+        b.add(self.past, b.sub(row, self.first))
+    }
+
+    /// How many positions a sequence of the model has.
+    pub fn positions_of(&self, b: &Builder, sequence: u32) -> Val {
+        b.load_constant(I64, b.offset_by(self.pasts, 8 * i64::from(sequence)))
+    }
+}
+
+#[derive(Clone, Copy)]
 pub struct Frame<'a> {
     pub plan: &'a Plan,
     pub level: Level,
@@ -40,8 +79,9 @@ pub struct Frame<'a> {
     /// Of the layer, within its kind; 0 outside layers.
     pub rank: Val,
     pub tokens: Val,
-    pub past: Val,
     pub first_output: Val,
+    /// Of the segment whose rows are computed; where nobody says which, the first's.
+    states: Option<Val>,
     /// This thread's own.
     pub scratch: Val,
     pass: Val,
@@ -85,56 +125,102 @@ impl<'a> Frame<'a> {
             threads,
             rank,
             tokens: field(Field::Tokens, I64),
-            past: field(Field::Past, I64),
             first_output: field(Field::FirstOutput, I64),
+            states: None,
             scratch: b.offset(scratch, own),
             pass,
         }
     }
 
-    /// Row 0 of a buffer of this layer; of a cache, position 0.
-    pub fn buffer(&self, b: &Builder, id: BufferId) -> Matrix {
+    pub fn segment_count(&self, b: &Builder) -> Val {
+        load_field(b, self.pass, Field::SegmentCount, I64)
+    }
+
+    pub fn segment(&self, b: &Builder, at: Val) -> Segment {
+        let segments = load_field(b, self.pass, Field::Segments, PTR);
+        let segment = b.offset(segments, b.mul(at, b.i64(SEGMENT_BYTES)));
+        let field = |field: SegmentField, ty| b.load_constant(ty, b.offset_by(segment, 8 * field as i64));
+        Segment {
+            first: field(SegmentField::First, I64),
+            tokens: field(SegmentField::Tokens, I64),
+            past: field(SegmentField::Past, I64),
+            states: field(SegmentField::States, PTR),
+            pages: field(SegmentField::Pages, PTR),
+            pasts: field(SegmentField::Pasts, PTR),
+        }
+    }
+
+    /// For code that computes rows of one segment.
+    pub fn of(&self, segment: &Segment) -> Self {
+        Frame { states: Some(segment.states), ..*self }
+    }
+
+    /// The position of a row within its sequence.
+    pub fn position(&self, b: &Builder, row: Val) -> Val {
+        let positions = load_field(b, self.pass, Field::Positions, PTR);
+        b.load_constant(I64, b.offset(positions, b.shl(row, 3)))
+    }
+
+    /// A cache's part of a page: row 0 is the page's first position.
+    pub fn page(&self, b: &Builder, id: BufferId, pages: Val, number: Val) -> Matrix {
         let buffer = self.plan.buffer(id);
-        let field = |field, ty| load_field(b, self.pass, field, ty);
-        let scaled = |base: Field, factor: Val, scale: Field, fixed: u64| {
-            let bytes = b.mul(factor, field(scale, I64));
-            b.offset_by(b.offset(field(base, PTR), bytes), fixed as i64)
-        };
-        let (base, panels) = match buffer.home {
-            Home::Input(at) => (b.load(PTR, b.offset_by(field(Field::Inputs, PTR), 8 * i64::from(at))), false),
-            Home::Output(at) => (b.load(PTR, b.offset_by(field(Field::Outputs, PTR), 8 * i64::from(at))), false),
-            Home::Workspace { per_token, fixed } => {
-                (scaled(Field::Workspace, b.i64(per_token as i64), Field::Chunk, fixed), false)
-            }
-            Home::Cache { instances, per_position, panels } => {
-                let instance = if instances > 1 { self.rank } else { b.i64(0) };
-                let instance = b.mul(instance, b.i64(buffer.row_bytes() as i64));
-                let per_position = b.add(b.i64(per_position as i64), instance);
-                (scaled(Field::Cache, per_position, Field::Capacity, 0), panels)
-            }
-            Home::State { instances, offset } => {
-                let instance = if instances > 1 { self.rank } else { b.i64(0) };
-                let start = b.offset_by(field(Field::States, PTR), offset as i64);
-                (b.offset(start, b.mul(instance, b.i64(buffer.instance_bytes() as i64))), false)
-            }
+        let Home::Cache { instances, per_position, panels } = buffer.home else { unreachable!("only caches have pages") };
+        let page = b.load_constant(PTR, b.offset(pages, b.shl(number, 3)));
+        let start = b.offset_by(page, (per_position * PAGE) as i64);
+        let base = match instances {
+            0 | 1 => start,
+            _ => b.offset(start, b.mul(self.rank, b.i64((buffer.row_bytes() * PAGE) as i64))),
         };
         Matrix { base, row: buffer.row, element_bytes: buffer.dtype.bytes(), panels }
     }
 
-    /// Row `row` of the rows that a step over `rows` counts: where it starts.
-    pub fn row(&self, b: &Builder, id: BufferId, rows: Rows, row: Val) -> Val {
-        let row = self.row_number(b, id, rows, row);
-        self.buffer(b, id).row(b, row)
+    /// Where row `row` of the pass is kept in a cache.
+    fn kept(&self, b: &Builder, id: BufferId, row: Val) -> Val {
+        let position = self.position(b, row);
+        let pages = load_field(b, self.pass, Field::Pages, PTR);
+        let pages = b.load_constant(PTR, b.offset(pages, b.shl(row, 3)));
+        let page = self.page(b, id, pages, b.shr(position, PAGE.ilog2().into()));
+        page.row(b, b.and(position, b.i64(PAGE as i64 - 1)))
     }
 
-    /// The row of the buffer that row `row` of a step over `rows` means.
-    pub fn row_number(&self, b: &Builder, id: BufferId, rows: Rows, row: Val) -> Val {
+    /// Row 0 of a buffer of this layer. Of a cache, which lies in pages, see [`Frame::row`] and [`Frame::page`].
+    pub fn buffer(&self, b: &Builder, id: BufferId) -> Matrix {
         let buffer = self.plan.buffer(id);
-        let is_cache = matches!(buffer.home, Home::Cache { .. });
-        match (is_cache, rows, buffer.rows) {
-            (true, Rows::Tokens | Rows::Outputs, _) => b.add(row, self.past),
-            (false, _, Rows::ONE) => b.i64(0),
-            _ => row,
+        let field = |field, ty| load_field(b, self.pass, field, ty);
+        let base = match buffer.home {
+            Home::Input(at) => b.load_constant(PTR, b.offset_by(field(Field::Inputs, PTR), 8 * i64::from(at))),
+            Home::Output(at) => b.load_constant(PTR, b.offset_by(field(Field::Outputs, PTR), 8 * i64::from(at))),
+            Home::Workspace { per_token, fixed } => {
+                let bytes = b.mul(b.i64(per_token as i64), field(Field::Chunk, I64));
+                b.offset_by(b.offset(field(Field::Workspace, PTR), bytes), fixed as i64)
+            }
+            Home::Cache { .. } => unreachable!("checked before: a cache is reached by its pages"),
+            Home::State { instances, offset } => {
+                let instance = if instances > 1 { self.rank } else { b.i64(0) };
+                let states = self.states.unwrap_or_else(|| self.segment(b, b.i64(0)).states);
+                let start = b.offset_by(states, offset as i64);
+                b.offset(start, b.mul(instance, b.i64(buffer.instance_bytes() as i64)))
+            }
+        };
+        Matrix { base, row: buffer.row, element_bytes: buffer.dtype.bytes(), panels: false }
+    }
+
+    /// Row `row` of the rows that a step over `rows` counts: where it starts.
+    pub fn row(&self, b: &Builder, id: BufferId, row: Val) -> Val {
+        match self.plan.buffer(id).home {
+            Home::Cache { .. } => self.kept(b, id, row),
+            Home::Input(_) | Home::Output(_) | Home::Workspace { .. } | Home::State { .. } => {
+                let row = self.row_number(b, id, row);
+                self.buffer(b, id).row(b, row)
+            }
+        }
+    }
+
+    /// The row of a buffer, which is no cache, that row `row` of a step means.
+    pub fn row_number(&self, b: &Builder, id: BufferId, row: Val) -> Val {
+        match self.plan.buffer(id).rows {
+            Rows::ONE => b.i64(0),
+            Rows::Fixed(_) | Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => row,
         }
     }
 
@@ -168,7 +254,7 @@ impl<'a> Frame<'a> {
             Rows::Tokens => (zero, self.tokens),
             Rows::Outputs => (self.first_output, self.tokens),
             Rows::Slots { choices } => (zero, b.mul(self.tokens, b.i64(choices as i64))),
-            Rows::Positions => (zero, b.add(self.past, self.tokens)),
+            Rows::Positions => unreachable!("verified: no step computes all positions"),
         }
     }
 
@@ -188,11 +274,6 @@ impl<'a> Frame<'a> {
         }
         let product = if share.up { b.add(product, b.i64(share.per as i64 - 1)) } else { product };
         b.div(product, b.i64(share.per as i64))
-    }
-
-    /// How many positions another sequence has.
-    pub fn positions_of(&self, b: &Builder, sequence: u32) -> Val {
-        b.load(I64, b.offset_by(load_field(b, self.pass, Field::Pasts, PTR), 8 * i64::from(sequence)))
     }
 
     /// This thread's share of `0 .. count`: from, and up to. Shares are contiguous and cover all.
@@ -237,5 +318,5 @@ pub fn literal_name(id: LiteralId) -> String {
 }
 
 fn load_field(b: &Builder, pass: Val, field: Field, ty: crate::builder::Ty) -> Val {
-    b.load(ty, b.offset_by(pass, 8 * field as i64))
+    b.load_constant(ty, b.offset_by(pass, 8 * field as i64))
 }

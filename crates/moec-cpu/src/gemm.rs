@@ -3,7 +3,7 @@
 pub mod rows;
 pub mod tiles;
 
-use moec_plan::{BufferId, Format, Gemm, Group, Home, Layout, PANEL, RowProgram, Source, Store, View};
+use moec_plan::{Format, Gemm, Group, Home, Layout, PANEL, RowProgram, Source, Store, View};
 use moec_types::DType;
 
 use crate::{
@@ -117,13 +117,13 @@ fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Sha
     let (first, end) = (b.mul(first, batch), b.mul(end, batch));
     let weights = frame.param(b, gemm.weights, None);
     let a = Matrix { row: shape.k, ..frame.buffer(b, gemm.a) };
-    let out = Matrix { row: shape.n, ..frame.buffer(b, gemm.out) };
+    let in_cache = matches!(frame.plan.buffer(gemm.out).home, Home::Cache { .. });
+    let out = (!in_cache).then(|| Matrix { row: shape.n, ..frame.buffer(b, gemm.out) });
     let block = Block { frame, kernels, gemm, shape, room, expert: None };
-    let of_a = |b: &Builder, row: Val| matrix_row(b, frame, a, gemm, gemm.a, row);
-    let target = |b: &Builder, row: Val| Target {
-        ptr: matrix_row(b, frame, out, gemm, gemm.out, row),
-        extra_row: row,
-        factor: None,
+    let of_a = |b: &Builder, row: Val| a.row(b, row);
+    let target = |b: &Builder, row: Val| {
+        let ptr = out.map_or_else(|| kept_row(b, frame, gemm, shape, row), |out| out.row(b, row));
+        Target { ptr, extra_row: row, factor: None }
     };
     if let Some(rows) = shape.converted {
         let share = frame.share(b, shape.cost(b, b.sub(end, first), rows));
@@ -141,13 +141,15 @@ fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Sha
     });
 }
 
-/// Where a matrix row starts: in a cache, behind those of earlier passes.
-fn matrix_row(b: &Builder, frame: &Frame, matrix: Matrix, gemm: &Gemm, id: BufferId, row: Val) -> Val {
-    if let Home::Cache { .. } = frame.plan.buffer(id).home {
-        let before = b.mul(frame.past, b.i64(gemm.batch as i64));
-        return matrix.row(b, b.add(row, before));
+/// Where a matrix row of a cache starts.
+fn kept_row(b: &Builder, frame: &Frame, gemm: &Gemm, shape: &Shape, row: Val) -> Val {
+    if gemm.batch == 1 {
+        return frame.row(b, gemm.out, row);
     }
-    matrix.row(b, row)
+    let batch = b.i64(gemm.batch as i64);
+    let bytes = shape.n * frame.plan.buffer(gemm.out).dtype.bytes();
+    let within = b.mul(b.rem(row, batch), b.i64(bytes as i64));
+    b.offset(frame.row(b, gemm.out, b.div(row, batch)), within)
 }
 
 fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &Group, shape: &Shape, room: Room) {
@@ -453,7 +455,6 @@ impl Block<'_> {
         let row = Row {
             frame,
             program: &program,
-            rows: gemm.rows,
             row: target.extra_row,
             part: target.extra_row,
             locals: &[],

@@ -26,7 +26,7 @@ use top_k::top_k;
 
 pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group: Option<&RowGroup>) {
     let body =
-        |b: &Builder, row: Val, expert: Option<Val>| run(b, frame, program, Place { rows, row, part: row, expert });
+        |b: &Builder, row: Val, expert: Option<Val>| run(b, frame, program, Place { row, part: row, expert });
     if rows == Rows::ONE {
         let first = b.cmp(Cmp::Eq, frame.thread, b.i64(0));
         return b.when(first, |b| body(b, b.i64(0), None));
@@ -55,20 +55,25 @@ pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group:
     });
 }
 
-/// Each part by one thread, which takes it through all tokens: what a token needs of the one before it, that thread has.
+/// Each part of each session by one thread, which takes it through all tokens: what a token needs of the one before it, that
+/// thread has.
 pub fn emit_scan(b: &Builder, frame: &Frame, scan: &Scan) {
-    let (from, to) = frame.share(b, b.i64(scan.parts as i64));
-    b.range(from, to, b.i64(1), |b, part| {
-        let place = |row: Val| Place { rows: Rows::Tokens, row, part, expert: None };
-        let first = b.cmp(Cmp::Eq, frame.past, b.i64(0));
-        b.when(first, |b| run(b, frame, &scan.start, place(b.i64(0))));
-        b.repeat(frame.tokens, |b, token| run(b, frame, &scan.program, place(token)));
+    let parts = b.i64(scan.parts as i64);
+    let (from, to) = frame.share(b, b.mul(frame.segment_count(b), parts));
+    b.range(from, to, b.i64(1), |b, item| {
+        let segment = frame.segment(b, b.div(item, parts));
+        let frame = &frame.of(&segment);
+        let part = b.rem(item, parts);
+        let place = |row: Val| Place { row, part, expert: None };
+        let first = b.cmp(Cmp::Eq, segment.past, b.i64(0));
+        b.when(first, |b| run(b, frame, &scan.start, place(segment.first)));
+        let end = b.add(segment.first, segment.tokens);
+        b.range(segment.first, end, b.i64(1), |b, token| run(b, frame, &scan.program, place(token)));
     });
 }
 
 /// Where a program is run.
 struct Place {
-    rows: Rows,
     row: Val,
     part: Val,
     expert: Option<Val>,
@@ -77,8 +82,8 @@ struct Place {
 /// The program's ops, one after the other.
 fn run(b: &Builder, frame: &Frame, program: &RowProgram, place: Place) {
     let (locals, keys) = layout(program);
-    let Place { rows, row, part, expert } = place;
-    let row = Row { frame, program, rows, row, part, locals: &locals, expert };
+    let Place { row, part, expert } = place;
+    let row = Row { frame, program, row, part, locals: &locals, expert };
     for op in &program.ops {
         match op {
             RowOp::Map { extents, expr, args, into } => map(b, &row, extents, expr, args, into),

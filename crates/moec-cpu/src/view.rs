@@ -1,6 +1,6 @@
 //! Affine views: where their elements are, and loads of one or several lanes.
 
-use moec_plan::{RowProgram, Rows, Source, View};
+use moec_plan::{RowProgram, Source, View};
 use moec_types::DType;
 
 use crate::{
@@ -13,7 +13,6 @@ use crate::{
 pub struct Row<'a> {
     pub frame: &'a Frame<'a>,
     pub program: &'a RowProgram,
-    pub rows: Rows,
     pub row: Val,
     /// What `View::row` counts: the row, or a scan's part.
     pub part: Val,
@@ -43,7 +42,7 @@ impl Row<'_> {
         let frame = self.frame;
         match source {
             Source::Local(id) => (b.offset_by(frame.scratch, self.locals[id.0 as usize] as i64), 1),
-            Source::Row(id) => (frame.row(b, id, self.rows, self.row), frame.buffer_stride(id)),
+            Source::Row(id) => (frame.row(b, id, self.row), frame.buffer_stride(id)),
             Source::Whole(id) => (frame.buffer(b, id).base, 1),
             Source::Param(id) => (frame.param(b, id, self.expert), 1),
             Source::Literal(id) => (frame.literal(b, id), 1),
@@ -80,20 +79,8 @@ impl Row<'_> {
 
     /// The element at `ivs`, or the lanes from there on.
     pub fn load(&self, b: &Builder, view: &View, ivs: &[Val], lanes: Lanes) -> Val {
-        let computed = match view.source {
-            Source::Place => Some(None),
-            Source::Position => Some(Some(self.frame.past)),
-            Source::Count(extent) => Some(Some(self.frame.extent(b, extent))),
-            Source::Local(_) | Source::Row(_) | Source::Whole(_) | Source::Param(_) | Source::Literal(_) => None,
-        };
-        let count = lanes.map_or(0, |(_, count)| count);
-        if let Some(position) = computed {
-            let place = self.elements(b, view, ivs);
-            let place = position.map_or(place, |position| b.add(place, position));
-            let place = b.splat(b.narrow(place, Elem::I32), count);
-            let Some((along, count)) = lanes else { return place };
-            let steps = b.iota(count);
-            return b.add(place, b.mul(steps, b.int(steps.ty, view.strides[along] as i64)));
+        if let Some(computed) = self.computed(b, view, ivs, lanes) {
+            return computed;
         }
         let (dtype, level) = (self.dtype(view.source), self.frame.level);
         let Some((along, count)) = lanes else {
@@ -109,6 +96,47 @@ impl Row<'_> {
         }
         let (ptr, stride) = self.address(b, view, ivs, Some(along));
         memory::load_strided(b, level, dtype, ptr, stride, count)
+    }
+
+    /// What is computed rather than stored.
+    fn computed(&self, b: &Builder, view: &View, ivs: &[Val], lanes: Lanes) -> Option<Val> {
+        let place = || self.elements(b, view, ivs);
+        let first = match view.source {
+            Source::Place => place(),
+            Source::Position => return Some(self.positions(b, view, ivs, lanes)),
+            Source::Count(extent) => b.add(place(), self.frame.extent(b, extent)),
+            Source::Local(_) | Source::Row(_) | Source::Whole(_) | Source::Param(_) | Source::Literal(_) => return None,
+        };
+        let count = lanes.map_or(0, |(_, count)| count);
+        let first = b.splat(b.narrow(first, Elem::I32), count);
+        let Some((along, count)) = lanes else { return Some(first) };
+        let steps = b.iota(count);
+        Some(b.add(first, b.mul(steps, b.int(steps.ty, view.strides[along] as i64))))
+    }
+
+    /// The positions of rows: those of several sessions do not follow each other.
+    fn positions(&self, b: &Builder, view: &View, ivs: &[Val], lanes: Lanes) -> Val {
+        let one = |ivs: &[Val]| {
+            let row = self.elements(b, view, ivs);
+            // What an index says of no row is not looked up.
+            let row = match view.index {
+                None => row,
+                Some(_) => b.min(b.max(row, b.i64(0)), b.sub(self.frame.tokens, b.i64(1))),
+            };
+            b.narrow(self.frame.position(b, row), Elem::I32)
+        };
+        match lanes {
+            Some((along, count)) if view.strides[along] != 0 || varies(view, along) => {
+                let lane = |lane: u32| {
+                    let mut ivs = ivs.to_vec();
+                    ivs[along] = b.add(ivs[along], b.i64(i64::from(lane)));
+                    one(&ivs)
+                };
+                b.gather(&(0..count).map(lane).collect::<Vec<_>>())
+            }
+            Some((_, count)) => b.splat(one(ivs), count),
+            None => one(ivs),
+        }
     }
 
     pub fn store(&self, b: &Builder, view: &View, ivs: &[Val], lanes: Lanes, value: Val) {

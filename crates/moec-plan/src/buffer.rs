@@ -53,10 +53,10 @@ pub enum Home {
         per_token: u64,
         fixed: u64,
     },
-    /// Kept between passes, one instance for each execution of the layer kind that it stands in. Instance `i` starts at
-    /// `(per_position + i * row bytes) * capacity`, where `capacity` is the session's context, a multiple of [`crate::PANEL`].
-    /// Row `r` of a pass is position `past + r`. Rows lie one after the other; or, `panels`, in blocks of 16 positions,
-    /// element by element: element `c` of position `p` at `(p / 16) * 16 * row + c * 16 + p % 16`.
+    /// Kept between passes, one instance for each execution of the layer kind that it stands in. Positions lie in pages of
+    /// [`crate::PAGE`]; within each, instance `i` starts at `(per_position + i * row bytes) * PAGE`. Row `r` of a pass is
+    /// position `past + r`. Rows lie one after the other; or, `panels`, in blocks of 16 positions, element by element: element
+    /// `c` of position `p` of a page at `(p / 16) * 16 * row + c * 16 + p % 16`.
     Cache {
         instances: u32,
         per_position: u64,

@@ -2,7 +2,8 @@
 //!
 //! A plan describes one *pass*: `tokens` new positions of one sequence after `past` earlier ones; and, where a model has other
 //! sequences that this one looks at, a pass over each of those. Every size in it is a number or a number times one of the row
-//! counts below, so code made from it depends neither on layer nor expert counts.
+//! counts below, so code made from it depends neither on layer nor expert counts. Where no position sees others but by
+//! attention and scans, a backend may let the rows of several sessions stand in one pass.
 
 mod buffer;
 mod extent;
@@ -19,7 +20,7 @@ mod verify;
 pub use buffer::{Buffer, BufferId, Home, Port, Rows};
 pub use extent::{Extent, Share, fixed_product};
 pub use format::{Format, PanelBytes, RowFormat};
-pub use param::{Layout, PANEL, PackSource, PackedParam, ParamId};
+pub use param::{Layout, PAGE, PANEL, PackSource, PackedParam, ParamId};
 pub use parse::parse;
 pub use row_program::{Indirect, Local, LocalId, ReduceOp, RowOp, RowProgram, Source, View, Work};
 pub use step::{Assign, Attention, Bin, Gemm, Group, Layers, Lookup, Node, RowGroup, Scan, Step, StepKind, Store};
@@ -107,7 +108,7 @@ impl Plan {
     }
 
     /// Cache bytes for each position of context that a session holds, all layers together. The context is rounded up to a
-    /// multiple of [`PANEL`] positions.
+    /// multiple of [`PAGE`] positions.
     pub fn cache_bytes_per_position(&self) -> u64 {
         let of = |buffer: &Buffer| match buffer.home {
             Home::Cache { instances, .. } => buffer.row_bytes() * u64::from(instances),

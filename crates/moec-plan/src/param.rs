@@ -7,6 +7,9 @@ use crate::Format;
 /// Columns of a panel: one 512-bit register of f32.
 pub const PANEL: u64 = 16;
 
+/// Positions of a page of the caches: `MOEC_PAGE` of kernels/runtime/moec_pass.h.
+pub const PAGE: u64 = 128;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(pub u32);
 

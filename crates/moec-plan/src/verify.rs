@@ -5,7 +5,7 @@ use std::fmt;
 use moec_types::{DType, Expr};
 
 use crate::{
-    Assign, Attention, Bin, BufferId, Extent, Gemm, Home, Layout, Node, PANEL, ParamId, Plan, RowGroup, RowOp,
+    Assign, Attention, Bin, BufferId, Extent, Gemm, Home, Layout, Node, PAGE, PANEL, ParamId, Plan, RowGroup, RowOp,
     RowProgram, Rows, Share, Source, Step, StepKind, Store, View, Work,
 };
 
@@ -425,6 +425,8 @@ fn attention(plan: &Plan, step: &Attention) -> Check {
     let homes =
         matches!(k.home, Home::Cache { panels: true, .. }) && matches!(v.home, Home::Cache { panels: false, .. });
     ensure(homes, || "keys must be a cache in panels, values one in rows".into())?;
+    let positions = matches!(step.rows, Rows::Tokens | Rows::Outputs);
+    ensure(positions, || format!("queries are new positions, not rows {}", step.rows))?;
     let looks = Looks { plan, rows: step.rows, of_token: false, program: None };
     let heads_of = [step.groups, step.queries].map(Extent::Fixed);
     step.extras.iter().try_for_each(|view| looks.view(view, &heads_of))?;
@@ -450,5 +452,5 @@ fn attention(plan: &Plan, step: &Attention) -> Check {
     typed(sink, &types)
 }
 
-// Panels are addressed by shifts in backends.
-const _: () = assert!(PANEL.is_power_of_two());
+// Panels and pages are addressed by shifts in backends.
+const _: () = assert!(PANEL.is_power_of_two() && PAGE.is_power_of_two() && PAGE.is_multiple_of(PANEL));

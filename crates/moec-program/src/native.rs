@@ -47,7 +47,8 @@ struct RawOptions {
     threads: i32,
     level: i32,
     verify_checksums: i32,
-    reserved: [i32; 5],
+    cache_mib: i32,
+    reserved: [i32; 4],
 }
 
 /// `NAME_tensor`.
@@ -123,7 +124,8 @@ impl Model {
             threads: options.threads,
             level: options.level,
             verify_checksums: 0,
-            reserved: [0; 5],
+            cache_mib: 0,
+            reserved: [0; 4],
         };
         let mut handle = ptr::null_mut();
         let mut error = ptr::null_mut();

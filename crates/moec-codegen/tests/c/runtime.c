@@ -124,6 +124,7 @@ static void test_options(void) {
         {{.struct_size = sizeof(moec_options), .level = 9}, MOEC_BAD_ARGUMENT, "no such level"},
         {{.struct_size = sizeof(moec_options), .level = 3}, MOEC_UNSUPPORTED_CPU, "avx512"},
         {{.struct_size = sizeof(moec_options), .verify_checksums = 3}, MOEC_BAD_ARGUMENT, "verify_checksums"},
+        {{.struct_size = sizeof(moec_options), .cache_mib = -1}, MOEC_BAD_ARGUMENT, "cache_mib"},
         {{.struct_size = sizeof(moec_options), .reserved = {0, 1}}, MOEC_BAD_ARGUMENT, "reserved"},
     };
     for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
@@ -425,6 +426,251 @@ static void test_last_row_of_full_outputs(void) {
     moec_close(model);
 }
 
+/* As many sessions as turns; session `at` has the ids from `at` on. */
+enum { TURNS = 9 };
+
+/* Logits after `n` tokens of session `at`. */
+static void expected_last(int at, size_t n, float *logits) {
+    static float all[LONG * TINY_VOCAB];
+    expected_logits(ids + at, n, all);
+    memcpy(logits, all + (n - 1) * TINY_VOCAB, TINY_VOCAB * sizeof *logits);
+}
+
+static moec_turn turn_of(moec_session *session, int at, size_t n, float *logits) {
+    return (moec_turn){.session = session, .ids = ids + at + moec_session_position(session), .n = n, .logits = logits};
+}
+
+/* Sessions at different positions, prompts of several passes among single tokens, some logits not asked for: each as alone. */
+static void test_batches(int threads) {
+    static const size_t steps[][TURNS] = {
+        {1, 600, 5, 1, 130, 700, 1, 2, 513}, {1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 3, 1, 200, 1, 1, 128, 1, 1}, {512, 1, 0, 0, 0, 0, 0, 0, 0}};
+    moec_open_model *model = open_tiny(threads, 1);
+    moec_session *sessions[TURNS];
+    for (int at = 0; at < TURNS; at++) sessions[at] = new_session(model, 1200);
+    for (size_t step = 0; step < sizeof steps / sizeof *steps; step++) {
+        float logits[TURNS][TINY_VOCAB], alone[TINY_VOCAB];
+        moec_turn turns[TURNS];
+        size_t count = 0;
+        memset(logits, 0, sizeof logits);
+        for (int at = 0; at < TURNS; at++)
+            if (steps[step][at]) turns[count++] = turn_of(sessions[at], at, steps[step][at], at == 4 ? NULL : logits[at]);
+        CHECK(moec_step_batch(model, turns, count, NULL) == MOEC_OK);
+        for (int at = 0; at < TURNS; at++) {
+            size_t position = moec_session_position(sessions[at]);
+            if (!steps[step][at] || at == 4) continue;
+            expected_last(at, position, alone);
+            CHECK(!memcmp(logits[at], alone, sizeof alone));
+        }
+    }
+    for (int at = 0; at < TURNS; at++) moec_session_free(sessions[at]);
+    moec_close(model);
+}
+
+/* A call that is refused has changed nothing: neither positions nor memory. */
+static void test_batches_refused(void) {
+    float logits[TINY_VOCAB];
+    moec_open_model *model = open_tiny(2, 1), *other = open_tiny(1, 1);
+    moec_session *a = new_session(model, 20), *b = new_session(model, 9), *strange = new_session(other, 9);
+    moec_error *error;
+    int32_t bad[] = {1, TINY_LIMIT};
+    CHECK(moec_step(a, ids, 3, NULL, NULL) == MOEC_OK && moec_step(b, ids, 5, NULL, NULL) == MOEC_OK);
+    size_t bytes = moec_cache_bytes(model);
+    const moec_turn good = {.session = a, .ids = ids, .n = 2, .logits = logits};
+#define BAD(change, code, says)                                                                                        \
+    {                                                                                                                  \
+        moec_turn turns[] = {good, {.session = b, .ids = ids, .n = 1, .logits = logits}};                              \
+        change;                                                                                                        \
+        expect(moec_step_batch(model, turns, 2, &error), code, &error, says);                                          \
+        CHECK(moec_step_batch(model, turns, 2, NULL) == code);                                                         \
+        CHECK(moec_session_position(a) == 3 && moec_session_position(b) == 5 && moec_cache_bytes(model) == bytes);     \
+    }
+    BAD(turns[1].session = NULL, MOEC_BAD_ARGUMENT, "turn 1: `session` is NULL");
+    BAD(turns[1].session = strange, MOEC_BAD_ARGUMENT, "turn 1: its session is of another model");
+    BAD(turns[1].session = a, MOEC_BAD_ARGUMENT, "turns 0 and 1 have the same session");
+    BAD(turns[1].n = 0, MOEC_BAD_ARGUMENT, "turn 1: it has no tokens");
+    BAD(turns[1].ids = NULL, MOEC_BAD_ARGUMENT, "turn 1: `ids` is NULL");
+    BAD((turns[1].ids = bad, turns[1].n = 2), MOEC_OUT_OF_RANGE, "turn 1: input `ids`: position 1 has value 10");
+    BAD(turns[1].n = 5, MOEC_CONTEXT_OVERRUN, "turn 1: the session has room for 9 positions and is at position 5");
+    BAD(turns[1].n = (size_t)1 << 40, MOEC_CONTEXT_OVERRUN, "more than any");
+    BAD(turns[1].reserved[3] = 1, MOEC_BAD_ARGUMENT, "reserved");
+    expect(moec_step_batch(NULL, &good, 1, &error), MOEC_BAD_ARGUMENT, &error, "`model` is NULL");
+    expect(moec_step_batch(model, NULL, 1, &error), MOEC_BAD_ARGUMENT, &error, "`turns` is NULL");
+    CHECK(moec_step_batch(model, NULL, 0, NULL) == MOEC_OK);
+    moec_session_free(a);
+    moec_session_free(b);
+    moec_session_free(strange);
+    moec_close(model);
+    moec_close(other);
+    moec_description whole = tiny;
+    whole.whole_pass = 1;
+    CHECK(moec_open(&whole, path_of("tiny.weights"), NULL, &model, NULL) == MOEC_OK);
+    a = new_session(model, 4);
+    moec_turn turn = {.session = a, .ids = ids, .n = 1};
+    expect(moec_step_batch(model, &turn, 1, &error), MOEC_BAD_ARGUMENT, &error, "cannot step together");
+    moec_session_free(a);
+    moec_close(model);
+}
+
+/* 1 MiB is 128 pages of 8 KiB. */
+static void test_budget(void) {
+    enum { PAGES = 128 };
+    float logits[TINY_VOCAB], alone[TINY_VOCAB];
+    moec_options options = {.struct_size = sizeof options, .threads = 2, .level = 1, .cache_mib = 1};
+    moec_open_model *model;
+    moec_error *error;
+    moec_session *sessions[PAGES], *late;
+    CHECK(moec_open(&tiny, path_of("tiny.weights"), &options, &model, NULL) == MOEC_OK && moec_cache_bytes(model) == 0);
+    moec_turn turns[PAGES];
+    for (int at = 0; at < PAGES; at++) {
+        sessions[at] = new_session(model, 1 << 20);
+        turns[at] = turn_of(sessions[at], at, at % 2 ? 1 : 128, NULL);
+    }
+    CHECK(moec_step_batch(model, turns, PAGES, NULL) == MOEC_OK && moec_cache_bytes(model) == 1 << 20);
+    late = new_session(model, 8);
+    expect(moec_step(late, ids, 1, logits, &error), MOEC_CACHE_FULL, &error,
+        "128 of 128 pages of 128 positions are in use, and 1 more are needed");
+    /* Those that have room in their pages go on; those that need another do not, nor does anyone with them. */
+    for (int at = 0; at < PAGES; at++) turns[at] = turn_of(sessions[at], at, 1, at == 1 ? logits : NULL);
+    expect(moec_step_batch(model, turns, PAGES, &error), MOEC_CACHE_FULL, &error, "64 more are needed");
+    CHECK(moec_session_position(sessions[0]) == 128 && moec_session_position(sessions[1]) == 1);
+    CHECK(moec_step_batch(model, turns + 1, 1, NULL) == MOEC_OK);
+    expected_last(1, 2, alone);
+    CHECK(!memcmp(logits, alone, sizeof alone));
+    moec_session_free(sessions[0]);
+    CHECK(moec_session_reset(sessions[3]) == MOEC_OK);
+    CHECK(moec_step(late, ids, 1, NULL, NULL) == MOEC_OK && moec_step(sessions[2], ids + 130, 1, logits, NULL) == MOEC_OK);
+    expected_last(2, 129, alone);
+    CHECK(!memcmp(logits, alone, sizeof alone));
+    expect(moec_step(sessions[3], ids, 1, NULL, &error), MOEC_CACHE_FULL, &error, "in use");
+    for (int at = 1; at < PAGES; at++) moec_session_free(sessions[at]);
+    moec_session_free(late);
+    CHECK(moec_cache_bytes(model) == 0);
+    moec_close(model);
+}
+
+/* What is shared is shared until someone writes; then each has its own. */
+static void test_forks(void) {
+    float logits[2][TINY_VOCAB], alone[TINY_VOCAB];
+    moec_open_model *model = open_tiny(2, 1);
+    moec_session *first = new_session(model, 600), *forks[3], *none;
+    moec_error *error;
+    enum { PAGE_BYTES = MOEC_PAGE * 4 * TINY_ROW };
+    CHECK(moec_step(first, ids, 300, NULL, NULL) == MOEC_OK && moec_cache_bytes(model) == 3 * PAGE_BYTES);
+    for (int at = 0; at < 3; at++) CHECK(moec_session_fork(first, at == 2 ? 130 : 300, &forks[at], NULL) == MOEC_OK);
+    CHECK(moec_cache_bytes(model) == 3 * PAGE_BYTES && moec_session_position(forks[2]) == 130);
+    /* One goes on as the first would have, one otherwise, one from before; then the first itself. */
+    moec_turn turns[] = {turn_of(forks[0], 0, 1, logits[0]), turn_of(forks[1], 0, 1, NULL), turn_of(forks[2], 0, 200, logits[1])};
+    turns[1].ids = &(int32_t){0};
+    CHECK(moec_step_batch(model, turns, 3, NULL) == MOEC_OK);
+    expected_last(0, 301, alone);
+    CHECK(!memcmp(logits[0], alone, sizeof alone));
+    expected_last(0, 330, alone);
+    CHECK(!memcmp(logits[1], alone, sizeof alone));
+    CHECK(moec_cache_bytes(model) == 3 * PAGE_BYTES + (1 + 1 + 2) * PAGE_BYTES);
+    CHECK(moec_step(first, ids + 300, 1, logits[0], NULL) == MOEC_OK);
+    expected_last(0, 301, alone);
+    CHECK(!memcmp(logits[0], alone, sizeof alone));
+    moec_session_free(first);
+    CHECK(moec_step(forks[0], ids + 301, 99, logits[0], NULL) == MOEC_OK);
+    expected_last(0, 400, alone);
+    CHECK(!memcmp(logits[0], alone, sizeof alone));
+    expect(moec_session_fork(forks[0], 401, &none, &error), MOEC_BAD_ARGUMENT, &error, "position 401 of a session that has 400");
+    CHECK(!none);
+    expect(moec_session_fork(forks[0], 1, NULL, &error), MOEC_BAD_ARGUMENT, &error, "`fork` is NULL");
+    expect(moec_session_fork(NULL, 1, &none, &error), MOEC_BAD_ARGUMENT, &error, "`session` is NULL");
+    for (int at = 0; at < 3; at++) moec_session_free(forks[at]);
+    CHECK(moec_cache_bytes(model) == 0 && moec_cache_bytes(NULL) == 0);
+    moec_close(model);
+    moec_description stateful = tiny;
+    stateful.state_bytes = 64;
+    CHECK(moec_open(&stateful, path_of("tiny.weights"), NULL, &model, NULL) == MOEC_OK);
+    first = new_session(model, 9);
+    CHECK(moec_step(first, ids, 3, NULL, NULL) == MOEC_OK);
+    expect(moec_session_fork(first, 2, &none, &error), MOEC_BAD_ARGUMENT, &error, "it can be forked there only");
+    CHECK(moec_session_fork(first, 3, &none, NULL) == MOEC_OK);
+    moec_session_free(none);
+    moec_session_free(first);
+    moec_close(model);
+}
+
+/* Sessions of one origin that step and end at the same time. */
+static void *use_fork(void *session) {
+    float logits[TINY_VOCAB];
+    for (int at = 100; at < 160; at++) CHECK(moec_step(session, ids + at, 1, logits, NULL) == MOEC_OK);
+    CHECK(!memcmp(logits, wanted + 159 * TINY_VOCAB, sizeof logits));
+    moec_session_free(session);
+    return NULL;
+}
+
+static void test_forks_in_threads(void) {
+    pthread_t threads[6];
+    moec_open_model *model = open_tiny(2, 1);
+    moec_session *first = new_session(model, 200), *forks[6];
+    CHECK(moec_step(first, ids, 100, NULL, NULL) == MOEC_OK);
+    for (int at = 0; at < 6; at++) CHECK(moec_session_fork(first, 100, &forks[at], NULL) == MOEC_OK);
+    moec_session_free(first);
+    for (int at = 0; at < 6; at++) CHECK(!pthread_create(&threads[at], NULL, use_fork, forks[at]));
+    for (int at = 0; at < 6; at++) pthread_join(threads[at], NULL);
+    CHECK(moec_cache_bytes(model) == 0);
+    moec_close(model);
+}
+
+struct traced_rows {
+    moec_session *session;
+    int64_t tokens;
+};
+
+static void trace_rows(void *user, int32_t route, int32_t rank, const int32_t *indices, const float *weights, int64_t tokens,
+    int64_t choices) {
+    struct traced_rows *traced = user;
+    CHECK(route == 0 && rank == 0 && choices == 2 && weights[0] == 0.75f && traced->tokens == 0);
+    for (int64_t at = 0; at < tokens; at++) CHECK(indices[2 * at] == ids[2 + at] % TINY_EXPERTS);
+    traced->tokens = tokens;
+}
+
+/* In a batch an observer sees its own session's rows. */
+static void test_traced_batch(void) {
+    moec_open_model *model = open_tiny(2, 1);
+    struct traced_rows traced = {new_session(model, 9), 0};
+    moec_session *other = new_session(model, 9);
+    CHECK(moec_session_trace(traced.session, trace_rows, &traced) == MOEC_OK);
+    moec_turn turns[] = {turn_of(other, 5, 4, NULL), turn_of(traced.session, 2, 3, NULL)};
+    CHECK(moec_step_batch(model, turns, 2, NULL) == MOEC_OK && traced.tokens == 3);
+    moec_session_free(traced.session);
+    moec_session_free(other);
+    moec_close(model);
+}
+
+/* Opening, stepping and closing again and again: the memory that is in use does not grow. */
+static long resident_pages(void) {
+    long size = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    CHECK(file && fscanf(file, "%ld %ld", &size, &resident) == 2);
+    fclose(file);
+    return resident;
+}
+
+static void test_reloading(void) {
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__ /* which keep what is freed, and report what is not */
+    enum { ROUNDS = 50, STEADY = ROUNDS };
+#else
+    enum { ROUNDS = 1000, STEADY = 200 };
+#endif
+    long before = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        moec_open_model *model = open_tiny(2, 1);
+        moec_session *a = new_session(model, 600), *b;
+        CHECK(moec_step(a, ids, 200, NULL, NULL) == MOEC_OK && moec_session_fork(a, 150, &b, NULL) == MOEC_OK);
+        moec_turn turns[] = {turn_of(a, 0, 1, NULL), turn_of(b, 0, 1, NULL)};
+        CHECK(moec_step_batch(model, turns, 2, NULL) == MOEC_OK);
+        moec_session_free(a);
+        moec_close(model);
+        moec_session_free(b);
+        if (round == STEADY) before = resident_pages();
+    }
+    CHECK(STEADY == ROUNDS || resident_pages() - before < 256);
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 4);
     folder = arguments[1];
@@ -438,6 +684,13 @@ int main(int count, char **arguments) {
     test_limits();
     test_trace();
     test_sessions_in_threads();
+    for (int threads = 1; threads <= 3; threads++) test_batches(threads);
+    test_batches_refused();
+    test_budget();
+    test_forks();
+    test_forks_in_threads();
+    test_traced_batch();
+    test_reloading();
 #ifndef __SANITIZE_THREAD__ /* which does not support threads after a fork */
     test_fork();
 #endif

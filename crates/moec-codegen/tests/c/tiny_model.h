@@ -7,6 +7,11 @@
 
 enum { TINY_LIMIT = 10, TINY_VOCAB = 7, TINY_EXPERTS = 3, TINY_ROW = 16, TINY_MOST = 512 };
 
+/* A position's row of the cache. */
+static float *tiny_cache(char *const *pages, int64_t position) {
+    return (float *)(void *)pages[position / MOEC_PAGE] + position % MOEC_PAGE * TINY_ROW;
+}
+
 static int64_t tiny_share(int64_t count, int32_t thread, int32_t threads) { return count * thread / threads; }
 
 /* As if every token chose the experts `id` and `id + 1`. */
@@ -25,7 +30,6 @@ static void tiny_pass_with(const moec_pass *pass, int32_t thread, int32_t thread
     const float *table = (const float *)(const void *)pass->weights;
     const int32_t *ids = pass->inputs[0];
     float *logits = pass->outputs[0];
-    float *cache = (float *)(void *)pass->cache;
     float *moved = (float *)(void *)pass->workspace;
     float *scratch = (float *)(void *)(pass->scratch + thread * pass->scratch_bytes);
     int64_t from = tiny_share(pass->tokens, thread, threads), to = tiny_share(pass->tokens, thread + 1, threads);
@@ -37,7 +41,8 @@ static void tiny_pass_with(const moec_pass *pass, int32_t thread, int32_t thread
     from = tiny_share(pass->tokens, other, threads), to = tiny_share(pass->tokens, other + 1, threads);
     for (int64_t row = from; row < to; row++)
         for (int at = 0; at < TINY_VOCAB; at++)
-            cache[(pass->past + row) * TINY_ROW + at] = moved[row * TINY_ROW + at] * (float)(pass->past + row + 1);
+            tiny_cache(pass->pages[row], pass->positions[row])[at] =
+                moved[row * TINY_ROW + at] * (float)(pass->positions[row] + 1);
     if (thread == 0 && pass->trace) tiny_trace(pass, ids);
     moec_barrier(pass->team);
     int64_t wanted = pass->tokens - pass->first_output;
@@ -45,8 +50,8 @@ static void tiny_pass_with(const moec_pass *pass, int32_t thread, int32_t thread
     to = pass->first_output + tiny_share(wanted, thread + 1, threads);
     for (int64_t row = from; row < to; row++) {
         for (int at = 0; at < TINY_VOCAB; at++) scratch[at] = error;
-        for (int64_t position = 0; position <= pass->past + row; position++)
-            for (int at = 0; at < TINY_VOCAB; at++) scratch[at] += cache[position * TINY_ROW + at];
+        for (int64_t position = 0; position <= pass->positions[row]; position++)
+            for (int at = 0; at < TINY_VOCAB; at++) scratch[at] += tiny_cache(pass->pages[row], position)[at];
         for (int at = 0; at < TINY_VOCAB; at++) logits[row * TINY_VOCAB + at] = scratch[at];
     }
 }

@@ -35,6 +35,12 @@ impl<'c> Builder<'c> {
         self.op1("llvm.load", &[ptr], ty, &[("alignment", self.alignment(ty))])
     }
 
+    /// A load of what nobody writes while the pass runs, so that loops need it once.
+    pub fn load_constant(&self, ty: Ty, ptr: Val) -> Val {
+        let invariant = ("invariant", Attribute::unit(self.context));
+        self.op1("llvm.load", &[ptr], ty, &[("alignment", self.alignment(ty)), invariant])
+    }
+
     pub fn store(&self, value: Val, ptr: Val) {
         self.op("llvm.store", &[value, ptr], &[], &[("alignment", self.alignment(value.ty))]);
     }

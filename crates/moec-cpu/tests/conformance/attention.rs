@@ -138,7 +138,7 @@ fn windows_and_sinks() {
         window: Some(9),
         sink: true,
     };
-    run(heads, &[(70, 0), (1, 0), (30, 0), (1, 0)]);
+    run(heads, &[(127, 0), (1, 0), (130, 0), (1, 0)]);
 }
 
 #[test]

@@ -8,25 +8,33 @@ use std::{
 };
 
 use moec_cpu::Level;
-use moec_plan::{Plan, RowFormat};
+use moec_plan::{PAGE, Plan, RowFormat, Rows};
 
 use crate::{
     amx,
-    memory::{Memory, output_room, packed, read_ports, write_ports},
+    memory::{Memory, output_room, packed, read, rows_of, write_ports},
     symbols::undefined_symbols,
 };
+
+/// One session's rows; the same fields as `moec_segment`.
+#[repr(C)]
+struct Segment {
+    first: i64,
+    tokens: i64,
+    past: i64,
+    states: *mut u8,
+    pages: *const *mut u8,
+    pasts: *const i64,
+    session: *const c_void,
+}
 
 /// What generated code is given; the same fields as `moec_pass`.
 #[repr(C)]
 struct Pass {
     tokens: i64,
-    past: i64,
     first_output: i64,
     chunk: i64,
-    capacity: i64,
     workspace: *mut u8,
-    cache: *mut u8,
-    states: *mut u8,
     weights: *const u8,
     inputs: *const *mut u8,
     outputs: *const *mut u8,
@@ -35,6 +43,10 @@ struct Pass {
     team: *mut c_void,
     trace: Option<extern "C" fn(*mut c_void, i32, i32, *const i32, *const f32, i64, i64)>,
     trace_user: *mut c_void,
+    positions: *const i64,
+    pages: *const *const *mut u8,
+    segments: *const Segment,
+    segment_count: i64,
 }
 
 /// One call of the observer.
@@ -153,11 +165,11 @@ fn cc(options: &[&str], made: &Path, of: &[&Path]) {
 pub struct Session<'a> {
     plan: &'a Plan,
     chunk: u64,
-    capacity: u64,
     past: u64,
     pub threads: usize,
     workspace: Memory,
-    cache: Memory,
+    /// Of the caches.
+    pages: Vec<Memory>,
     states: Memory,
     weights: Memory,
     pub traced: Vec<Traced>,
@@ -175,11 +187,10 @@ impl<'a> Session<'a> {
         Session {
             plan,
             chunk,
-            capacity,
             past: 0,
             threads,
             workspace: Memory::new(per_token * chunk + fixed),
-            cache: Memory::new(plan.cache_bytes_per_position() * capacity),
+            pages: (0..capacity.div_ceil(PAGE)).map(|_| Memory::new(plan.cache_bytes_per_position() * PAGE)).collect(),
             states: Memory::new(plan.state_bytes()),
             weights: packed,
             traced: Vec::new(),
@@ -200,56 +211,102 @@ impl<'a> Session<'a> {
 
     /// A pass over `tokens` positions; outputs have rows of all tokens, poisoned before `first_output`.
     pub fn run(&mut self, library: &Library, inputs: &Arrays, tokens: u64, first_output: u64) -> Arrays {
-        let plan = self.plan;
-        let mut input_memory = write_ports(plan, inputs, tokens);
-        let mut output_memory = output_room(plan, tokens);
-        let scratch_bytes = moec_cpu::scratch_bytes(plan);
-        let mut scratch = Memory::new(scratch_bytes * self.threads as u64);
-        let input_pointers: Vec<*mut u8> = input_memory.iter_mut().map(Memory::pointer).collect();
-        let output_pointers: Vec<*mut u8> = output_memory.iter_mut().map(Memory::pointer).collect();
-        unsafe {
-            let team_new: libloading::Symbol<unsafe extern "C" fn(u32) -> *mut c_void> =
-                library.library.get(b"test_team_new").expect("a symbol");
-            let team_free: libloading::Symbol<unsafe extern "C" fn(*mut c_void)> =
-                library.library.get(b"test_team_free").expect("a symbol");
-            let function: libloading::Symbol<unsafe extern "C" fn(*const Pass, i32, i32)> =
-                library.library.get(library.name.as_bytes()).expect("a symbol");
-            let pass = Pass {
-                tokens: tokens as i64,
-                past: self.past as i64,
-                first_output: first_output as i64,
-                chunk: self.chunk as i64,
-                capacity: self.capacity as i64,
-                workspace: self.workspace.pointer(),
-                cache: self.cache.pointer(),
-                states: self.states.pointer(),
-                weights: self.weights.pointer(),
-                inputs: input_pointers.as_ptr(),
-                outputs: output_pointers.as_ptr(),
-                scratch: scratch.pointer(),
-                scratch_bytes: scratch_bytes as i64,
-                team: team_new(self.threads as u32),
-                trace: Some(trace),
-                trace_user: &raw mut self.traced as *mut c_void,
-            };
-            let address = &raw const pass as usize;
-            let threads = self.threads as i32;
-            let function = *function;
-            let start = std::time::Instant::now();
-            std::thread::scope(|scope| {
-                for thread in 1..threads {
-                    scope.spawn(move || function(address as *const Pass, thread, threads));
-                }
-                function(address as *const Pass, 0, threads);
-            });
-            self.seconds = start.elapsed().as_secs_f64();
-            team_free(pass.team);
-        }
-        self.past += tokens;
-        // Nobody wrote past the ends.
-        for memory in output_memory.iter().chain([&self.workspace, &self.cache, &self.states, &scratch]) {
-            memory.check_ends();
-        }
-        read_ports(plan, &output_memory, tokens)
+        let mut found = together(library, &mut [self], &[(inputs.clone(), tokens)], first_output);
+        found.pop().expect("one session's")
     }
+}
+
+/// One pass over new positions of several sessions of a plan, each with its inputs and how many they are; what each would get
+/// alone. The first lends its workspace, its threads and its trace.
+pub fn together(
+    library: &Library,
+    sessions: &mut [&mut Session],
+    given: &[(Arrays, u64)],
+    first_output: u64,
+) -> Vec<Arrays> {
+    let plan = sessions[0].plan;
+    let tokens: u64 = given.iter().map(|(_, tokens)| tokens).sum();
+    let joined = |number: usize| given.iter().flat_map(|(inputs, _)| inputs[number].iter().copied()).collect();
+    let inputs: Vec<Vec<f64>> = (0..plan.inputs.len()).map(joined).collect();
+    let mut input_memory = write_ports(plan, &inputs, tokens);
+    let mut output_memory = output_room(plan, tokens);
+    let threads = sessions[0].threads;
+    let scratch_bytes = moec_cpu::scratch_bytes(plan);
+    let mut scratch = Memory::new(scratch_bytes * threads as u64);
+    let input_pointers: Vec<*mut u8> = input_memory.iter_mut().map(Memory::pointer).collect();
+    let output_pointers: Vec<*mut u8> = output_memory.iter_mut().map(Memory::pointer).collect();
+    let page_tables: Vec<Vec<*mut u8>> =
+        sessions.iter_mut().map(|session| session.pages.iter_mut().map(Memory::pointer).collect()).collect();
+    let pasts: Vec<i64> = sessions.iter().map(|session| session.past as i64).collect();
+    let (mut positions, mut pages_of_rows, mut segments) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, (_, tokens)) in given.iter().enumerate() {
+        segments.push(Segment {
+            first: positions.len() as i64,
+            tokens: *tokens as i64,
+            past: pasts[at],
+            states: sessions[at].states.pointer(),
+            pages: page_tables[at].as_ptr(),
+            pasts: &raw const pasts[at],
+            session: std::ptr::null(),
+        });
+        positions.extend((0..*tokens as i64).map(|token| pasts[at] + token));
+        pages_of_rows.extend((0..*tokens).map(|_| page_tables[at].as_ptr()));
+    }
+    unsafe {
+        let team_new: libloading::Symbol<unsafe extern "C" fn(u32) -> *mut c_void> =
+            library.library.get(b"test_team_new").expect("a symbol");
+        let team_free: libloading::Symbol<unsafe extern "C" fn(*mut c_void)> =
+            library.library.get(b"test_team_free").expect("a symbol");
+        let function: libloading::Symbol<unsafe extern "C" fn(*const Pass, i32, i32)> =
+            library.library.get(library.name.as_bytes()).expect("a symbol");
+        let pass = Pass {
+            tokens: tokens as i64,
+            first_output: first_output as i64,
+            chunk: sessions[0].chunk as i64,
+            workspace: sessions[0].workspace.pointer(),
+            weights: sessions[0].weights.pointer(),
+            inputs: input_pointers.as_ptr(),
+            outputs: output_pointers.as_ptr(),
+            scratch: scratch.pointer(),
+            scratch_bytes: scratch_bytes as i64,
+            team: team_new(threads as u32),
+            trace: Some(trace),
+            trace_user: &raw mut sessions[0].traced as *mut c_void,
+            positions: positions.as_ptr(),
+            pages: pages_of_rows.as_ptr(),
+            segments: segments.as_ptr(),
+            segment_count: segments.len() as i64,
+        };
+        let address = &raw const pass as usize;
+        let threads = threads as i32;
+        let function = *function;
+        let start = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            for thread in 1..threads {
+                scope.spawn(move || function(address as *const Pass, thread, threads));
+            }
+            function(address as *const Pass, 0, threads);
+        });
+        sessions[0].seconds = start.elapsed().as_secs_f64();
+        team_free(pass.team);
+    }
+    let kept =
+        sessions.iter().flat_map(|session| [&session.workspace, &session.states].into_iter().chain(&session.pages));
+    output_memory.iter().chain([&scratch]).chain(kept).for_each(Memory::check_ends);
+    let rows_from = |first: u64, tokens: u64| {
+        let read_rows = |(memory, port): (&Memory, &moec_plan::Port)| {
+            let buffer = plan.buffer(port.buffer);
+            let size = buffer.dtype.bytes() as usize;
+            let start = (rows_of(buffer, first) * buffer.row) as usize;
+            let start = if matches!(buffer.rows, Rows::Fixed(_)) { 0 } else { start };
+            let count = (rows_of(buffer, tokens) * buffer.row) as usize;
+            (start..start + count).map(|at| read(&memory.bytes()[at * size..], buffer.dtype)).collect()
+        };
+        output_memory.iter().zip(&plan.outputs).map(read_rows).collect()
+    };
+    let found = segments.iter().map(|segment| rows_from(segment.first as u64, segment.tokens as u64)).collect();
+    for (session, (_, tokens)) in sessions.iter_mut().zip(given) {
+        session.past += tokens;
+    }
+    found
 }

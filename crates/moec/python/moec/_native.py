@@ -28,7 +28,8 @@ class Options(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("level", ctypes.c_int32),
         ("verify_checksums", ctypes.c_int32),
-        ("reserved", ctypes.c_int32 * 5),
+        ("cache_mib", ctypes.c_int32),
+        ("reserved", ctypes.c_int32 * 4),
     ]
 
 

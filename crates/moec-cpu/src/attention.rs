@@ -284,8 +284,7 @@ impl Item<'_> {
     fn extras(&self, b: &Builder, group: Val, query: Val) -> Vec<Val> {
         let (frame, attention) = (self.frame, self.attention);
         let program = RowProgram { locals: Vec::new(), ops: Vec::new() };
-        let row =
-            Row { frame, program: &program, row: b.i64(0), part: b.i64(0), locals: &[], expert: None };
+        let row = Row { frame, program: &program, row: b.i64(0), part: b.i64(0), locals: &[], expert: None };
         attention.extras.iter().map(|view| row.load(b, view, &[group, query], None)).collect()
     }
 

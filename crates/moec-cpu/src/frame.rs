@@ -164,7 +164,9 @@ impl<'a> Frame<'a> {
     /// A cache's part of a page: row 0 is the page's first position.
     pub fn page(&self, b: &Builder, id: BufferId, pages: Val, number: Val) -> Matrix {
         let buffer = self.plan.buffer(id);
-        let Home::Cache { instances, per_position, panels } = buffer.home else { unreachable!("only caches have pages") };
+        let Home::Cache { instances, per_position, panels } = buffer.home else {
+            unreachable!("only caches have pages")
+        };
         let page = b.load_constant(PTR, b.offset(pages, b.shl(number, 3)));
         let start = b.offset_by(page, (per_position * PAGE) as i64);
         let base = match instances {
@@ -220,7 +222,9 @@ impl<'a> Frame<'a> {
     pub fn row_number(&self, b: &Builder, id: BufferId, row: Val) -> Val {
         match self.plan.buffer(id).rows {
             Rows::ONE => b.i64(0),
-            Rows::Fixed(_) | Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => row,
+            Rows::Fixed(_) | Rows::Tokens | Rows::Outputs | Rows::Slots { .. } | Rows::Share(_) | Rows::Positions => {
+                row
+            }
         }
     }
 

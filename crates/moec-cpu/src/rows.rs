@@ -25,8 +25,7 @@ use sort::sort;
 use top_k::top_k;
 
 pub fn emit(b: &Builder, frame: &Frame, rows: Rows, program: &RowProgram, group: Option<&RowGroup>) {
-    let body =
-        |b: &Builder, row: Val, expert: Option<Val>| run(b, frame, program, Place { row, part: row, expert });
+    let body = |b: &Builder, row: Val, expert: Option<Val>| run(b, frame, program, Place { row, part: row, expert });
     if rows == Rows::ONE {
         let first = b.cmp(Cmp::Eq, frame.thread, b.i64(0));
         return b.when(first, |b| body(b, b.i64(0), None));

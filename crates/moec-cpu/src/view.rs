@@ -105,7 +105,9 @@ impl Row<'_> {
             Source::Place => place(),
             Source::Position => return Some(self.positions(b, view, ivs, lanes)),
             Source::Count(extent) => b.add(place(), self.frame.extent(b, extent)),
-            Source::Local(_) | Source::Row(_) | Source::Whole(_) | Source::Param(_) | Source::Literal(_) => return None,
+            Source::Local(_) | Source::Row(_) | Source::Whole(_) | Source::Param(_) | Source::Literal(_) => {
+                return None;
+            }
         };
         let count = lanes.map_or(0, |(_, count)| count);
         let first = b.splat(b.narrow(first, Elem::I32), count);

@@ -155,7 +155,7 @@ pub enum Source {
     Local(LocalId),
     /// This row of a buffer: element 0 is the row's first. (With one row, the only row.)
     Row(BufferId),
-    /// The whole buffer: element 0 is row 0's first (of a cache, the first position's of the sequence).
+    /// The whole buffer: element 0 is row 0's first (of a cache, the first position's of the sequence: no backend need do it).
     Whole(BufferId),
     /// The instance of a `Plain` parameter that belongs to this layer; those of later experts follow, each
     /// `instance_stride` elements after the one before.
@@ -163,7 +163,7 @@ pub enum Source {
     Literal(LiteralId),
     /// The computed place itself, as an i32.
     Place,
-    /// The position in the sequence of the first new token plus the computed place, as an i32.
+    /// The position in its sequence of the new token that the computed place counts, as an i32.
     Position,
     /// How many there are of this extent, as an i32.
     Count(Extent),

@@ -35,7 +35,7 @@ fn kinds_ranks_and_caches() {
         group: None,
     }));
     let back = step(rows(Rows::Tokens, vec![map(vec![width], arg(0), vec![row(out, &[1])], row(h, &[1]))]));
-    // Kind 1: keeps h * scale[rank], and adds the first position's and the sum of its own.
+    // Kind 1: keeps h * scale[rank], and takes twice that and the sum of its squares.
     let keep = step(rows(
         Rows::Tokens,
         vec![map(
@@ -48,12 +48,7 @@ fn kinds_ranks_and_caches() {
     let look = step(rows(
         Rows::Tokens,
         vec![
-            map(
-                vec![width],
-                add(arg(0), arg(1)),
-                vec![row(kept, &[1]), view(Source::Whole(kept), 0, &[1])],
-                row(out, &[1]),
-            ),
+            map(vec![width], add(arg(0), arg(1)), vec![row(kept, &[1]), row(kept, &[1])], row(out, &[1])),
             RowOp::Reduce {
                 op: ReduceOp::Sum,
                 extents: vec![],

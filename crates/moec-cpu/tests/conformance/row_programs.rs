@@ -73,7 +73,7 @@ fn gathers_along_lanes_and_positions() {
             map(
                 &[40],
                 arg(0),
-                vec![moec_plan::View { row: 1, ..view(Source::Position, 0, &[1]) }],
+                vec![moec_plan::View { row: 1, ..view(Source::Position, 0, &[0]) }],
                 row(positions, &[1]),
             ),
         ],

@@ -8,11 +8,11 @@ use std::{
 };
 
 use moec_cpu::Level;
-use moec_plan::{PAGE, Plan, RowFormat, Rows};
+use moec_plan::{PAGE, Plan, RowFormat};
 
 use crate::{
     amx,
-    memory::{Memory, output_room, packed, read, rows_of, write_ports},
+    memory::{Memory, output_room, packed, read_ports, write_ports},
     symbols::undefined_symbols,
 };
 
@@ -293,18 +293,8 @@ pub fn together(
     let kept =
         sessions.iter().flat_map(|session| [&session.workspace, &session.states].into_iter().chain(&session.pages));
     output_memory.iter().chain([&scratch]).chain(kept).for_each(Memory::check_ends);
-    let rows_from = |first: u64, tokens: u64| {
-        let read_rows = |(memory, port): (&Memory, &moec_plan::Port)| {
-            let buffer = plan.buffer(port.buffer);
-            let size = buffer.dtype.bytes() as usize;
-            let start = (rows_of(buffer, first) * buffer.row) as usize;
-            let start = if matches!(buffer.rows, Rows::Fixed(_)) { 0 } else { start };
-            let count = (rows_of(buffer, tokens) * buffer.row) as usize;
-            (start..start + count).map(|at| read(&memory.bytes()[at * size..], buffer.dtype)).collect()
-        };
-        output_memory.iter().zip(&plan.outputs).map(read_rows).collect()
-    };
-    let found = segments.iter().map(|segment| rows_from(segment.first as u64, segment.tokens as u64)).collect();
+    let own = |segment: &Segment| read_ports(plan, &output_memory, segment.first as u64, segment.tokens as u64);
+    let found = segments.iter().map(own).collect();
     for (session, (_, tokens)) in sessions.iter_mut().zip(given) {
         session.past += tokens;
     }

@@ -21,6 +21,7 @@ mod row_programs;
 mod speed;
 mod symbols;
 mod tiles;
+mod together;
 
 use build::Building;
 use host::{Library, Session, levels_of};

@@ -69,13 +69,14 @@ pub fn packed(plan: &Plan, weights: &[Vec<f64>]) -> Memory {
     packed
 }
 
-/// What outputs hold, of `tokens` positions.
-pub fn read_ports(plan: &Plan, memory: &[Memory], tokens: u64) -> Vec<Vec<f64>> {
+/// What outputs hold, of `tokens` positions from row `first` on.
+pub fn read_ports(plan: &Plan, memory: &[Memory], first: u64, tokens: u64) -> Vec<Vec<f64>> {
     let read_all = |(memory, port): (&Memory, &moec_plan::Port)| {
         let buffer = plan.buffer(port.buffer);
         let size = buffer.dtype.bytes() as usize;
-        let count = (rows_of(buffer, tokens) * buffer.row) as usize;
-        (0..count).map(|at| read(&memory.bytes()[at * size..], buffer.dtype)).collect()
+        let before = if matches!(buffer.rows, Rows::Fixed(_)) { 0 } else { rows_of(buffer, first) };
+        let (start, count) = ((before * buffer.row) as usize, (rows_of(buffer, tokens) * buffer.row) as usize);
+        (start..start + count).map(|at| read(&memory.bytes()[at * size..], buffer.dtype)).collect()
     };
     memory.iter().zip(&plan.outputs).map(read_all).collect()
 }

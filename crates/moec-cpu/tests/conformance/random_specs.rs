@@ -3,15 +3,14 @@
 //! A few in every run, on one level each; `MOEC_FUZZ_SEEDS=0..100` runs others, with `MOEC_FUZZ_LEVELS=all` on all levels.
 
 #[path = "../../../../tests/random_specs/mod.rs"]
-mod specs;
+pub mod specs;
 
-use moec_codegen::{PortRows, port_rows, sees_later_positions};
 use moec_interpreter::{Packing, Weights};
 use moec_ir::Module;
 use moec_oracle::RandomWeights;
 use moec_plan::{ParamId, Plan};
 
-use crate::host::{Library, Session, levels, together};
+use crate::host::{Library, Session, levels};
 use specs::{
     across::ACROSS,
     generate,
@@ -21,12 +20,12 @@ use specs::{
 };
 
 /// What sums and functions in f32 may come to, relative to the weights.
-const ROUNDING: f32 = 5e-6;
+pub const ROUNDING: f32 = 5e-6;
 
 const USUAL: std::ops::Range<u64> = 0..15;
 
 /// A plan's parameters as a session takes them: instance by instance.
-fn packed(plan: &Plan, weights: &RandomWeights) -> Vec<Vec<f64>> {
+pub fn packed(plan: &Plan, weights: &RandomWeights) -> Vec<Vec<f64>> {
     let from_oracle = FromOracle(weights);
     let packing = &Packing { plan, instances: &from_oracle };
     let all = |(number, param): (usize, &moec_plan::PackedParam)| {
@@ -127,74 +126,4 @@ fn across_tokens_the_code_gives_the_oracles_numbers() {
         let faults = faults(text, seed, true);
         assert!(faults.is_empty(), "{name}: {}", faults.join("\n"));
     }
-}
-
-/// Sessions in one pass, at positions of their own: whether each gets what the oracle gives it alone.
-fn faults_together(text: &str, seed: u64) -> Option<Vec<String>> {
-    const SESSIONS: u64 = 3;
-    let module = check(text).ok()?.without_dead();
-    let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options::default());
-    let plan = moec_lower::lower(&fused).ok()?;
-    let rows = |port| matches!(port_rows(&plan, port), Some(PortRows::Tokens | PortRows::Outputs));
-    if sees_later_positions(&plan) || plan.passes().count() > 1 || !plan.inputs.iter().chain(&plan.outputs).all(rows) {
-        return None;
-    }
-    let weights = RandomWeights::new(&module, seed);
-    let each = |number: u64| {
-        let mut passes = Passes::random(&mut Random::new(seed ^ number << 8), &module);
-        passes.passes.iter_mut().for_each(|pass| pass.first = 0);
-        passes
-    };
-    let all: Vec<Passes> = (0..SESSIONS).map(each).collect();
-    let expected: Vec<Vec<Found>> =
-        all.iter().map(|passes| passes.oracle(&module, &weights).expect("it runs")).collect();
-    let packed = packed(&plan, &weights);
-    let mut faults = Vec::new();
-    let all_levels = levels();
-    for level in &all_levels[seed as usize % all_levels.len()..][..1] {
-        let library = Library::new(&plan, *level);
-        for threads in [1, 3] {
-            let mut sessions: Vec<Session> =
-                all.iter().map(|_| Session::new(&plan, &packed, 18, 32, threads)).collect();
-            let mut found: Vec<Vec<Found>> = vec![Vec::new(); all.len()];
-            for turn in 0..all.iter().map(|passes| passes.passes.len()).max().unwrap_or(0) {
-                let going: Vec<usize> = (0..all.len()).filter(|at| turn < all[*at].passes.len()).collect();
-                let pass_of = |at: usize| &all[at].passes[turn];
-                let given: Vec<_> =
-                    going.iter().map(|at| (pass_of(*at).rows(&module), pass_of(*at).tokens as u64)).collect();
-                let mut taking: Vec<&mut Session> =
-                    sessions.iter_mut().enumerate().filter(|(at, _)| going.contains(at)).map(|(_, s)| s).collect();
-                for (at, outputs) in going.iter().zip(together(&library, &mut taking, &given, 0)) {
-                    let given = |(number, values)| pass_of(*at).given(&module, number, values);
-                    let outputs = outputs.into_iter().enumerate().map(given).collect();
-                    // Choices show in what the experts give.
-                    found[*at].push(Found { outputs, routes: expected[*at][turn].routes.clone() });
-                }
-            }
-            for ((passes, expected), found) in all.iter().zip(&expected).zip(&found) {
-                if let Err(what) = same(expected, found)
-                    && !passes.unsteady(&module, &weights, expected, ROUNDING)
-                {
-                    faults.push(format!("{level:?}, {threads} threads: {what}"));
-                }
-            }
-        }
-    }
-    Some(faults)
-}
-
-#[test]
-fn sessions_that_step_together_get_what_they_get_alone() {
-    let mut judged = 0;
-    let drawn: Vec<(String, String)> = (0..40).map(|seed| (format!("seed {seed}"), generate(seed))).collect();
-    let scans = SCANS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    for (seed, (name, text)) in (0..).zip(scans.chain(drawn)) {
-        let Some(faults) = faults_together(&text, seed) else { continue };
-        assert!(faults.is_empty(), "{name}: {}\n{text}", faults.join("\n"));
-        judged += 1;
-        if judged == 12 {
-            return;
-        }
-    }
-    panic!("only {judged} specs whose sessions can step together");
 }

@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
         self.pasts[0] += tokens as i64;
         let all = output_memory.iter().chain([&self.workspace, &self.cache, &self.states, &scratch]);
         all.for_each(Memory::check_ends);
-        read_ports(plan, &output_memory, tokens)
+        read_ports(plan, &output_memory, 0, tokens)
     }
 }
 

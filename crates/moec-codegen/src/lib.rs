@@ -23,7 +23,7 @@ pub use interface::{
     BadName, CType, Function, PortRows, check_name, functions, port_rows, sees_later_positions, source_port,
     token_ports,
 };
-pub use link::{Artefact, LinkError, link};
+pub use link::{Artefact, LinkError, TOOLS, Tool, link};
 pub use pack::{CodeKind, Coded, Instance, Instances, Misfit, Packed, Values, pack};
 pub use package::package;
 pub use partial::Place;

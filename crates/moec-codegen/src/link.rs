@@ -83,16 +83,19 @@ pub fn link(objects: &[Object], name: &str, out: &Path) -> Result<Artefact, Link
 }
 
 /// A program, and the Debian package that has it.
-#[derive(Clone, Copy)]
-struct Tool {
-    name: &'static str,
-    package: &'static str,
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    pub name: &'static str,
+    pub package: &'static str,
 }
+
+/// All programs that linking runs.
+pub const TOOLS: [Tool; 4] = [LD, OBJCOPY, AR, CC];
 
 const LD: Tool = Tool { name: "ld", package: "binutils" };
 const OBJCOPY: Tool = Tool { name: "objcopy", package: "binutils" };
 const AR: Tool = Tool { name: "ar", package: "binutils" };
-const CC: Tool = Tool { name: "cc", package: "gcc" };
+const CC: Tool = Tool { name: "cc", package: "gcc libc6-dev" };
 
 fn run<'a>(tool: Tool, arguments: impl IntoIterator<Item = &'a str>, folder: &Path) -> Result<(), LinkError> {
     let output = Command::new(tool.name).args(arguments).current_dir(folder).env("LC_ALL", "C").output();

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::{
     manifest::Manifest,
-    native::{Model, NativeError, Session},
+    native::{Model, NativeError, Routed, Session},
     sampling::{Sampler, Sampling},
     text::{Text, TextError},
 };
@@ -23,10 +23,12 @@ pub struct Request<'a> {
     pub max_new: usize,
     pub sampling: Sampling,
     pub seed: u64,
+    /// Whether to note what every route chooses.
+    pub traced: bool,
 }
 
 /// How it went.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Told {
     pub prompt_tokens: usize,
     pub new_tokens: usize,
@@ -35,6 +37,10 @@ pub struct Told {
     /// Of the passes after it, and how many there were.
     pub decode: Duration,
     pub steps: usize,
+    /// The tokens that the model has seen, where the request is traced: those of the text, behind an encoder or not.
+    pub seen: Vec<i32>,
+    /// What every route chose for them.
+    pub routed: Vec<Routed>,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -111,33 +117,39 @@ pub fn generate(
 ) -> Result<Told, GenerateError> {
     let vocabulary = manifest.vocabulary.ok_or(NativeError::NoTokens)?;
     let mut session = model.session(prompt.positions)?;
-    let prompt_tokens = prompt.ids.len();
-    let next = match manifest.start_token {
-        Some(start) => {
-            session.encode(&prompt.ids)?;
-            vec![start]
-        }
-        None => {
-            show(request.prompt);
-            prompt.ids
-        }
+    let mut work = |session: &mut Session| -> Result<Told, GenerateError> {
+        let next = match manifest.start_token {
+            Some(start) => {
+                session.encode(&prompt.ids)?;
+                vec![start]
+            }
+            None => {
+                show(request.prompt);
+                prompt.ids.clone()
+            }
+        };
+        let mut tokens = Tokens {
+            session,
+            sampler: Sampler::new(request.sampling, request.seed),
+            logits: vec![0.0; vocabulary],
+            next,
+            left: request.max_new,
+            ends: &manifest.end_tokens,
+            told: Told { prompt_tokens: prompt.ids.len(), ..Told::default() },
+        };
+        let new_tokens = text.stream::<GenerateError>(&mut tokens, &mut show)?;
+        Ok(Told { new_tokens, ..tokens.told })
     };
-    let mut tokens = Tokens {
-        session,
-        sampler: Sampler::new(request.sampling, request.seed),
-        logits: vec![0.0; vocabulary],
-        next,
-        left: request.max_new,
-        ends: &manifest.end_tokens,
-        told: Told { prompt_tokens, ..Told::default() },
-    };
-    let new_tokens = text.stream::<GenerateError>(&mut tokens, show)?;
-    Ok(Told { new_tokens, ..tokens.told })
+    if !request.traced {
+        return work(&mut session);
+    }
+    let (told, routed) = session.traced(work);
+    Ok(Told { routed, ..told? })
 }
 
 /// Tokens as they are drawn.
 struct Tokens<'a> {
-    session: Session,
+    session: &'a mut Session,
     sampler: Sampler,
     logits: Vec<f32>,
     /// What the model has not seen yet.
@@ -157,6 +169,7 @@ impl Iterator for Tokens<'_> {
             self.left = 0;
             return Some(Err(error.into()));
         }
+        self.told.seen.extend(&self.next);
         if self.told.prefill.is_zero() {
             self.told.prefill = started.elapsed();
         } else {

@@ -34,6 +34,9 @@ pub struct Manifest {
     pub start_token: Option<i32>,
     /// Tokens that end a text.
     pub end_tokens: Vec<i32>,
+    /// Of each route, by its number in the model's text: how many experts there are to choose from.
+    #[serde(default)]
+    pub experts: BTreeMap<i32, u64>,
     /// Whether the folder holds the weights.
     pub weights: bool,
 }

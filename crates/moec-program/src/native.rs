@@ -237,6 +237,8 @@ unsafe impl Send for Session {}
 /// What a route of one layer chose.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routed {
+    /// Its number in the model's text, and which execution of its kind of layer this is; none where that is not known.
+    pub place: Option<(i32, i32)>,
     pub choices: usize,
     /// `[positions, choices]`.
     pub indices: Vec<i32>,
@@ -376,7 +378,7 @@ extern "C" fn record(
         (&mut *user.cast::<Record>(), read.0, read.1)
     };
     let place = *record.places.entry((route, rank)).or_insert_with(|| {
-        record.routed.push(Routed { choices: choices as usize, ..Routed::default() });
+        record.routed.push(Routed { place: Some((route, rank)), choices: choices as usize, ..Routed::default() });
         record.routed.len() - 1
     });
     record.routed[place].indices.extend(indices);

@@ -217,6 +217,7 @@ fn continue_text(inside: &mut Inside, arguments: &ArgMatches) -> Result<(), Prob
         max_new: arguments.get_one("max-new").copied().unwrap_or(128),
         sampling: sampling(temperature.copied(), top_k.copied(), seed.copied())?,
         seed: seed.copied().unwrap_or(0),
+        traced: false,
     };
     let text = match (arguments.get_one::<PathBuf>("tokenizer"), inside.bytes(TOKENIZER)?) {
         (Some(folder), _) => Text::open(folder)?,

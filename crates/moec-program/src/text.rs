@@ -69,6 +69,11 @@ impl Text {
         if ids.is_empty() { Err(TextError::EmptyPrompt) } else { Ok(ids) }
     }
 
+    /// The text of each token by itself. Where a character takes several tokens, theirs is not its whole.
+    pub fn pieces(&self, ids: &[i32]) -> Result<Vec<String>, TextError> {
+        ids.iter().map(|id| self.tokenizer.decode(&[*id as u32], false).map_err(|error| self.bad(error))).collect()
+    }
+
     /// Decodes token by token: calls `show` with each piece of text as soon as it is whole (a character may take several
     /// tokens), until `tokens` ends. A character that is not whole by then is left out.
     pub fn stream<E: From<TextError>>(

@@ -153,13 +153,34 @@ impl Place {
     fn make(out: &Path) -> Result<Place, files::CannotWrite> {
         let made = (!out.exists()).then(|| out.to_owned());
         files::make_folder(out)?;
-        let work = tempfile::Builder::new().prefix(".moec-build-").tempdir_in(out);
+        sweep(out);
+        let work = tempfile::Builder::new().prefix(&format!("{WORK}{}-", std::process::id())).tempdir_in(out);
         let work = work.map_err(|cause| files::CannotWrite { path: out.into(), cause })?;
         Ok(Place { work, made })
     }
 
     fn keep(mut self) {
         self.made = None;
+    }
+}
+
+/// How folders to work in are called; the process that made it follows.
+const WORK: &str = ".moec-build-";
+
+/// Removes what builds left behind that were killed: their process is gone, and nothing has changed for a while. (Of a process
+/// in another container, which this one cannot see, a while is all there is to go by.)
+fn sweep(out: &Path) {
+    const A_WHILE: Duration = Duration::from_secs(600);
+    for entry in fs::read_dir(out).into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(WORK)) else { continue };
+        let process = rest.split('-').next().unwrap_or_default();
+        let alive = !process.is_empty() && Path::new("/proc").join(process).exists();
+        let age = entry.metadata().and_then(|about| about.modified()).map(|at| at.elapsed().unwrap_or_default());
+        if !alive && age.is_ok_and(|age| age > A_WHILE) {
+            // What cannot be removed stays, as it did before.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

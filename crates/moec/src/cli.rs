@@ -36,8 +36,16 @@ pub enum Command {
     Explain(Explain),
     /// Time prefill and decode of a build.
     Bench(Bench),
+    /// Show what routes chose.
+    Trace(Trace),
     /// Say what a problem's code means, with an example of it and the example mended.
     ExplainError(ExplainError),
+    /// Say what this machine has of all that moec uses, and what to do about what is missing.
+    Doctor(Doctor),
+    /// Print what a shell needs to complete moec's command lines.
+    Completions(Completions),
+    /// Write manual pages: one for moec, one for each command.
+    Man(Man),
 }
 
 /// The spec, and where its configuration comes from.
@@ -325,8 +333,9 @@ pub struct Run {
     /// Where to write the named outputs.
     #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
     pub outputs: Option<PathBuf>,
-    /// Where to write what every route chose: `route.N.indices` and `.weights`, in the order in which routes are run.
-    #[arg(long, value_name = "SAFETENSORS", requires = "inputs")]
+    /// Where to write what every route chose: `route.N.indices` and `.weights`, in the order in which routes are run
+    /// (`moec trace view` shows it).
+    #[arg(long, value_name = "SAFETENSORS")]
     pub trace: Option<PathBuf>,
     /// Run so many times on the same inputs, each time with the states that the last one gave; the outputs are the last one's.
     #[arg(long, value_name = "N", requires = "inputs", conflicts_with_all = ["weights", "trace"])]
@@ -397,6 +406,46 @@ pub struct Explain {
     /// A page to look at, with the architecture drawn, and the JSON in a file beside it.
     #[arg(long, value_name = "FILE.html", conflicts_with = "json", value_parser = html_file)]
     pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Trace {
+    #[command(subcommand)]
+    pub command: TraceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TraceCommand {
+    /// Write a page: load of each expert, tokens to experts over the text, experts chosen together, dead ones, drops.
+    View(TraceView),
+}
+
+#[derive(Debug, Args)]
+pub struct TraceView {
+    /// What `moec run --trace` wrote.
+    #[arg(value_name = "SAFETENSORS")]
+    pub trace: PathBuf,
+    /// The page; its data goes into a `.json` beside it [default: the trace's name with `.html`].
+    #[arg(short, long, value_name = "FILE.html", value_parser = html_file)]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The folder to write to; made if missing.
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,13 @@
 //! `build.json`, written and read.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use miette::Diagnostic;
 use moec_codegen::{PortRows, port_rows, source_port, token_ports};
-use moec_plan::{Plan, Port};
+use moec_plan::{Node, Plan, Port, StepKind};
 use moec_program::manifest::{Tensor, VERSION};
 use thiserror::Error;
 
@@ -46,8 +49,30 @@ pub fn of(plan: &Plan, levels: Vec<String>, config: Option<&serde_json::Value>, 
             named.and_then(|token| i32::try_from(token).ok()).unwrap_or(0)
         }),
         end_tokens: config.and_then(|config| config.get("eos_token_id")).map(end_tokens).unwrap_or_default(),
+        experts: experts(plan),
         weights,
     }
+}
+
+fn experts(plan: &Plan) -> BTreeMap<i32, u64> {
+    fn add(nodes: &[Node], found: &mut BTreeMap<i32, u64>) {
+        for node in nodes {
+            match node {
+                Node::Layers(layers) => layers.kinds.iter().for_each(|kind| add(kind, found)),
+                Node::Step(step) => match &step.kind {
+                    StepKind::Bin(bin) => _ = found.insert(bin.route as i32, bin.experts),
+                    StepKind::Rows { .. }
+                    | StepKind::Gemm(_)
+                    | StepKind::Assign(_)
+                    | StepKind::Attention(_)
+                    | StepKind::Scan(_) => {}
+                },
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    plan.passes().for_each(|pass| add(pass, &mut found));
+    found
 }
 
 pub fn write(manifest: &Manifest, folder: &Path) -> Result<(), files::CannotWrite> {

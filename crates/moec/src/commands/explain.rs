@@ -3,6 +3,8 @@
 mod drawing;
 mod page;
 
+pub use page::STYLE;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod check;
+mod doctor;
 mod explain;
 mod explain_error;
 mod fmt;
@@ -10,6 +11,8 @@ mod import;
 mod lsp;
 mod new;
 mod run;
+mod shell;
+mod trace;
 mod verify;
 
 use crate::{
@@ -29,6 +32,10 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => shell::completions(&arguments),
+        Command::Man(arguments) => shell::man(&arguments),
         Command::ExplainError(arguments) => explain_error::run(&arguments),
     }
 }

@@ -96,7 +96,7 @@ fn ready(arguments: &Run, tensors: Option<&BTreeMap<String, NamedTensor>>) -> Re
 fn generate(arguments: &Run, prompt: &str) -> Result<(), Failure> {
     let (seed, max_new) = (arguments.seed.unwrap_or(0), arguments.max_new);
     let sampling = generate::sampling(arguments.temperature, arguments.top_k, arguments.seed)?;
-    let request = Request { prompt, max_new, sampling, seed };
+    let request = Request { prompt, max_new, sampling, seed, traced: arguments.trace.is_some() };
     let ready = ready(arguments, None)?;
     let text = Text::open(&ready.folder)?;
     let tokens = Prompt::new(&ready.manifest, &text, &request)?;
@@ -116,7 +116,23 @@ fn generate(arguments: &Run, prompt: &str) -> Result<(), Failure> {
         model.level(),
         model.threads(),
     );
+    if let Some(path) = &arguments.trace {
+        let mut trace = trace_tensors(told.routed, &ready.manifest);
+        trace.extend(traced_text(&told.seen, &text.pieces(&told.seen)?));
+        tensors::write(path, &trace)?;
+    }
     Ok(())
+}
+
+/// `tokens`, and their text: `text.utf8`, all bytes one after the other, and `text.ends`, where each token's end.
+fn traced_text(seen: &[i32], pieces: &[String]) -> [NamedTensor; 3] {
+    let bytes: Vec<i32> = pieces.iter().flat_map(|piece| piece.bytes()).map(i32::from).collect();
+    let ends = pieces.iter().scan(0, |end, piece| {
+        *end += piece.len() as i32;
+        Some(*end)
+    });
+    let list = |name: &str, values: Vec<i32>| named(name.into(), vec![values.len()], &Data::I32(values));
+    [list("tokens", seen.to_vec()), list("text.utf8", bytes), list("text.ends", ends.collect())]
 }
 
 fn run_tensors(arguments: &Run, inputs: &Path, outputs: &Path) -> Result<(), Failure> {
@@ -134,7 +150,7 @@ fn run_tensors(arguments: &Run, inputs: &Path, outputs: &Path) -> Result<(), Fai
     let (results, routed) = by_library(arguments, &ready, &given, inputs)?;
     tensors::write(outputs, &results)?;
     if let Some(path) = &arguments.trace {
-        tensors::write(path, &trace_tensors(routed))?;
+        tensors::write(path, &trace_tensors(routed, &ready.manifest))?;
     }
     Ok(())
 }
@@ -206,11 +222,12 @@ fn by_oracle(
     let results = moec_oracle::Session::new(module, &*weights).run(&inputs, Some(&mut trace))?;
     let outputs = results.into_iter().map(|(name, tensor)| named(name, tensor.sizes(), tensor.data())).collect();
     let routed = trace.routes.into_iter().map(|route| Routed {
+        place: None,
         choices: route.choices,
         indices: route.indices,
         weights: route.weights,
     });
-    Ok((outputs, trace_tensors(routed.collect())))
+    Ok((outputs, choices(routed.collect())))
 }
 
 fn named(name: String, shape: Vec<usize>, data: &Data) -> NamedTensor {
@@ -222,8 +239,24 @@ fn named(name: String, shape: Vec<usize>, data: &Data) -> NamedTensor {
     NamedTensor { name, dtype: data.dtype(), shape, bytes }
 }
 
-/// `route.N.indices` and `.weights` of the `N`-th route that is run, each `[positions, choices]`.
-fn trace_tensors(routed: Vec<Routed>) -> Vec<NamedTensor> {
+/// `route.N.indices` and `.weights` of the `N`-th route that is run, each `[positions, choices]`; by the library also
+/// `route.N.place`: its number in the model's text, which execution of its kind of layer it is, and how many experts there are.
+fn trace_tensors(routed: Vec<Routed>, manifest: &Manifest) -> Vec<NamedTensor> {
+    let places: Vec<NamedTensor> = routed
+        .iter()
+        .enumerate()
+        .filter_map(|(number, route)| {
+            let (text, rank) = route.place?;
+            let experts = i32::try_from(*manifest.experts.get(&text)?).ok()?;
+            Some(named(format!("route.{number}.place"), vec![3], &Data::I32(vec![text, rank, experts])))
+        })
+        .collect();
+    let mut all = choices(routed);
+    all.extend(places);
+    all
+}
+
+fn choices(routed: Vec<Routed>) -> Vec<NamedTensor> {
     let each = routed.into_iter().enumerate().flat_map(|(number, route)| {
         let shape = vec![route.indices.len() / route.choices.max(1), route.choices];
         let name = |what: &str| format!("route.{number}.{what}");

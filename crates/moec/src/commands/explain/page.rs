@@ -18,7 +18,7 @@ use crate::{
     routes::RouteShape,
 };
 
-const STYLE: &str = include_str!("page.css");
+pub const STYLE: &str = include_str!("page.css");
 
 /// Tokens of the passes whose costs stand beside one another.
 const TOKENS: [u64; 6] = [1, 4, 16, 64, 512, 2048];
@@ -34,6 +34,8 @@ pub fn page(explained: &Explained, placements: &[Placement], data: &Value, sourc
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
+                // Without, browsers ask for one.
+                link rel="icon" href="data:,";
                 title { (name) " — moec explain" }
                 style { (PreEscaped(STYLE)) }
             }

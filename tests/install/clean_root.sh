@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The tarball in a clean root that has neither LLVM nor Rust: tests/install/clean_root.sh SUITE MIRROR [TRANSCRIPT]
+#
+#   sudo tests/install/clean_root.sh bookworm http://deb.debian.org/debian
+#   sudo tests/install/clean_root.sh noble http://archive.ubuntu.com/ubuntu
+#
+# Needs root, debootstrap, and dist/ as `./dev release` makes it. Not a part of `./dev test`: it downloads a system.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+[ $# -ge 2 ] || { sed -n '2,7s/^# \?//p' "$0" >&2; exit 2; }
+suite=$1 mirror=$2 transcript=${3:-/dev/stdout}
+tarball=$(ls dist/moec-*.tar.xz) wheel=$(ls dist/moec-*.whl)
+root=$(mktemp -d)
+trap 'rm -rf --one-file-system "$root"' EXIT
+
+# What `moec build` runs, a C program, and the wheel.
+debootstrap --variant=minbase --include=binutils,gcc,libc6-dev,xz-utils,python3-venv,pkgconf,ca-certificates \
+    "$suite" "$root" "$mirror" >/dev/null
+tar -C "$root/opt" -xJf "$tarball"
+mv "$root"/opt/moec-* "$root/opt/moec"
+cp "$wheel" "$root/opt/"
+cp tests/install/run_fences.py "$root/opt/"
+[ -e /etc/resolv.conf ] && cp /etc/resolv.conf "$root/etc/resolv.conf"
+
+inside() { chroot "$root" env -i PATH=/opt/moec/bin:/usr/bin:/bin HOME=/root LC_ALL=C.UTF-8 "$@"; }
+{
+    inside sh -c '. /etc/os-release; echo "$PRETTY_NAME"; ls /usr/lib/llvm* 2>&1 | head -1; ldd /opt/moec/bin/moec'
+    inside moec doctor
+    inside python3 /opt/run_fences.py /opt/moec/README.md /opt/moec/docs/guides/*.md
+    inside sh -c 'cd /root && python3 -m venv venv && venv/bin/pip install -q /opt/*.whl && venv/bin/moec --version &&
+        venv/bin/python -c "import moec; print(moec.__doc__.splitlines()[0])"'
+} >"$transcript" 2>&1

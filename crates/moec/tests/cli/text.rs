@@ -1,14 +1,18 @@
 //! Text in, text out.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use safetensors::SafeTensors;
 
-use crate::command::{bard, built_bard, moec, moec_in};
+use crate::command::{bard, built_bard, copy_of, moec, moec_in, oracle};
 
-/// Rows of an i64 tensor as bytes: bard's tokens are bytes.
+/// Rows of an i64 tensor of numbers below 256: bard's tokens are bytes.
 fn rows(name: &str) -> Vec<Vec<u8>> {
-    let bytes = fs::read(bard().join("oracle.safetensors")).expect("the reference");
+    rows_of(&bard(), name)
+}
+
+fn rows_of(checkpoint: &Path, name: &str) -> Vec<Vec<u8>> {
+    let bytes = fs::read(checkpoint.join("oracle.safetensors")).expect("the reference");
     let file = SafeTensors::deserialize(&bytes).expect("sound");
     let view = file.tensor(name).expect("there");
     let numbers: Vec<u8> = view.data().chunks_exact(8).map(|eight| eight[0]).collect();
@@ -57,4 +61,32 @@ fn more_than_the_context_is_refused() {
     moec_in(folder.path(), "run build --prompt A --temperature 0").refused(1, &["temperature"]);
     moec_in(folder.path(), "run bard.moe --prompt A").refused(1, &["--weights"]);
     moec_in(folder.path(), "run build").refused(1, &["--prompt"]);
+}
+
+/// An encoder reads the prompt, and the text is the decoder's own. The tokenizer is made here: token 7 is the word `w7`.
+#[test]
+fn an_encoder_and_its_decoder_say_what_the_reference_says() {
+    let checkpoint = oracle("switch_transformers");
+    let copy = copy_of(&checkpoint);
+    let path = copy.path();
+    let vocabulary: Vec<String> = (0..96).map(|id| format!("\"w{id}\": {id}")).collect();
+    let tokenizer = format!(
+        "{{\"version\": \"1.0\", \"added_tokens\": [], \"pre_tokenizer\": {{\"type\": \"WhitespaceSplit\"}}, \
+         \"model\": {{\"type\": \"WordLevel\", \"unk_token\": \"w0\", \"vocab\": {{{}}}}}}}",
+        vocabulary.join(", ")
+    );
+    fs::write(path.join("tokenizer.json"), tokenizer).expect("written");
+    moec_in(path, "import . -o switch.moe").fine();
+    moec_in(path, "build switch.moe --weights . --cpu avx2 -o build").fine();
+    let words = |ids: &[u8]| ids.iter().map(|id| format!("w{id}")).collect::<Vec<_>>().join(" ");
+    let build = path.join("build").display().to_string();
+    for (prompt, whole) in
+        rows_of(&checkpoint, "generate.input_ids").iter().zip(rows_of(&checkpoint, "generate.sequences"))
+    {
+        // The first token is where every text of the decoder begins.
+        let (prompt, said) = (words(prompt), words(&whole[1..]));
+        let new = (whole.len() - 1).to_string();
+        let ended = moec(&["run", &build, "--prompt", &prompt, "--max-new", &new]).fine();
+        assert_eq!(ended.stdout.trim_end(), said);
+    }
 }

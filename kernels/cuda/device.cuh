@@ -117,6 +117,89 @@ MOEC_DEVICE Words4 load_stream(const void *global) {
     return all;
 }
 
+// Hopper's own instructions (sm_90a).
+
+// A barrier that counts arrivals, and the bytes that copies bring: it turns over when `arrivals` threads have come and all
+// expected bytes are there. `turn` is 0 before the first time, then 1, then 0.
+MOEC_DEVICE u32 shared_address(const void *shared) { return (u32)__cvta_generic_to_shared(shared); }
+MOEC_DEVICE void turnstile_init(u64 *at, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(arrivals) : "memory");
+}
+// What was initialised is seen by the copy engine.
+MOEC_DEVICE void turnstiles_ready() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+MOEC_DEVICE void turnstile_arrive(u64 *at) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(at)) : "memory");
+}
+MOEC_DEVICE void turnstile_arrive_expecting(u64 *at, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(at)), "r"(bytes) : "memory");
+}
+// Until turn `turn` is over.
+MOEC_DEVICE void turnstile_wait(u64 *at, int turn) {
+    asm volatile("{\n.reg .pred over;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n@!over bra again;\n}" ::"r"(
+                     shared_address(at)),
+                 "r"(turn)
+                 : "memory");
+}
+// Starts a copy of a multiple of 16 bytes, aligned to 16, by the copy engine; its bytes count at the turnstile.
+MOEC_DEVICE void copy_bulk(void *shared, const void *global, int bytes, u64 *at) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(shared)),
+                 "l"(global), "r"(bytes), "r"(shared_address(at))
+                 : "memory");
+}
+// What this thread wrote to shared memory is seen by the tensor cores.
+MOEC_DEVICE void shared_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// How many registers the threads of a warpgroup may have from here on.
+template <int COUNT> MOEC_DEVICE void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT)); }
+template <int COUNT> MOEC_DEVICE void more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT)); }
+
+// A matrix in shared memory whose rows are 128 bytes along k, in blocks of eight rows that begin at multiples of 1024 bytes; the
+// 16-byte pieces of row r stand at their place xor r % 8. Of it, the sixteen columns from `shared` on.
+MOEC_DEVICE u64 tensor_rows(const void *shared) {
+    return (u64)((shared_address(shared) & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+
+// sums += a · b', of 64 x 16 by 16 x N in bf16, by a warpgroup: each of its warps has 16 of the 64 rows, in `a` as mma_bf16
+// has them; b is `tensor_rows` of N rows. Of the N columns, 8j + 2t..2t+1 stand in sums[4j..], with g and g + 8 as there.
+// Nothing may touch `sums` and `a` until products_wait.
+MOEC_DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+MOEC_DEVICE void products_wait() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+MOEC_DEVICE void multiply_64x128(float (&sums)[64], const u32 (&a)[4], u64 b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,"
+        "%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,"
+        "%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,"
+        "%62,%63}, {%64,%65,%66,%67}, %68, 1, 1, 1, 0;"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
+          "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]),
+          "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]), "+f"(sums[16]), "+f"(sums[17]),
+          "+f"(sums[18]), "+f"(sums[19]), "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]),
+          "+f"(sums[24]), "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]),
+          "+f"(sums[30]), "+f"(sums[31]), "+f"(sums[32]), "+f"(sums[33]), "+f"(sums[34]), "+f"(sums[35]),
+          "+f"(sums[36]), "+f"(sums[37]), "+f"(sums[38]), "+f"(sums[39]), "+f"(sums[40]), "+f"(sums[41]),
+          "+f"(sums[42]), "+f"(sums[43]), "+f"(sums[44]), "+f"(sums[45]), "+f"(sums[46]), "+f"(sums[47]),
+          "+f"(sums[48]), "+f"(sums[49]), "+f"(sums[50]), "+f"(sums[51]), "+f"(sums[52]), "+f"(sums[53]),
+          "+f"(sums[54]), "+f"(sums[55]), "+f"(sums[56]), "+f"(sums[57]), "+f"(sums[58]), "+f"(sums[59]),
+          "+f"(sums[60]), "+f"(sums[61]), "+f"(sums[62]), "+f"(sums[63])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+MOEC_DEVICE void multiply_64x32(float (&sums)[16], const u32 (&a)[4], u64 b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, 1, 1, 1, 0;"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
+          "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]),
+          "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+MOEC_DEVICE void multiply_64(float (&sums)[64], const u32 (&a)[4], u64 b) { multiply_64x128(sums, a, b); }
+MOEC_DEVICE void multiply_64(float (&sums)[16], const u32 (&a)[4], u64 b) { multiply_64x32(sums, a, b); }
+
 } // namespace moec
 #endif
 

@@ -58,8 +58,9 @@ template <class CACHE, int G, int Q, int W, int V> struct Heads {
 } // namespace
 
 // What a block of an A100 may have of shared memory is 163 KB, static included; of a H100, 227.
+// (A kernel with warpgroups is for the latter only.)
 #define GATE(NAME, ...)                                                                                                 \
-    static_assert(__VA_ARGS__::SHARED_BYTES <= 160 << 10, "shared memory");                                              \
+    static_assert(__VA_ARGS__::SHARED_BYTES <= (__VA_ARGS__::THREADS == 384 ? 224 : 160) << 10, "shared memory");        \
     MOEC_KERNEL((__VA_ARGS__::THREADS)) NAME(const moec::Pass *pass, int rank) { __VA_ARGS__::run(*pass, rank); }           \
     MOEC_SHAPE NAME##_shape[] = {__VA_ARGS__::THREADS, __VA_ARGS__::ROWS, __VA_ARGS__::MORE, __VA_ARGS__::TIMES,             \
                                  __VA_ARGS__::SHARED_BYTES, 0};
@@ -76,3 +77,7 @@ GATE(bin, moec::Bin<Routing>)
 GATE(attention_prefill, moec::Attention<Heads<Bf16, 8, 4, 128, 128>>)
 GATE(attention_decode, moec::Attention<Heads<Bf16, 8, 4, 128, 128>, 16>)
 GATE(attention_compressed, moec::Attention<Heads<Bf16, 1, 16, 576, 512>>)
+#if __CUDA_ARCH__ >= 900
+GATE(wide_pairs, moec::GemmWide<Experts<Store_Pairs, 0>>)
+GATE(wide_pairs_32, moec::GemmWide<Experts<Store_Pairs, 0>, 32>)
+#endif

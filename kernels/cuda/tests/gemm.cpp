@@ -6,6 +6,7 @@
 #include "row_tile.cuh"
 #include "few_rows.cuh"
 #include "gemm.cuh"
+#include "gemm_wide.cuh"
 
 using namespace moec;
 using check::number;
@@ -222,6 +223,14 @@ template <class STEP> void both(const char *name, const std::vector<int> &counts
     }
 }
 
+template <class STEP> void wide(const char *name, const std::vector<int> &counts, int tokens) {
+    for (unsigned seed : {0u, 1u, 77u}) {
+        moec_shim::state.seed = seed;
+        run<GemmWide<STEP>, STEP>(name, counts, tokens);
+        run<GemmWide<STEP, 32>, STEP>(name, counts, tokens);
+    }
+}
+
 template <Kind KIND, int GROUP> void format(const char *name) {
     both<Step<KIND, 136, 24, 1, GROUP, false>>(name, {90}, 0);
     both<Step<KIND, 67, 70, 2, GROUP, false>>(name, {3}, 0);
@@ -247,5 +256,8 @@ int main() {
     both<Step<PAIRS, 64, 16, 3, 0, false>>("three branches", {65}, 0);
     both<Step<F32, 9, 5, 1, 0, false>>("tiny", {2}, 0);
     both<Step<BF16, 40, 16, 5, 0, false>>("five branches", {20}, 0);
+    wide<Step<PAIRS, 600, 40, 1, 0, false>>("wide", {150}, 0);
+    wide<Step<PAIRS, 67, 270, 1, 0, false>>("wide, odd sizes", {40}, 0);
+    wide<Step<PAIRS, 200, 33, 2, 0, true>>("wide, grouped", {4, 0, 1, 70, 9, 8, 2, 3}, 50);
     return check::finish("gemm");
 }

@@ -84,16 +84,24 @@ struct Fiber {
     std::vector<size_t> ends;
 };
 
+/* Threads that do collective functions together: a warp, or four of them. */
 struct Warp {
     int lanes = 32, arrived = 0;
     uint64_t turn = 0;
     const char *doing = nullptr;
-    void *operands[32];
+    void *operands[128];
+};
+
+/* A copy of the engine's that has been started; it arrives when all threads that its turnstile counts have. */
+struct Bulk {
+    void *turnstile;
+    Copy copy;
 };
 
 struct Block {
     std::vector<Fiber> fibers;
-    std::vector<Warp> warps;
+    std::vector<Warp> warps, warpgroups;
+    std::vector<Bulk> bulk;
     std::vector<Guarded *> stacks;
     Fiber *current = nullptr;
     void *scheduler = nullptr;
@@ -128,15 +136,14 @@ inline void start() {
 }
 
 /* Every lane of the warp comes here with its operands; the last one computes for all. */
-template <class F> void collective(const char *what, void *operands, F compute) {
-    Warp &warp = *state.current->warp;
-    if (warp.lanes != 32) die("a warp of fewer than 32 threads came to a collective function");
+template <class F> void collective_of(Warp &warp, const char *what, void *operands, F compute) {
+    if (warp.lanes % 32) die("a warp of fewer than 32 threads came to a collective function");
     if (warp.arrived && warp.doing != what) {
         fprintf(stderr, "shim: some lanes of a warp came to %s, others to %s\n", warp.doing, what);
         die("a warp is divided");
     }
     warp.doing = what;
-    warp.operands[state.current->number % 32] = operands;
+    warp.operands[state.current->number % warp.lanes] = operands;
     if (++warp.arrived == warp.lanes) {
         compute(warp.operands);
         warp.arrived = 0;
@@ -145,6 +152,9 @@ template <class F> void collective(const char *what, void *operands, F compute) 
         return;
     }
     for (uint64_t turn = warp.turn; warp.turn == turn;) yield();
+}
+template <class F> void collective(const char *what, void *operands, F compute) {
+    collective_of(*state.current->warp, what, operands, compute);
 }
 
 inline void finish_copies(size_t open_groups) {
@@ -165,6 +175,9 @@ inline void run_block(int threads) {
     const size_t STACK = 256 << 10;
     state.fibers.resize((size_t)threads);
     state.warps.assign((size_t)(threads + 31) / 32, Warp());
+    state.warpgroups.assign((size_t)(threads + 127) / 128, Warp());
+    for (Warp &group : state.warpgroups) group.lanes = 128;
+    state.bulk.clear();
     while ((int)state.stacks.size() < threads) state.stacks.push_back(new Guarded(STACK, 64, true));
     for (int at = 0; at < threads; at++) {
         Fiber &fiber = state.fibers[(size_t)at];
@@ -205,6 +218,7 @@ inline void run_block(int threads) {
     }
     for (const Fiber &fiber : state.fibers)
         if (!fiber.copies.empty()) die("a block ended before its copies had arrived");
+    if (!state.bulk.empty()) die("a block ended before the copy engine had done its work");
 }
 
 /* All blocks of a launch, from the last to the first where the seed is odd. `shared_bytes` of dynamic shared memory. */
@@ -377,6 +391,100 @@ inline void copies_group() {
     fiber.ends.push_back(fiber.copies.size());
 }
 template <int OPEN> void copies_wait() { moec_shim::finish_copies(OPEN); }
+
+/* A turnstile in its 64 bits. */
+struct Turnstile {
+    uint16_t arrivals, missing;
+    int32_t bytes_and_turn; /* the turn is the lowest bit */
+};
+inline void turnstile_init(u64 *at, int arrivals) { *(Turnstile *)at = {(uint16_t)arrivals, (uint16_t)arrivals, 0}; }
+inline void turnstiles_ready() {}
+inline void turnstile_arrive_expecting(u64 *at, int bytes) {
+    Turnstile &turnstile = *(Turnstile *)at;
+    if (!turnstile.missing) moec_shim::die("more threads came to a turnstile than it counts");
+    turnstile.missing--;
+    turnstile.bytes_and_turn += 2 * bytes;
+    moec_shim::state.progress++;
+}
+inline void turnstile_arrive(u64 *at) { turnstile_arrive_expecting(at, 0); }
+inline void turnstile_wait(u64 *at, int turn) {
+    Turnstile &turnstile = *(Turnstile *)at;
+    while ((turnstile.bytes_and_turn & 1) == turn) {
+        if (!turnstile.missing) {
+            auto &bulk = moec_shim::state.bulk;
+            for (const moec_shim::Bulk &one : bulk)
+                if (one.turnstile == at) {
+                    memcpy(one.copy.to, one.copy.from, one.copy.bytes);
+                    turnstile.bytes_and_turn -= 2 * (int)one.copy.bytes;
+                }
+            bulk.erase(std::remove_if(bulk.begin(), bulk.end(), [&](const moec_shim::Bulk &one) { return one.turnstile == at; }),
+                bulk.end());
+            if (turnstile.bytes_and_turn / 2) moec_shim::die("other bytes come to a turnstile than it expects");
+            turnstile.bytes_and_turn ^= 1;
+            turnstile.missing = turnstile.arrivals;
+            moec_shim::state.progress++;
+            return;
+        }
+        moec_shim::yield();
+    }
+}
+inline void copy_bulk(void *shared, const void *global, int bytes, u64 *at) {
+    if ((uintptr_t)global % 16 || ((char *)shared - dynamic_shared()) % 16 || bytes % 16) moec_shim::die("a copy is not aligned");
+    moec_shim::state.bulk.push_back({at, {(char *)shared, (const char *)global, (unsigned)bytes, true}});
+}
+inline void shared_to_tensor_cores() {}
+template <int COUNT> void fewer_registers() {}
+template <int COUNT> void more_registers() {}
+
+/* Where it is from the beginning of shared memory, which stands for the address. */
+inline u64 tensor_rows(const void *shared) {
+    return (u64)(((char *)shared - dynamic_shared()) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+inline void products_begin() {}
+inline void products_wait() {}
+template <int COUNT> struct Products {
+    float *sums;
+    const u32 *a;
+    u64 b;
+    static void compute(void **lanes) {
+        u64 b = ((Products *)lanes[0])->b;
+        const size_t start = (b & 0x3fff) << 4, stride = (b >> 32 & 0x3fff) << 4;
+        static float columns[COUNT * 2][16];
+        if (b >> 62 != 1) moec_shim::die("only the layout of 128 bytes is known");
+        for (int n = 0; n < COUNT * 2; n++)
+            for (int k = 0; k < 16; k++) {
+                size_t at = start + (size_t)(n / 8) * stride + (size_t)(n % 8 * 128 + k * 2);
+                at ^= (at >> 7 & 7) << 4;
+                unsigned short half;
+                memcpy(&half, dynamic_shared() + at, 2);
+                columns[n][k] = float_of((u32)half << 16);
+            }
+        for (int lane = 0; lane < 128; lane++) {
+            const Products &own = *(Products *)lanes[lane];
+            if (own.b != b) moec_shim::die("the lanes of a warpgroup multiply other matrices");
+        }
+        static float rows[64][16];
+        for (int lane = 0; lane < 128; lane++)
+            for (int word = 0; word < 4; word++)
+                for (int part = 0; part < 2; part++) {
+                    u32 pair = ((Products *)lanes[lane])->a[word];
+                    int row = lane / 32 * 16 + lane % 32 / 4 + word % 2 * 8, k = word / 2 * 8 + lane % 4 * 2 + part;
+                    rows[row][k] = float_of(part ? pair & 0xffff0000u : pair << 16);
+                }
+        for (int lane = 0; lane < 128; lane++)
+            for (int at = 0; at < COUNT; at++) {
+                int row = lane / 32 * 16 + lane % 32 / 4 + at % 4 / 2 * 8, n = at / 4 * 8 + lane % 4 * 2 + at % 2;
+                float sum = 0;
+                for (int k = 0; k < 16; k++) sum += rows[row][k] * columns[n][k];
+                ((Products *)lanes[lane])->sums[at] += sum;
+            }
+    }
+};
+template <int COUNT> void multiply_64(float (&sums)[COUNT], const u32 (&a)[4], u64 b) {
+    Products<COUNT> own = {sums, a, b};
+    moec_shim::Block &block = moec_shim::state;
+    moec_shim::collective_of(block.warpgroups[(size_t)thread() / 128], "multiply_64", &own, Products<COUNT>::compute);
+}
 
 struct alignas(16) Words4 {
     u32 words[4];

@@ -189,7 +189,13 @@ fn machine_code_has_tensor_cores_and_no_spills() {
         let [registers, spilled, shared, tensor, copies, all] = numbers[..] else { panic!("{line}") };
         kernels += 1;
         assert_eq!(spilled, 0, "{name} spills");
-        let ceiling = if name.starts_with("bin") { 64 } else { 200 };
+        // So that 65536 are enough for two blocks of 128 threads, one of 256, or one of 384; bins have many blocks.
+        let ceiling = match name.split('_').next() {
+            Some("bin") => 64,
+            Some("few") => 192,
+            Some("wide") => 168,
+            _ => 240,
+        };
         assert!((1..=ceiling).contains(&registers), "{name} has {registers} registers");
         assert!(shared <= MOST_STATIC_SHARED_BYTES, "{name} has {shared} bytes of shared memory");
         let multiplies = ["gemm", "wide", "attention"].iter().any(|kind| name.starts_with(kind));

@@ -9,10 +9,9 @@ use std::{
     process::Command,
 };
 
-use moec_cuda::nvrtc::{Architecture, Nvrtc, VARIABLE};
+use moec_cuda::{Compiler, FOLDER_VARIABLE};
 
-const PARTS: [&str; 9] =
-    ["device", "pass", "storage", "row_tile", "few_rows", "gemm", "gemm_wide", "bin", "attention"];
+const PARTS: [&str; 9] = ["device", "pass", "storage", "row_tile", "few_rows", "gemm", "gemm_wide", "bin", "attention"];
 
 fn kernels() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/cuda")
@@ -48,7 +47,8 @@ fn run(test: &str, optimise: &str) {
         let scratch = tempfile::tempdir().expect("a folder");
         let program = scratch.path().join(test);
         let mut compiler = Command::new("c++");
-        let output = compiler.args(["-std=c++17", "-w", optimise, "-I"]).arg(&folder).arg(&source).arg("-o").arg(&program);
+        let output =
+            compiler.args(["-std=c++17", "-w", optimise, "-I"]).arg(&folder).arg(&source).arg("-o").arg(&program);
         let output = output.output().expect("a C++ compiler");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let output = Command::new(&program).output().expect("the test runs");
@@ -94,7 +94,9 @@ fn reported(log: &str) -> BTreeMap<String, Code> {
             let found = words.windows(unit.len() + 1).find(|window| &window[1..] == unit);
             found.and_then(|window| number(window[0])).unwrap_or(0)
         };
-        if let Some(at) = words.iter().position(|word| *word == "function") && line.contains("Compiling entry") {
+        if let Some(at) = words.iter().position(|word| *word == "function")
+            && line.contains("Compiling entry")
+        {
             name = words[at + 1].to_owned();
         }
         let kernel = kernels.entry(name.clone()).or_default();
@@ -131,7 +133,7 @@ fn count_instructions(disassembly: &str, kernels: &mut BTreeMap<String, Code>) {
 fn disassemble(cubin: &[u8]) -> Option<String> {
     let scratch = tempfile::NamedTempFile::new().expect("a file");
     fs::write(scratch.path(), cubin).expect("written");
-    let beside = std::env::var_os(VARIABLE).map(|folder| Path::new(&folder).join("../bin/nvdisasm"));
+    let beside = std::env::var_os(FOLDER_VARIABLE).map(|folder| Path::new(&folder).join("../bin/nvdisasm"));
     let program = beside.filter(|program| program.exists()).unwrap_or_else(|| "nvdisasm".into());
     let output = Command::new(program).arg("-c").arg(scratch.path()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -142,26 +144,23 @@ const MOST_STATIC_SHARED_BYTES: u32 = 3 << 10;
 
 #[test]
 fn machine_code_has_tensor_cores_and_no_spills() {
-    let nvrtc = match Nvrtc::load() {
-        Ok(nvrtc) => nvrtc,
-        Err(missing) => {
-            println!("skipped: {missing}; the folder of libnvrtc.so.* goes into {VARIABLE}");
-            return;
-        }
+    let compiler = match Compiler::find() {
+        Ok(compiler) => compiler,
+        Err(missing) => return eprintln!("skipped: {missing}"),
     };
     let mut text: String = PARTS.map(|part| read(kernels().join(format!("{part}.cuh")))).concat();
     text += &read(kernels().join("tests/gates.cu"));
-    let version = format!("{:?}", nvrtc.version());
-    let compile = |architecture| nvrtc.compile(&text, architecture).unwrap_or_else(|rejected| panic!("{}", rejected.0));
-    let ptx = remembered("gates-ptx", &[&text, &version], || {
-        let code = compile(Architecture::Compute80).code;
+    let folder = format!("{:?}", std::env::var_os(FOLDER_VARIABLE));
+    let compile = |architecture| compiler.compile(&text, architecture).unwrap_or_else(|error| panic!("{error}"));
+    let ptx = remembered("gates-ptx", &[&text, &folder], || {
+        let code = compile("compute_80").code;
         let ptx = String::from_utf8(code).expect("PTX is text");
         ["mma.sync", "cp.async"].map(|word| format!("{word} {}\n", ptx.matches(word).count())).concat()
     });
     assert!(ptx.lines().all(|line| !line.ends_with(" 0")), "{ptx}");
 
-    let seen = remembered("gates-cubin", &[&text, &version], || {
-        let compiled = compile(Architecture::Sm90a);
+    let seen = remembered("gates-cubin", &[&text, &folder], || {
+        let compiled = compile("sm_90a");
         let disassembly = disassemble(&compiled.code).unwrap_or_else(|| {
             println!("nvdisasm is not here: instructions are not looked at");
             String::new()

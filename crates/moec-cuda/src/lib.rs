@@ -9,12 +9,14 @@ mod attention;
 mod bin;
 mod expr;
 mod gemm;
+mod image;
 mod launch;
 mod nvrtc;
 mod place;
 mod program;
 mod rows;
 
+pub use image::image;
 pub use launch::{Counted, Launch, Traced};
 pub use nvrtc::{Compiled, Compiler, FOLDER_VARIABLE, NvrtcError};
 pub use program::{Execution, Program, program};

@@ -1,42 +1,143 @@
-//! Prints a plan's kernels, compiles them for this machine's CPU, and launches passes of them as the run time would.
+//! Prints a plan's kernels, compiles them for this machine's CPU, and runs passes of them by the run time's device code on a
+//! stand-in for the driver (tests/driver/libcuda.c).
 
 use std::{
-    ffi::{c_int, c_uint, c_void},
-    path::Path,
+    ffi::{CStr, c_char, c_int, c_void},
+    path::{Path, PathBuf},
     process::Command,
+    ptr,
+    rc::Rc,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use moec_cuda::{Counted, Program};
-use moec_plan::{BufferId, Home, Plan, Rows};
+use moec_codegen::{PortRows, port_rows};
+use moec_cuda::{Program, image};
+use moec_plan::{Plan, Port};
 
 use crate::memory::{Memory, output_room, packed, read_ports, write_ports};
 
-/// What kernels are given; the same fields as in kernels/cuda/pass.cuh.
+/// `moec_segment` of kernels/runtime/moec_pass.h.
+#[repr(C)]
+struct Segment {
+    first: i64,
+    tokens: i64,
+    past: i64,
+    states: *mut c_void,
+    pages: *const *mut u8,
+    pasts: *const i64,
+    session: *const c_void,
+}
+
+/// `moec_pass`, likewise.
 #[repr(C)]
 struct Pass {
     tokens: i64,
-    past: i64,
     first_output: i64,
     chunk: i64,
-    capacity: i64,
-    workspace: *mut u8,
-    cache: *mut u8,
-    states: *mut u8,
-    weights: *const u8,
+    workspace: *mut c_void,
+    weights: *const c_void,
     inputs: *const *mut u8,
     outputs: *const *mut u8,
-    scratch: *mut u8,
-    pasts: *const i64,
+    scratch: *mut c_void,
+    scratch_bytes: i64,
+    team: *mut c_void,
+    trace: Option<extern "C" fn(*mut c_void, i32, i32, *const i32, *const f32, i64, i64)>,
+    trace_user: *mut c_void,
+    positions: *const i64,
+    pages: *const *const *mut u8,
+    segments: *const Segment,
+    segment_count: i64,
 }
 
-type Kernel = unsafe extern "C" fn(*const c_void, c_int);
-type Launch = unsafe extern "C" fn(Kernel, c_uint, c_uint, c_uint, *const c_void, c_int) -> c_int;
+/// `moec_port` of kernels/runtime/moec_model.h.
+#[repr(C)]
+struct DescribedPort {
+    name: *const c_char,
+    axes: *const c_void,
+    row_elements: i64,
+    row_bytes: i64,
+    index_limit: i64,
+    axis_count: i32,
+    dtype: i32,
+    rows: i32,
+    sequence: i32,
+}
 
-/// A plan's kernels, loaded.
-pub struct Library {
-    program: Program,
+/// `moec_description`, likewise.
+#[repr(C)]
+struct Description {
+    name: *const c_char,
+    version: *const c_char,
+    fingerprint: u64,
+    weight_bytes: i64,
+    workspace_bytes_per_token: i64,
+    workspace_bytes_fixed: i64,
+    cache_bytes_per_position: i64,
+    state_bytes: i64,
+    scratch_bytes: i64,
+    least_tokens: i64,
+    levels: *const c_void,
+    inputs: *const DescribedPort,
+    outputs: *const DescribedPort,
+    level_count: i32,
+    input_count: i32,
+    output_count: i32,
+    whole_pass: i32,
+    sequence_count: i32,
+    row_bits: i32,
+}
+
+type Error = *mut c_void;
+type Open =
+    unsafe extern "C" fn(*const Description, *const u8, usize, *const u8, *mut *mut c_void, *mut Error) -> c_int;
+type SessionNew = unsafe extern "C" fn(*mut c_void, i64, i64, *mut *mut c_void, *mut Error) -> c_int;
+type Run = unsafe extern "C" fn(*mut c_void, i32, *const Pass, *mut Error) -> c_int;
+type Free = unsafe extern "C" fn(*mut c_void);
+type Message = unsafe extern "C" fn(Error) -> *const c_char;
+
+/// The run time's device code and the driver's double, one at a time.
+pub struct Runtime {
     library: libloading::Library,
-    _folder: tempfile::TempDir,
+    pub double: libloading::Library,
+}
+
+impl Runtime {
+    pub fn take() -> MutexGuard<'static, Runtime> {
+        static RUNTIME: OnceLock<Mutex<Runtime>> = OnceLock::new();
+        RUNTIME.get_or_init(|| Mutex::new(Runtime::new())).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new() -> Runtime {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = tempfile::tempdir().expect("a folder").keep();
+        let compile = |made: &str, sources: &[&str], options: &[&str]| -> PathBuf {
+            let made = folder.join(made);
+            let mut cc = Command::new("cc");
+            cc.args(["-std=gnu11", "-O1", "-fPIC", "-shared"]).args(options).arg("-o").arg(&made);
+            cc.args(sources.iter().map(|source| root.join(source))).arg("-ldl");
+            assert!(cc.status().expect("a C compiler").success());
+            made
+        };
+        let double = compile("libcuda.so.1", &["tests/driver/libcuda.c"], &["-Wl,-soname,libcuda.so.1"]);
+        let sources = ["../../kernels/runtime/cuda/cuda.c", "../../kernels/runtime/error.c"];
+        let runtime = compile("runtime.so", &sources, &[]);
+        // Who asks for libcuda.so.1 gets what is loaded under that name.
+        let [double, library] =
+            [double, runtime].map(|path| unsafe { libloading::Library::new(path) }.expect("a library"));
+        Runtime { library, double }
+    }
+
+    fn call<T>(&self, name: &str) -> libloading::Symbol<'_, T> {
+        unsafe { self.library.get(name.as_bytes()) }.expect("a function of the run time")
+    }
+
+    fn message(&self, error: Error) -> String {
+        unsafe {
+            let text = CStr::from_ptr(self.call::<Message>("moec_error_message")(error)).to_string_lossy().into_owned();
+            self.call::<Free>("moec_error_free")(error);
+            text
+        }
+    }
 }
 
 /// Where the text runs: here, on the shim.
@@ -59,13 +160,25 @@ pub struct Traced {
     pub weights: Vec<f32>,
 }
 
+/// A plan's kernels, compiled, in an image whose code is where they lie.
+pub struct Library {
+    pub image: Vec<u64>,
+    _folder: Rc<tempfile::TempDir>,
+}
+
 impl Library {
+    /// The same, to be spoiled.
+    pub fn copy(&self) -> Library {
+        Library { image: self.image.clone(), _folder: self._folder.clone() }
+    }
+
     pub fn new(plan: &Plan, _: Level) -> Library {
         let program = moec_cuda::program(plan).expect("a supported plan");
         let folder = tempfile::tempdir().expect("a folder");
         let [text, library] = ["plan.cpp", "plan.so"].map(|name| folder.path().join(name));
         std::fs::write(&text, &program.text).expect("written");
         let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/cuda/tests/shim.h");
+        // Libraries of several plans are there at once: what is inline in all is each one's own.
         let compiled = Command::new("c++")
             .args(["-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-fno-gnu-unique", "-x", "c++", "-include"])
             .arg(shim)
@@ -76,19 +189,10 @@ impl Library {
             .expect("a C++ compiler");
         let problems = String::from_utf8_lossy(&compiled.stderr);
         assert!(compiled.status.success(), "{problems}\n{}", printed(&program));
-        let library = unsafe { libloading::Library::new(library) }.expect("a library");
-        Library { program, library, _folder: folder }
-    }
-
-    /// How a kernel is launched for so many: blocks, threads, and bytes of shared memory.
-    fn shape(&self, name: &str, count: u64) -> (u64, u64, u64) {
-        let symbol = [name, "_shape"].concat();
-        let shape: libloading::Symbol<*const [i32; 6]> =
-            unsafe { self.library.get(symbol.as_bytes()) }.expect("a shape");
-        let [threads, rows, more, times, shared_bytes, most] = unsafe { **shape }.map(|number| number as u64);
-        let of_rows = if rows == 0 { 0 } else { count.div_ceil(rows) };
-        let blocks = ((of_rows + more) * times).max(1);
-        (if most == 0 { blocks } else { blocks.min(most) }, threads, shared_bytes)
+        let path = library.to_str().expect("a plain path");
+        let image = image(plan, &program, path.as_bytes(), None);
+        let words = image.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        Library { image: words.collect(), _folder: Rc::new(folder) }
     }
 }
 
@@ -97,130 +201,190 @@ fn printed(program: &Program) -> &str {
     program.text.split("using namespace moec;").nth(1).unwrap_or(&program.text)
 }
 
-/// What a pass takes and gives: one row-major array for each input or output.
-pub type Arrays = Vec<Vec<f64>>;
-
-/// A session: memory that lasts over passes.
+/// A session: memory that lasts over passes. It is opened by its first pass.
 pub struct Session<'a> {
     plan: &'a Plan,
     chunk: u64,
     capacity: u64,
     pasts: Vec<i64>,
-    workspace: Memory,
-    cache: Memory,
-    states: Memory,
     weights: Memory,
+    inputs: Vec<DescribedPort>,
+    outputs: Vec<DescribedPort>,
+    description: Option<Box<Description>>,
+    /// The model on its device, and the session there.
+    opened: Option<[*mut c_void; 2]>,
     pub traced: Vec<Traced>,
+}
+
+/// What a pass takes and gives: one row-major array for each input or output.
+pub type Arrays = Vec<Vec<f64>>;
+
+extern "C" fn trace(
+    user: *mut c_void,
+    route: i32,
+    rank: i32,
+    indices: *const i32,
+    weights: *const f32,
+    tokens: i64,
+    choices: i64,
+) {
+    let calls = unsafe { &mut *(user as *mut Vec<Traced>) };
+    let count = (tokens * choices) as usize;
+    let (indices, weights) =
+        unsafe { (std::slice::from_raw_parts(indices, count), std::slice::from_raw_parts(weights, count)) };
+    calls.push(Traced { route, rank, indices: indices.to_vec(), weights: weights.to_vec() });
+}
+
+fn described(plan: &Plan, port: &Port) -> DescribedPort {
+    let buffer = plan.buffer(port.buffer);
+    DescribedPort {
+        name: ptr::null(),
+        axes: ptr::null(),
+        row_elements: buffer.row as i64,
+        row_bytes: buffer.row_bytes() as i64
+            * if let moec_plan::Rows::Fixed(rows) = buffer.rows { rows as i64 } else { 1 },
+        index_limit: -1,
+        axis_count: 0,
+        dtype: 0,
+        rows: port_rows(plan, port).unwrap_or(PortRows::Tokens) as i32,
+        sequence: port.sequence as i32,
+    }
 }
 
 impl<'a> Session<'a> {
     /// Tests that are shared say how many threads there are, which is nothing to a device.
     pub fn new(plan: &'a Plan, weights: &[Vec<f64>], chunk: u64, capacity: u64, _threads: usize) -> Session<'a> {
-        let (per_token, fixed) = plan.workspace_bytes();
+        let ports = |ports: &[Port]| ports.iter().map(|port| described(plan, port)).collect();
         Session {
             plan,
             chunk,
-            capacity,
+            capacity: capacity.next_multiple_of(16),
             pasts: vec![0; plan.passes().count()],
-            workspace: Memory::new(per_token * chunk + fixed),
-            cache: Memory::new(plan.cache_bytes_per_position() * capacity),
-            states: Memory::new(plan.state_bytes()),
             weights: packed(plan, weights),
+            inputs: ports(&plan.inputs),
+            outputs: ports(&plan.outputs),
+            description: None,
+            opened: None,
             traced: Vec::new(),
+        }
+    }
+
+    /// Opens the model and a session; the run time's message where it cannot.
+    pub fn open(&mut self, runtime: &Runtime, library: &Library) -> Result<[*mut c_void; 2], String> {
+        if let Some(opened) = self.opened {
+            return Ok(opened);
+        }
+        let (plan, (per_token, fixed)) = (self.plan, self.plan.workspace_bytes());
+        let description = self.description.insert(Box::new(Description {
+            name: ptr::null(),
+            version: ptr::null(),
+            fingerprint: 0,
+            weight_bytes: plan.weight_bytes() as i64,
+            workspace_bytes_per_token: per_token as i64,
+            workspace_bytes_fixed: fixed as i64,
+            cache_bytes_per_position: plan.cache_bytes_per_position() as i64,
+            state_bytes: plan.state_bytes() as i64,
+            scratch_bytes: 0,
+            least_tokens: 1,
+            levels: ptr::null(),
+            inputs: self.inputs.as_ptr(),
+            outputs: self.outputs.as_ptr(),
+            level_count: 0,
+            input_count: self.inputs.len() as i32,
+            output_count: self.outputs.len() as i32,
+            whole_pass: 1,
+            sequence_count: self.pasts.len() as i32,
+            row_bits: 24,
+        }));
+        let (mut device, mut session, mut error) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        unsafe {
+            let bytes = (library.image.as_ptr().cast(), library.image.len() * 8);
+            let open = runtime.call::<Open>("moec_cuda_open");
+            if open(&**description, bytes.0, bytes.1, self.weights.pointer(), &mut device, &mut error) != 0 {
+                return Err(runtime.message(error));
+            }
+            let new = runtime.call::<SessionNew>("moec_cuda_session_new");
+            if new(device, self.chunk as i64, self.capacity as i64, &mut session, &mut error) != 0 {
+                runtime.call::<Free>("moec_cuda_close")(device);
+                return Err(runtime.message(error));
+            }
+        }
+        self.opened = Some([device, session]);
+        Ok([device, session])
+    }
+
+    /// Gives everything back to the driver.
+    pub fn close(&mut self, runtime: &Runtime) {
+        if let Some([device, session]) = self.opened.take() {
+            unsafe {
+                runtime.call::<Free>("moec_cuda_session_free")(session);
+                runtime.call::<Free>("moec_cuda_close")(device);
+            }
         }
     }
 
     /// A pass over `tokens` positions; outputs have rows of all tokens, poisoned before `first_output`.
     pub fn run(&mut self, library: &Library, inputs: &Arrays, tokens: u64, first_output: u64) -> Arrays {
+        let runtime = Runtime::take();
+        self.run_on(&runtime, library, inputs, tokens, first_output).unwrap_or_else(|message| panic!("{message}"))
+    }
+
+    /// The same; the run time's message where it fails.
+    pub fn run_on(
+        &mut self,
+        runtime: &Runtime,
+        library: &Library,
+        inputs: &Arrays,
+        tokens: u64,
+        first_output: u64,
+    ) -> Result<Arrays, String> {
+        let [_, session] = self.open(runtime, library)?;
         let plan = self.plan;
         let mut input_memory = write_ports(plan, inputs, tokens);
         let mut output_memory = output_room(plan, tokens);
-        let mut scratch = Memory::new(library.program.scratch_bytes);
         let input_pointers: Vec<*mut u8> = input_memory.iter_mut().map(Memory::pointer).collect();
         let output_pointers: Vec<*mut u8> = output_memory.iter_mut().map(Memory::pointer).collect();
-        let pass = Pass {
+        let segment = Segment {
+            first: 0,
             tokens: tokens as i64,
             past: self.pasts[0],
+            states: ptr::null_mut(),
+            pages: ptr::null(),
+            pasts: self.pasts.as_ptr(),
+            session: ptr::null(),
+        };
+        let pass = Pass {
+            tokens: tokens as i64,
             first_output: first_output as i64,
-            chunk: self.chunk as i64,
-            capacity: self.capacity as i64,
-            workspace: self.workspace.pointer(),
-            cache: self.cache.pointer(),
-            states: self.states.pointer(),
-            weights: self.weights.pointer(),
+            chunk: 0,
+            workspace: ptr::null_mut(),
+            weights: ptr::null(),
             inputs: input_pointers.as_ptr(),
             outputs: output_pointers.as_ptr(),
-            scratch: scratch.pointer(),
-            pasts: self.pasts.as_ptr(),
+            scratch: ptr::null_mut(),
+            scratch_bytes: 0,
+            team: ptr::null_mut(),
+            trace: Some(trace),
+            trace_user: &raw mut self.traced as *mut c_void,
+            positions: ptr::null(),
+            pages: ptr::null(),
+            segments: &segment,
+            segment_count: 1,
         };
-        for execution in &library.program.passes[0] {
-            let launch = &library.program.launches[execution.launch];
-            let count = rows(launch.counted, tokens, first_output);
-            let (blocks, threads, shared_bytes) = library.shape(&launch.name, count);
-            assert!((1..=1024).contains(&threads) && threads.is_power_of_two() && shared_bytes <= 227 << 10);
-            let failed = unsafe {
-                let run: libloading::Symbol<Launch> = library.library.get(b"moec_shim_launch").expect("the shim");
-                let kernel: libloading::Symbol<Kernel> = library.library.get(launch.name.as_bytes()).expect("a kernel");
-                let of = [blocks, threads, shared_bytes].map(|number| number as c_uint);
-                run(*kernel, of[0], of[1], of[2], (&raw const pass).cast(), execution.rank as c_int)
-            };
-            assert_eq!(failed, 0, "{}: the shim says no", launch.name);
-            if let Some(traced) = &launch.traced {
-                let count = (count * traced.choices) as usize;
-                let inputs = Places { plan, pass: &pass, rank: execution.rank };
-                self.traced.push(Traced {
-                    route: traced.route as i32,
-                    rank: execution.rank as i32,
-                    indices: inputs.read(traced.indices, count),
-                    weights: inputs.read(traced.weights, count),
-                });
-            }
+        let mut error = ptr::null_mut();
+        if unsafe { runtime.call::<Run>("moec_cuda_run")(session, 0, &pass, &mut error) } != 0 {
+            return Err(runtime.message(error));
         }
         self.pasts[0] += tokens as i64;
-        let all = output_memory.iter().chain([&self.workspace, &self.cache, &self.states, &scratch]);
-        all.for_each(Memory::check_ends);
-        read_ports(plan, &output_memory, 0, tokens)
+        output_memory.iter().for_each(Memory::check_ends);
+        Ok(read_ports(plan, &output_memory, 0, tokens))
     }
 }
 
-/// Where buffers are in a pass.
-struct Places<'a> {
-    plan: &'a Plan,
-    pass: &'a Pass,
-    rank: u32,
-}
-
-impl Places<'_> {
-    /// The first elements of a buffer.
-    fn read<T: Copy>(&self, id: BufferId, count: usize) -> Vec<T> {
-        let buffer = self.plan.buffer(id);
-        let instance = |instances: u32| if instances > 1 { u64::from(self.rank) } else { 0 };
-        let start = unsafe {
-            match buffer.home {
-                Home::Input(at) => *self.pass.inputs.add(at as usize),
-                Home::Output(at) => *self.pass.outputs.add(at as usize),
-                Home::Workspace { per_token, fixed } => {
-                    self.pass.workspace.add((per_token * self.pass.chunk as u64 + fixed) as usize)
-                }
-                Home::State { instances, offset } => {
-                    self.pass.states.add((offset + instance(instances) * buffer.instance_bytes()) as usize)
-                }
-                Home::Cache { .. } => panic!("a bin reads a cache"),
-            }
-        };
-        unsafe { std::slice::from_raw_parts(start.cast::<T>(), count) }.to_vec()
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if self.opened.is_some() {
+            self.close(&Runtime::take());
+        }
     }
-}
-
-/// What a launch's blocks are counted from, in this pass.
-fn rows(counted: Counted, tokens: u64, first_output: u64) -> u64 {
-    let rows = match counted.rows {
-        Rows::Fixed(rows) => rows,
-        Rows::Tokens => tokens,
-        Rows::Outputs => tokens - first_output,
-        Rows::Slots { choices } => tokens * choices,
-        Rows::Share(share) => share.of(tokens),
-        Rows::Positions => panic!("no step computes all positions"),
-    };
-    rows * counted.each
 }

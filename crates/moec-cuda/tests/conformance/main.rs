@@ -1,7 +1,8 @@
 //! Every step of the plan as the CUDA text says it, run on this machine's CPU, against the plan's interpreter.
 //!
-//! The printed text is compiled with a shim in the place of the hardware (kernels/cuda/tests/shim.h). The plans are those that the CPU
-//! backend is tested with. Memory is NaN before a pass, so what is read before it is written shows.
+//! The printed text is compiled with a shim in the place of the hardware (kernels/cuda/tests/shim.h) and launched by the run time
+//! on a stand-in for the driver. The plans are those that the CPU backend is tested with. Memory is NaN when it is allocated, so
+//! what is read before it is written shows.
 
 #[path = "../../../moec-cpu/tests/conformance/across.rs"]
 mod across;
@@ -9,6 +10,7 @@ mod across;
 mod attention;
 #[path = "../../../moec-cpu/tests/conformance/build.rs"]
 mod build;
+mod failures;
 #[path = "../../../moec-cpu/tests/conformance/gemm.rs"]
 mod gemm;
 #[path = "../../../moec-cpu/tests/conformance/grouped.rs"]

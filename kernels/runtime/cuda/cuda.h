@@ -8,7 +8,7 @@
 #include "../internal.h"
 
 /* MOEC_NO_DEVICE: there is no driver, no GPU, or none that can run the kernels. MOEC_DEVICE_FAILED: the driver says so. */
-enum { MOEC_NO_DEVICE = 9, MOEC_DEVICE_FAILED = 10 };
+enum { MOEC_NO_DEVICE = 10, MOEC_DEVICE_FAILED = 11 };
 
 typedef struct moec_cuda moec_cuda;
 typedef struct moec_cuda_session moec_cuda_session;

@@ -1,10 +1,15 @@
 //! Passes over a random module: inputs, what the oracle and the plan's interpreter make of them, and whether two agree.
 
+#[path = "../from_oracle.rs"]
+mod from_oracle;
+
 use moec_diag::SourceMap;
-use moec_ir::{Module, ParamId};
-use moec_oracle::{Data, RandomWeights, Session, Shake, Tensor, Trace, Weights};
+use moec_ir::Module;
+use moec_oracle::{Data, Session, Shake, Tensor, Trace, Weights};
 use moec_sema::Settings;
 use moec_types::{DType, Size, TensorType};
+
+pub use from_oracle::FromOracle;
 
 use super::random::Random;
 
@@ -198,16 +203,5 @@ fn rows(tensor: &Tensor, ty: &TensorType) -> Vec<f64> {
         Data::F32(values) => values.iter().map(|value| f64::from(*value)).collect(),
         Data::I32(values) => values.iter().map(|value| f64::from(*value)).collect(),
         Data::Bool(values) => values.iter().map(|value| f64::from(u8::from(*value))).collect(),
-    }
-}
-
-/// The oracle's weights, for a plan.
-pub struct FromOracle<'w>(pub &'w RandomWeights);
-
-impl moec_interpreter::Instances for FromOracle<'_> {
-    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
-        let tensor = self.0.instance(ParamId(param), layer, expert).expect("random weights know every parameter");
-        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
-        (axes, tensor.f32().to_vec())
     }
 }

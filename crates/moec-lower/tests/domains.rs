@@ -2,7 +2,7 @@
 
 #[path = "../../../tests/domains/domains.rs"]
 mod domains;
-#[path = "../../../tests/goldens/from_oracle.rs"]
+#[path = "../../../tests/from_oracle.rs"]
 mod from_oracle;
 
 use domains::{Domain, Found};

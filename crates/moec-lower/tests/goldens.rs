@@ -2,7 +2,7 @@
 
 #[path = "../../../tests/goldens/cases.rs"]
 mod cases;
-#[path = "../../../tests/goldens/from_oracle.rs"]
+#[path = "../../../tests/from_oracle.rs"]
 mod from_oracle;
 
 use std::{collections::BTreeSet, ops::Range};

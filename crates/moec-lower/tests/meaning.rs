@@ -1,11 +1,15 @@
 //! Lowering by meaning: the plan, interpreted, gives the oracle's numbers — with all passes, and with each left out.
 
+#[path = "../../../tests/from_oracle.rs"]
+mod from_oracle;
+
 use std::{collections::BTreeSet, path::Path};
 
+use from_oracle::FromOracle;
 use moec_diag::SourceMap;
-use moec_interpreter::{Instances, Machine, Packing};
-use moec_ir::{Module, ParamId};
-use moec_oracle::{RandomWeights, Session, Tensor, Trace, Weights};
+use moec_interpreter::{Machine, Packing};
+use moec_ir::Module;
+use moec_oracle::{RandomWeights, Session, Tensor, Trace};
 use moec_plan::Plan;
 use moec_sema::Settings;
 use moec_types::DType;
@@ -15,16 +19,6 @@ const TOLERANCE: f64 = 2e-4;
 
 /// A softmax over the keys cannot be lowered unfused (docs/decisions/0001).
 const NEEDED: &str = "fuse-attention";
-
-struct FromOracle<'w>(&'w RandomWeights);
-
-impl Instances for FromOracle<'_> {
-    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
-        let tensor = self.0.instance(ParamId(param), layer, expert).expect("random weights know every parameter");
-        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
-        (axes, tensor.f32().to_vec())
-    }
-}
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))

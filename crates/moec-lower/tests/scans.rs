@@ -1,35 +1,15 @@
 //! Scans: parts that threads can share out, states that are overwritten in place, and in what order states become their next
 //! values. Each plan, interpreted, gives what the oracle gives, in one pass and in several.
 
+mod common;
 #[path = "../../../tests/random_specs/scans.rs"]
 mod scans;
 
-use moec_diag::SourceMap;
-use moec_interpreter::{Instances, Machine, Packing};
-use moec_ir::{Module, ParamId};
-use moec_oracle::{RandomWeights, Session, Tensor, Weights};
+use common::{FromOracle, module};
+use moec_interpreter::{Machine, Packing};
+use moec_oracle::{RandomWeights, Session, Tensor};
 use moec_plan::{Home, Node, Plan, RowOp, Scan, Source, StepKind};
-use moec_sema::Settings;
 use scans::SCANS;
-
-struct FromOracle<'w>(&'w RandomWeights);
-
-impl Instances for FromOracle<'_> {
-    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
-        let tensor = self.0.instance(ParamId(param), layer, expert).expect("random weights know every parameter");
-        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
-        (axes, tensor.f32().to_vec())
-    }
-}
-
-fn module(text: &str) -> Module {
-    let mut sources = SourceMap::default();
-    let (tree, problems) = moec_syntax::parse(&mut sources, "test.moe", text);
-    assert!(problems.is_empty(), "{problems:?}");
-    let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &Settings::default());
-    assert!(problems.is_empty(), "{problems:?}");
-    checked.expect("no problems").module
-}
 
 /// The plan of one of the specs, of `x: f32[S, D]`, which gives what the oracle gives.
 fn sound(name: &str) -> Plan {

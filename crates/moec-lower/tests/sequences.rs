@@ -1,11 +1,12 @@
 //! Models of several sequences: a pass along each, and what the one keeps of its own is all that the other knows of it.
 
-use moec_diag::SourceMap;
-use moec_interpreter::{Instances, Machine, Packing};
-use moec_ir::{Module, ParamId};
-use moec_oracle::{RandomWeights, Session, Tensor, Weights};
+mod common;
+
+use common::{FromOracle, module};
+use moec_interpreter::{Machine, Packing};
+use moec_ir::Module;
+use moec_oracle::{RandomWeights, Session, Tensor};
 use moec_plan::{Home, Plan};
-use moec_sema::Settings;
 
 /// Layers of the decoder that differ, words that see each other, a preference for distances, capacities in both.
 const TRANSLATOR: &str = "
@@ -53,26 +54,6 @@ model translator(source: i32[Word], ids: i32[S]) across Word {
 }
 block same { out x }
 ";
-
-struct FromOracle<'w>(&'w RandomWeights);
-
-impl Instances for FromOracle<'_> {
-    fn instance(&self, param: u32, layer: u32, expert: u32) -> (Vec<(String, u64)>, Vec<f32>) {
-        let tensor = self.0.instance(ParamId(param), layer, expert).expect("random weights know every parameter");
-        let axes = tensor.axes().iter().map(|(axis, size)| (axis.name().to_owned(), *size as u64)).collect();
-        (axes, tensor.f32().to_vec())
-    }
-}
-
-fn module(text: &str) -> Module {
-    let mut sources = SourceMap::default();
-    let (tree, problems) = moec_syntax::parse(&mut sources, "test.moe", text);
-    assert!(problems.is_empty(), "{problems:?}");
-    let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &Settings::default());
-    let problems: Vec<String> = problems.into_vec().iter().map(|problem| problem.to_string()).collect();
-    assert!(problems.is_empty(), "{problems:?}");
-    checked.expect("no problems").module
-}
 
 fn lowered(module: &Module) -> Plan {
     let (fused, _) = moec_passes::run(module.clone(), &moec_passes::Options::default());

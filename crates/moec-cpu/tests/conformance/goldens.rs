@@ -3,7 +3,7 @@
 
 #[path = "../../../../tests/goldens/cases.rs"]
 pub mod cases;
-#[path = "../../../../tests/goldens/from_oracle.rs"]
+#[path = "../../../../tests/from_oracle.rs"]
 pub mod from_oracle;
 
 use std::{

@@ -1,38 +1,39 @@
 """Writes a checkpoint with the sizes of OLMoE-1B-7B and random weights: bf16, 13.8 GB in three files under an index.
 
-    python3 tests/large/random_olmoe.py FOLDER [LAYERS]
+    python3 tests/large/random_olmoe.py FOLDER [--layers N] [--width N] [--hidden N] [--experts N] [--heads N] [--vocabulary N]
 
 It is for measuring what a large model needs while it is packed, opened and run; tests/large/README.md says how. One tensor
 at a time is in memory, and the same call writes the same bytes. Needs numpy.
 """
 
+import argparse
 import json
 import os
 import struct
-import sys
 
 import numpy as np
 
-VOCABULARY, WIDTH, HEADS, EXPERTS, CHOSEN, HIDDEN = 50304, 2048, 16, 64, 8, 1024
+CHOSEN = 8
 FILE_BYTES = 5_000_000_000
 
 
-def tensors(layers):
+def tensors(sizes):
     """Names and shapes in the order in which they are written."""
-    yield "model.embed_tokens.weight", [VOCABULARY, WIDTH]
-    for layer in range(layers):
+    width, hidden = sizes.width, sizes.hidden
+    yield "model.embed_tokens.weight", [sizes.vocabulary, width]
+    for layer in range(sizes.layers):
         at = f"model.layers.{layer}."
         for norm in ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"):
-            yield f"{at}{norm}.weight", [WIDTH]
+            yield f"{at}{norm}.weight", [width]
         for projection in "qkvo":
-            yield f"{at}self_attn.{projection}_proj.weight", [WIDTH, WIDTH]
-        yield f"{at}mlp.gate.weight", [EXPERTS, WIDTH]
-        for expert in range(EXPERTS):
-            yield f"{at}mlp.experts.{expert}.gate_proj.weight", [HIDDEN, WIDTH]
-            yield f"{at}mlp.experts.{expert}.up_proj.weight", [HIDDEN, WIDTH]
-            yield f"{at}mlp.experts.{expert}.down_proj.weight", [WIDTH, HIDDEN]
-    yield "model.norm.weight", [WIDTH]
-    yield "lm_head.weight", [VOCABULARY, WIDTH]
+            yield f"{at}self_attn.{projection}_proj.weight", [width, width]
+        yield f"{at}mlp.gate.weight", [sizes.experts, width]
+        for expert in range(sizes.experts):
+            yield f"{at}mlp.experts.{expert}.gate_proj.weight", [hidden, width]
+            yield f"{at}mlp.experts.{expert}.up_proj.weight", [hidden, width]
+            yield f"{at}mlp.experts.{expert}.down_proj.weight", [width, hidden]
+    yield "model.norm.weight", [width]
+    yield "lm_head.weight", [sizes.vocabulary, width]
 
 
 def size(shape):
@@ -60,10 +61,11 @@ def write(path, group, random):
             file.write(values(shape, random).data)
 
 
-def main(folder, layers):
+def main(sizes):
+    folder = sizes.folder
     os.makedirs(folder, exist_ok=True)
     groups, room = [], 0
-    for name, shape in tensors(layers):
+    for name, shape in tensors(sizes):
         if size(shape) > room:
             groups.append([])
             room = FILE_BYTES
@@ -77,8 +79,9 @@ def main(folder, layers):
     total = sum(size(shape) for group in groups for _, shape in group)
     config = {
         "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "torch_dtype": "bfloat16",
-        "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": layers, "num_attention_heads": HEADS,
-        "num_key_value_heads": HEADS, "num_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "intermediate_size": HIDDEN,
+        "vocab_size": sizes.vocabulary, "hidden_size": sizes.width, "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads, "num_key_value_heads": sizes.heads, "num_experts": sizes.experts,
+        "num_experts_per_tok": CHOSEN, "intermediate_size": sizes.hidden,
         "hidden_act": "silu", "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "norm_topk_prob": False,
         "tie_word_embeddings": False, "max_position_embeddings": 4096,
     }
@@ -92,6 +95,9 @@ def main(folder, layers):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        sys.exit(__doc__)
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) == 3 else 16)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    of_olmoe = {"layers": 16, "width": 2048, "hidden": 1024, "experts": 64, "heads": 16, "vocabulary": 50304}
+    for name, number in of_olmoe.items():
+        parser.add_argument(f"--{name}", type=int, default=number)
+    main(parser.parse_args())

@@ -288,12 +288,25 @@ impl<'a> Frame<'a> {
 
     /// Tells the observer, if there is one, what was routed.
     pub fn trace(&self, b: &Builder, route: u32, indices: Val, weights: Val, [tokens, choices]: [Val; 2]) {
+        self.tell(b, route as i32, [indices, weights, tokens, choices]);
+    }
+
+    /// Thread 0 tells the observer that it has come here.
+    pub fn mark(&self, b: &Builder, mark: i32) {
+        b.when(b.cmp(Cmp::Eq, self.thread, b.i64(0)), |b| {
+            let nowhere = load_field(b, self.pass, Field::TraceUser, PTR); // never read: there are no choices
+            self.tell(b, mark, [nowhere, nowhere, self.tokens, b.i64(0)]);
+        });
+    }
+
+    fn tell(&self, b: &Builder, route: i32, rest: [Val; 4]) {
         let function = load_field(b, self.pass, Field::Trace, PTR);
         let address = load_field(b, self.pass, Field::Trace, I64);
         b.when(b.cmp(Cmp::Ne, address, b.i64(0)), |b| {
             let user = load_field(b, self.pass, Field::TraceUser, PTR);
             let route = b.int(I32, i64::from(route));
             let rank = b.narrow(self.rank, Elem::I32);
+            let [indices, weights, tokens, choices] = rest;
             b.call_pointer(function, &[user, route, rank, indices, weights, tokens, choices]);
         });
     }

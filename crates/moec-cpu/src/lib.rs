@@ -35,6 +35,32 @@ const NAME: &str = "cpu";
 pub struct Cpu {
     /// The run time takes the best of these that the machine has. In any order; not empty.
     pub levels: Vec<Level>,
+    /// What the code says of itself while it runs.
+    pub marks: Marks,
+}
+
+/// Whether an observer is told of every step of a pass, and not of routes alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Marks {
+    #[default]
+    Routes,
+    /// Every step also begins with a barrier, and then one thread calls the observer with [`mark`] of the step as its route
+    /// and the layer's rank, no choices and no addresses; and with [`END`] when a pass is over. For measuring only.
+    Steps,
+}
+
+/// The route that an observer is told of at the end of a pass, where steps are marked.
+pub const END: i32 = -1;
+
+/// The route that an observer is told of where step `number` begins. Steps are numbered as they stand in the plan: those of
+/// the body, then those of other sequences' passes; a kind's where its layers stand, one kind after the other.
+pub fn mark(number: usize) -> i32 {
+    END - 1 - number as i32
+}
+
+/// The number of the step that a mark stands for.
+pub fn marked_step(mark: i32) -> Option<usize> {
+    usize::try_from(END - 1 - mark).ok()
 }
 
 impl Backend for Cpu {
@@ -48,7 +74,7 @@ impl Backend for Cpu {
         levels.dedup();
         let entry = entry::emit(plan, &levels, scratch_bytes(plan))?;
         let passes = std::thread::scope(|scope| {
-            let emit = |level| scope.spawn(move || object(plan, level, &|_| None));
+            let emit = |level| scope.spawn(move || marked(plan, level, self.marks, &|_| None));
             let emitting: Vec<_> = levels.into_iter().map(emit).collect();
             let join = |thread: std::thread::ScopedJoinHandle<_>| {
                 thread.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))
@@ -61,9 +87,13 @@ impl Backend for Cpu {
 
 /// The object of one level.
 pub fn object(plan: &Plan, level: Level, locate: &Locate) -> Result<Object, Unsupported> {
+    marked(plan, level, Marks::Routes, locate)
+}
+
+fn marked(plan: &Plan, level: Level, marks: Marks, locate: &Locate) -> Result<Object, Unsupported> {
     check_steps(plan, NAME)?;
     let name = ["pass_", level.name(), ".o"].concat();
-    Ok(Object { name, bytes: object::object(plan, level, locate) })
+    Ok(Object { name, bytes: object::object(plan, level, marks, locate) })
 }
 
 /// The code of one level as text, for `--emit`.

@@ -18,6 +18,7 @@ use melior::{
 use moec_plan::Plan;
 
 use crate::{
+    Marks,
     level::Level,
     pass::{Locate, emit, function_name},
 };
@@ -34,7 +35,7 @@ pub enum Stage {
 
 /// The code of one level as text.
 pub fn text(plan: &Plan, level: Level, stage: Stage, locate: &Locate) -> String {
-    with_module(plan, level, locate, |context, module| match stage {
+    with_module(plan, level, Marks::Routes, locate, |context, module| match stage {
         Stage::Mlir => {
             let flags = melior::ir::operation::OperationPrintingFlags::new().enable_debug_info(true, true);
             module.as_operation().to_string_with_flags(flags).expect("a printed module")
@@ -48,8 +49,8 @@ pub fn text(plan: &Plan, level: Level, stage: Stage, locate: &Locate) -> String 
 }
 
 /// The code of one level as a relocatable object.
-pub fn object(plan: &Plan, level: Level, locate: &Locate) -> Vec<u8> {
-    with_module(plan, level, locate, |context, module| {
+pub fn object(plan: &Plan, level: Level, marks: Marks, locate: &Locate) -> Vec<u8> {
+    with_module(plan, level, marks, locate, |context, module| {
         translated(context, module, level, |module, machine| {
             machine.write_to_memory_buffer(module, FileType::Object).expect("an object").as_slice().to_vec()
         })
@@ -59,6 +60,7 @@ pub fn object(plan: &Plan, level: Level, locate: &Locate) -> Vec<u8> {
 fn with_module<T>(
     plan: &Plan,
     level: Level,
+    marks: Marks,
     locate: &Locate,
     then: impl FnOnce(&Context, &mut melior::ir::Module) -> T,
 ) -> T {
@@ -71,7 +73,7 @@ fn with_module<T>(
         context.get_or_load_dialect(dialect);
     }
     register_all_llvm_translations(&context);
-    let mut module = emit(&context, plan, level, locate).module;
+    let mut module = emit(&context, plan, level, marks, locate).module;
     then(&context, &mut module)
 }
 

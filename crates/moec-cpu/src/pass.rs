@@ -8,13 +8,13 @@ use moec_plan::{Layers, LiteralId, Node, Plan, Step, StepKind};
 use moec_types::DType;
 
 use crate::{
-    assign, attention, bin,
+    END, Marks, assign, attention, bin,
     builder::{Builder, Cmp, Elem, I32, ModuleBuilder, PTR, Val},
     frame::{self, ARGUMENTS, Frame},
     gemm,
     kernel::Kernels,
     level::Level,
-    rows,
+    mark, rows,
 };
 
 /// Finds the file, line and column of a span.
@@ -29,7 +29,7 @@ pub fn function_name(level: Level, sequence: usize) -> String {
 }
 
 /// The whole module. The plan has been checked.
-pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, locate: &Locate) -> ModuleBuilder<'c> {
+pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, marks: Marks, locate: &Locate) -> ModuleBuilder<'c> {
     let module = ModuleBuilder::new(context);
     module.external("moec_barrier", &[PTR], &[]);
     assign::declare(&module);
@@ -40,13 +40,26 @@ pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, locate: &Locate
         let (elem, bytes) = literal_bytes(literal.dtype, &literal.data);
         module.constant(&frame::literal_name(LiteralId(at as u32)), elem, &bytes);
     }
-    let emitter =
-        Emitter { module: &module, plan, level, locate, kernels: Kernels::default(), functions: Cell::new(0) };
+    let emitter = Emitter {
+        module: &module,
+        plan,
+        level,
+        marks,
+        locate,
+        kernels: Kernels::default(),
+        functions: Cell::new(0),
+        steps: Cell::new(0),
+    };
     for (sequence, nodes) in plan.passes().enumerate() {
         let body = emitter.nodes(nodes);
         module.function(&function_name(level, sequence), &[PTR, I32, I32], &[], |b, arguments| {
             let [thread, threads] = [1, 2].map(|at| b.widen_signed(arguments[at], Elem::I64));
-            b.call(&body, &[arguments[0], thread, threads, b.i64(0)], &[]);
+            let arguments = [arguments[0], thread, threads, b.i64(0)];
+            b.call(&body, &arguments, &[]);
+            if marks == Marks::Steps {
+                frame::barrier(b, arguments[0]);
+                Frame::new(b, plan, level, &arguments).mark(b, END);
+            }
             Vec::new()
         });
     }
@@ -64,13 +77,24 @@ fn literal_bytes(dtype: DType, data: &[f64]) -> (Elem, Vec<u8>) {
     }
 }
 
+/// What a sequence of nodes does for one of them.
+struct Call {
+    /// A step's barrier stands before its call: all threads pass it, whatever the step gives them to do.
+    barrier: bool,
+    mark: Option<i32>,
+    function: String,
+}
+
 struct Emitter<'a, 'c> {
     module: &'a ModuleBuilder<'c>,
     plan: &'a Plan,
     level: Level,
+    marks: Marks,
     locate: &'a Locate<'a>,
     kernels: Kernels,
     functions: Cell<u32>,
+    /// Those emitted so far.
+    steps: Cell<usize>,
 }
 
 impl<'c> Emitter<'_, 'c> {
@@ -82,21 +106,27 @@ impl<'c> Emitter<'_, 'c> {
 
     /// A function that runs the nodes in order; its name.
     fn nodes(&self, nodes: &[Node]) -> String {
-        // A step's barrier stands before its call: all threads pass it, whatever the step gives them to do.
-        let calls: Vec<(bool, String)> = nodes
+        let calls: Vec<Call> = nodes
             .iter()
             .map(|node| match node {
-                Node::Step(step) => (step.barrier, self.step(step)),
-                Node::Layers(layers) => (false, self.layers(layers)),
+                Node::Step(step) => {
+                    let number = self.steps.replace(self.steps.get() + 1);
+                    let mark = (self.marks == Marks::Steps).then(|| mark(number));
+                    Call { barrier: step.barrier || mark.is_some(), mark, function: self.step(step) }
+                }
+                Node::Layers(layers) => Call { barrier: false, mark: None, function: self.layers(layers) },
             })
             .collect();
         let name = self.name("nodes");
         self.module.function(&name, &ARGUMENTS, &[], |b, arguments| {
-            for (barrier, function) in &calls {
-                if *barrier {
+            for call in &calls {
+                if call.barrier {
                     frame::barrier(b, arguments[0]);
                 }
-                b.call(function, arguments, &[]);
+                if let Some(mark) = call.mark {
+                    Frame::new(b, self.plan, self.level, arguments).mark(b, mark);
+                }
+                b.call(&call.function, arguments, &[]);
             }
             Vec::new()
         });

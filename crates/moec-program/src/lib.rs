@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod native;
 mod npy;
 pub mod parts;
+pub mod products;
 pub mod program;
 pub mod sampling;
 pub mod text;

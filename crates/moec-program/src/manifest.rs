@@ -10,7 +10,7 @@ use moec_types::DType;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::native::NamedTensor;
+use crate::{native::NamedTensor, products::Product};
 
 /// Changes when an older `moec` could not read it.
 pub const VERSION: u32 = 1;
@@ -39,6 +39,9 @@ pub struct Manifest {
     pub experts: BTreeMap<i32, u64>,
     /// Whether the folder holds the weights.
     pub weights: bool,
+    /// For `moec bench` to find the roof.
+    #[serde(default)]
+    pub products: Vec<Product>,
 }
 
 /// An input or output.

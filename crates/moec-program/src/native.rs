@@ -3,6 +3,8 @@
 //! Everything unsafe about calling a model stands here: pointers are checked by the types around them, buffers by their
 //! lengths, and handles live as long as what needs them.
 
+mod marks;
+
 use std::{
     collections::BTreeMap,
     ffi::{CStr, CString, c_char, c_int, c_void},
@@ -14,6 +16,8 @@ use std::{
 use libloading::Library;
 use miette::Diagnostic;
 use thiserror::Error;
+
+pub use marks::Interval;
 
 /// The interface that this file speaks; `NAME_ABI` of the header.
 const MAX_RANK: usize = 8;

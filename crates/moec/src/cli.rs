@@ -400,6 +400,10 @@ pub struct Explain {
     pub disable_pass: Vec<String>,
     #[command(flatten)]
     pub quant: Quantisation,
+    /// Compile it for this machine, run such a pass (on drawn weights where --weights has none), and set the time of each
+    /// group of steps beside what was predicted. Takes a while, and as much memory and disk as the weights.
+    #[arg(long)]
+    pub check: bool,
     /// Everything as JSON, with all parameters by their paths.
     #[arg(long)]
     pub json: bool,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use miette::{Diagnostic, LabeledSpan};
 use moec_codegen::{Backend, Object};
-use moec_cpu::{Cpu, Level};
+use moec_cpu::{Cpu, Level, Marks};
 use moec_diag::{SourceMap, Span};
 use moec_ir::Module;
 use moec_passes::Report;
@@ -66,7 +66,7 @@ pub fn plan(module: &Module, sources: &SourceMap) -> Result<Plan, Failure> {
 
 pub fn objects(plan: &Plan, code: &cli::Code, sources: &SourceMap) -> Result<Vec<Object>, Failure> {
     let backend: Box<dyn Backend> = match code.target {
-        cli::Target::Cpu => Box::new(Cpu { levels: levels(&code.cpu, plan) }),
+        cli::Target::Cpu => Box::new(Cpu { levels: levels(&code.cpu, plan), marks: Marks::Routes }),
     };
     backend.emit(plan).map_err(|unsupported| refused(unsupported, sources))
 }

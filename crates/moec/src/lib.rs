@@ -18,6 +18,7 @@ mod manifest;
 mod own_files;
 mod placement;
 mod quant;
+mod roof;
 mod routes;
 mod spec;
 mod tensors;

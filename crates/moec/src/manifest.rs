@@ -13,7 +13,7 @@ use thiserror::Error;
 
 pub use moec_program::manifest::Manifest;
 
-use crate::{failure::Failure, files};
+use crate::{failure::Failure, files, roof};
 
 pub const FILE: &str = "build.json";
 const BYTES: u64 = 16 << 20;
@@ -51,6 +51,7 @@ pub fn of(plan: &Plan, levels: Vec<String>, config: Option<&serde_json::Value>, 
         end_tokens: config.and_then(|config| config.get("eos_token_id")).map(end_tokens).unwrap_or_default(),
         experts: experts(plan),
         weights,
+        products: roof::products(plan),
     }
 }
 

@@ -33,7 +33,7 @@ fi
 export PATH="$BENCH_HOME/venvs/tool/bin:$PATH"
 cmake -G Ninja -S src/llama.cpp -B build-llama -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_OPENMP=ON -DBUILD_SHARED_LIBS=ON \
     -DLLAMA_CURL=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF > build-llama.log 2>&1
-cmake --build build-llama --target ggml ggml-cpu -j "$jobs" >> build-llama.log 2>&1
+cmake --build build-llama --target ggml ggml-cpu llama-bench -j "$jobs" >> build-llama.log 2>&1
 
 gcc -O3 -march=native -fPIC -shared -pthread "$here/native/probe.c" -o lib/libprobe.so
 g++ -O2 -std=c++17 -fPIC -shared -Isrc/llama.cpp/ggml/include "$here/native/ggml_layer.cpp" -o lib/libggml_layer.so \

@@ -1,7 +1,8 @@
-//! `moec bench`: how long prefill and decode of a build take.
+//! `moec bench`: how long prefill and decode of a build take, beside what the machine can do in the same minute.
 
 use std::{sync::Arc, time::Instant};
 
+use moec_program::products::{Product, Size};
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,12 +10,14 @@ use crate::{
     failure::Failure,
     manifest,
     native::{Model, NativeError, Options},
+    roof::{self, Bound, Machine},
 };
 
 /// Seconds of several runs of one thing.
 struct Times {
     what: String,
-    tokens: usize,
+    passes: usize,
+    tokens_of_pass: usize,
     seconds: Vec<f64>,
 }
 
@@ -24,20 +27,47 @@ pub fn run(arguments: &Bench) -> Result<(), Failure> {
     let options = Options { threads: crate::commands::threads(arguments.threads), level: 0 };
     let (library, weights) = (manifest.library(&arguments.build), manifest.weights(&arguments.build));
     let model = Model::open(&library, &manifest.model, &weights, options)?;
+    let threads = usize::try_from(model.threads()).unwrap_or(1).max(1);
+    let mut machine = Machine::probe(threads);
     let mut all = Vec::new();
     for tokens in arguments.tokens.iter().map(|tokens| (*tokens).max(1)) {
         all.push(prefill(&model, tokens, vocabulary, arguments.rounds.max(1))?);
     }
     all.push(decode(&model, arguments.steps.max(1), vocabulary, arguments.rounds.max(1))?);
+    machine = machine.best(Machine::probe(threads));
+    let roofs: Vec<Roof> = all.iter().map(|times| Roof::of(&manifest.products, times, &machine)).collect();
     if arguments.json {
-        println!("{:#}", Value::Array(all.iter().map(|times| times.json()).collect()));
+        println!("{:#}", Value::Array(all.iter().zip(&roofs).map(|(times, roof)| times.json(roof)).collect()));
         return Ok(());
     }
     println!("{}, {}, {} threads, {} rounds", manifest.model, model.level(), model.threads(), arguments.rounds.max(1));
-    for times in &all {
-        println!("{}", times.text());
+    let Machine { read, f32, bf16, int8, .. } = machine;
+    println!(
+        "roof of this minute: reads {:.1} GB/s; f32 {:.2}, bf16 {:.2}, int8 {:.2} T/s",
+        read / 1e9,
+        f32 / 1e12,
+        bf16 / 1e12,
+        int8 / 1e12
+    );
+    for (times, roof) in all.iter().zip(&roofs) {
+        println!("{}", times.text(roof));
     }
     Ok(())
+}
+
+/// The least that a pass can take: its matrices of weights, those of experts as many as uniform routing is expected to
+/// reach, read once or multiplied by at the fastest rate.
+struct Roof {
+    seconds: f64,
+    bound: Bound,
+}
+
+impl Roof {
+    fn of(products: &[Product], times: &Times, machine: &Machine) -> Roof {
+        let size = Size { tokens: times.tokens_of_pass as u64, past: 0, outputs: 1 };
+        let (seconds, bound) = roof::products_roof(products, size, machine);
+        Roof { seconds: seconds * times.passes as f64, bound }
+    }
 }
 
 fn prefill(model: &Arc<Model>, tokens: usize, vocabulary: usize, rounds: usize) -> Result<Times, Failure> {
@@ -54,7 +84,7 @@ fn prefill(model: &Arc<Model>, tokens: usize, vocabulary: usize, rounds: usize) 
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
-    Ok(Times { what: format!("prefill {tokens}"), tokens, seconds })
+    Ok(Times { what: format!("prefill {tokens}"), passes: 1, tokens_of_pass: tokens, seconds })
 }
 
 fn decode(model: &Arc<Model>, steps: usize, vocabulary: usize, rounds: usize) -> Result<Times, Failure> {
@@ -72,7 +102,7 @@ fn decode(model: &Arc<Model>, steps: usize, vocabulary: usize, rounds: usize) ->
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
-    Ok(Times { what: format!("decode {steps} × 1"), tokens: steps, seconds })
+    Ok(Times { what: format!("decode {steps} × 1"), passes: steps, tokens_of_pass: 1, seconds })
 }
 
 /// Tokens that spread over the vocabulary, so that routes spread over the experts.
@@ -87,19 +117,32 @@ impl Times {
         (sorted[0], sorted[sorted.len() / 2])
     }
 
-    fn text(&self) -> String {
+    fn tokens(&self) -> usize {
+        self.passes * self.tokens_of_pass
+    }
+
+    fn text(&self, roof: &Roof) -> String {
         let (best, median) = self.best_and_median();
-        let rate = self.tokens as f64 / best;
+        let rate = self.tokens() as f64 / best;
         format!(
-            "{:<14} best {:>9.3} ms   median {:>9.3} ms   {rate:>9.0} tokens/s",
+            "{:<14} best {:>9.3} ms   median {:>9.3} ms   {rate:>9.1} tokens/s   {:.2} of the roof ({})",
             self.what,
             best * 1e3,
-            median * 1e3
+            median * 1e3,
+            roof.seconds / best,
+            roof.bound.name()
         )
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, roof: &Roof) -> Value {
         let (best, median) = self.best_and_median();
-        json!({ "what": self.what, "tokens": self.tokens, "best_seconds": best, "median_seconds": median })
+        json!({
+            "what": self.what,
+            "tokens": self.tokens(),
+            "best_seconds": best,
+            "median_seconds": median,
+            "roof_seconds": roof.seconds,
+            "bound": roof.bound.name(),
+        })
     }
 }

@@ -108,3 +108,39 @@ fn a_page_holds_all_that_it_needs() {
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains(".html"), "{refused:#?}");
 }
+
+/// Of a layer with 8 experts of 3 · 64 · 128 f32 weights, of which each of 4 tokens chooses 2, as many are read as are expected
+/// to be met: 8 (1 - (1 - 2/8)^4).
+#[test]
+fn a_pass_has_a_roof_and_is_measured_against_it() {
+    let folder = folder();
+    moec_in(folder.path(), "new layer --template layer").fine();
+    let roof = |line: &str| {
+        let ended = moec_in(folder.path(), line).fine();
+        let explained: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        let steps: u64 =
+            explained["plan"]["steps"].as_object().expect("steps").values().filter_map(Value::as_u64).sum();
+        (explained["roof"].clone(), steps)
+    };
+    let seconds = |roof: &Value, of: &str| -> Vec<Option<f64>> {
+        roof["lines"].as_array().expect("lines").iter().map(|line| line[of].as_f64()).collect()
+    };
+
+    let (predicted, steps) = roof("explain layer.moe --tokens 4 --json");
+    let lines = predicted["lines"].as_array().expect("lines");
+    let executions: u64 = lines.iter().filter_map(|line| line["executions"].as_u64()).sum();
+    assert_eq!(executions, steps, "{predicted}");
+    let experts = lines.iter().find(|line| line["steps"] == "grouped_gemm").expect("experts");
+    assert_eq!(experts["bytes"], 8.0 * (1.0 - 0.75f64.powi(4)) * 3.0 * 64.0 * 128.0 * 4.0);
+    assert_eq!(experts["flops"], 2.0 * 4.0 * 2.0 * 3.0 * 64.0 * 128.0);
+    assert!(seconds(&predicted, "measured_seconds").iter().all(Option::is_none), "{predicted}");
+
+    let (measured, _) = roof("explain layer.moe --tokens 4 --check --json");
+    assert_eq!(measured["machine"]["measured"], true);
+    for of in ["measured_seconds", "predicted_seconds", "roof_seconds"] {
+        let all = seconds(&measured, of);
+        assert_eq!(all.len(), lines.len());
+        // Wherever a step is, it was seen: none takes no time.
+        assert!(all.iter().all(|seconds| seconds.is_some_and(|seconds| seconds > 0.0)), "{of}: {measured}");
+    }
+}

@@ -2,14 +2,13 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use moec_diag::SourceMap;
-use moec_passes::Entry;
 use moec_sema::Placement;
 use serde_json::Value;
 
 use super::{
     Explained,
     drawing::{self, Drawn, Elements, Stage},
-    place, short, steps,
+    fusion, place, short, steps,
 };
 use crate::{
     cost::{self, Pass},
@@ -45,8 +44,9 @@ pub fn page(explained: &Explained, placements: &[Placement], data: &Value, sourc
                 (architecture(explained, placements))
                 (routes(&explained.routes, sources))
                 (costs(explained))
-                (fusion(explained, sources))
+                (fused(explained, sources))
                 (plan(explained))
+                @if let Some(roof) = &explained.roof { (roof.markup()) }
                 script type="application/json" id="data" { (PreEscaped(data)) }
             }
         }
@@ -221,31 +221,18 @@ fn costs(explained: &Explained) -> Markup {
     }
 }
 
-fn fusion(explained: &Explained, sources: &SourceMap) -> Markup {
-    let mut rows: Vec<(String, &str, String, String, usize)> = Vec::new();
-    for entry in &explained.report.entries {
-        let (pass, at, what, saves) = match entry {
-            Entry::Fused { pass, at, what, saves } => (*pass, at, what.to_string(), format!("{} bytes", saves.bytes)),
-            Entry::Blocked { pass, at, rule } => (*pass, at, rule.to_string(), String::new()),
-        };
-        let row = (place(sources, *at), pass, what, saves, 1);
-        match rows.iter_mut().find(|known| (&known.0, known.1, &known.2, &known.3) == (&row.0, row.1, &row.2, &row.3)) {
-            Some(known) => known.4 += 1,
-            None => rows.push(row),
-        }
-    }
-    let times = |count: usize| if count > 1 { format!(" ({count} times)") } else { String::new() };
+fn fused(explained: &Explained, sources: &SourceMap) -> Markup {
     html! {
         section {
             h2 { "Fusion" }
             table {
                 tr { th { "pass" } th { "where" } th { "what" } th { "saves" } }
-                @for (at, pass, what, saves, count) in rows {
+                @for (told, count) in fusion::counted(&explained.report, sources) {
                     tr {
-                        td { code { (pass) } }
-                        td { code { (at) } }
-                        td { @if saves.is_empty() { span.warn { "not: " } } (what) (times(count)) }
-                        td { code { (saves) } }
+                        td { code { (told.pass) } }
+                        td { code { (told.at) } }
+                        td { @if told.saves.is_none() { span.warn { "not: " } } (told.what) (fusion::times(count)) }
+                        td { @if let Some((bytes, _)) = told.saves { code { (bytes) " bytes" } } }
                     }
                 }
             }

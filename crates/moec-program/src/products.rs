@@ -74,3 +74,31 @@ impl Product {
         2.0 * self.weights * self.matrices * rows * self.executions as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 16 tokens, of which each goes to 8 of 64 experts: on average an expert meets 2.
+    #[test]
+    fn tokens_meet_experts_as_coins_fall() {
+        let product = Product {
+            format: "int8".into(),
+            weights: 1.0,
+            bytes: 1.0,
+            matrices: 64.0,
+            share: 8.0 / 64.0,
+            rows_of_token: 1.0,
+            rows: 0.0,
+            of_outputs: false,
+            executions: 1,
+        };
+        let size = Size { tokens: 16, past: 0, outputs: 1 };
+        let meetings = product.meetings(size);
+        let sum = |of: fn(&(f64, f64)) -> f64| meetings.iter().map(of).sum::<f64>();
+        assert!((sum(|(_, likely)| *likely) - 1.0).abs() < 1e-4);
+        assert!((sum(|(met, likely)| met * likely) - 2.0).abs() < 1e-3);
+        let missed = meetings.iter().find(|(met, _)| *met == 0.0).map_or(0.0, |(_, likely)| *likely);
+        assert!((product.touched(size) - 64.0 * (1.0 - missed)).abs() < 1e-3);
+    }
+}

@@ -85,6 +85,26 @@ fn eight_threads_with_sessions_of_their_own_agree_to_the_bit() {
     assert_eq!(ended.fine().stdout, "equal\n");
 }
 
+/// The weights, the workspace of a pass and the caches, as `moec explain` states them, and little besides: the code itself, and
+/// what a thread works in.
+#[test]
+fn a_filled_context_takes_the_memory_that_is_stated() {
+    let folder = built_bard();
+    let path = folder.path();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/memory.c");
+    cc(path, &format!("{} -Ibuild build/libbard.a -lm -lpthread -o memory", source.display())).fine();
+    let ended = run(Command::new(path.join("memory")).arg(path.join("build/bard.weights"))).fine();
+    let taken: f64 = ended.stdout.trim().parse().expect("a number");
+    let explained = moec_in(path, &format!("explain bard.moe --weights {} --json", crate::command::bard().display()));
+    let plan = &serde_json::from_str::<serde_json::Value>(&explained.fine().stdout).expect("JSON")["plan"];
+    let stated = |what: &str| plan[what].as_f64().expect("a number");
+    // Passes of at most 512 positions, in a context of 2048.
+    let workspace = stated("workspace_bytes_per_token") * 512.0 + stated("workspace_bytes_fixed");
+    let kept = stated("cache_bytes_per_position") * 2048.0 + stated("state_bytes");
+    let all = stated("weight_bytes") + workspace + kept;
+    assert!((0.9 * all..all + 1e6).contains(&taken), "{taken} bytes taken, {all} stated: {plan}");
+}
+
 #[test]
 fn the_library_needs_libc_alone_and_shows_its_own_names_only() {
     let folder = built_bard();

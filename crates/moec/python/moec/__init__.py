@@ -119,7 +119,7 @@ class Model:
         self.outputs = _ports(about["outputs"])
         self.vocabulary: int | None = about["vocabulary"]
         self._library = Library(folder / f"lib{self.name}.so", self.name)
-        options = Options(ctypes.sizeof(Options), threads, LEVELS[level], 0, (ctypes.c_int32 * 5)())
+        options = Options(struct_size=ctypes.sizeof(Options), threads=threads, level=LEVELS[level])
         weights = os.fsencode(folder / f"{self.name}.weights")
         self._library.call("open", weights, ctypes.byref(options), ctypes.byref(self._handle))
 

@@ -9,7 +9,9 @@ HEAD = """# One layer of experts beside its peers, on CPU
 Made by `./dev bench peers`; how, and with what shapes, stands in `tests/bench/layers/workloads.py`. Every peer ran in the same
 minutes on the same machine, each in a process of its own, stopped while another ran. The machine swings, so only the ratios
 hold. *Roof*: the longer of (bytes of the experts in use, read once, at the rate of the read probe) and (operations at the rate of
-the fastest multiply-add), both probed in the same rounds; a share above 1 means that the read probe fell short. Whole models: model.md; what each pass is worth: passes.md."""
+the fastest multiply-add), both probed in the same rounds; a share above 1 means that the read probe fell short. Whole models: model.md; what each pass is worth: passes.md.
+
+Not measured yet: the level `amx`. What it should do is in [amx.md](amx.md)."""
 
 
 def cell(row, rows):

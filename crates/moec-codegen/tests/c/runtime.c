@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "internal.h"
 #include "moec.h"
 #include "tiny_model.h"
 
@@ -131,6 +132,24 @@ static void test_options(void) {
         int code = moec_open(&tiny, path_of("tiny.weights"), &cases[at].options, &model, &error);
         expect(code, cases[at].code, &error, cases[at].says);
     }
+}
+
+/* What the run time finds is what the system says in /proc/cpuinfo; tiles are only had where the system gives them. */
+static void test_cpu(void) {
+    static char flags[1 << 14];
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    while (file && fgets(flags, sizeof flags, file) && strncmp(flags, "flags", 5)) {}
+    if (file) fclose(file);
+    static const struct {
+        int32_t feature;
+        const char *flag;
+    } known[] = {{MOEC_CPU_X86_64_V3, " avx2 "}, {MOEC_CPU_X86_64_V4, " avx512vl "}, {MOEC_CPU_AVX512_DOT, " avx512_bf16 "},
+        {MOEC_CPU_AMX, " amx_bf16 "}};
+    int32_t features = moec_cpu_features();
+    for (size_t at = 0; at < sizeof known / sizeof *known; at++)
+        CHECK(!(features & known[at].feature) || strstr(flags, known[at].flag));
+    CHECK(moec_cpu_allows(0) && moec_cpu_allows(features & ~MOEC_CPU_AMX));
+    CHECK(strstr(flags, " amx_bf16 ") || !moec_cpu_allows(MOEC_CPU_AMX));
 }
 
 static void test_nulls(void) {
@@ -680,6 +699,7 @@ int main(int count, char **arguments) {
     test_weight_files();
     test_options();
     test_nulls();
+    test_cpu();
     for (int threads = 1; threads <= 5; threads++) test_cuts(threads);
     test_limits();
     test_trace();

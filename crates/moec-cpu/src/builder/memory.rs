@@ -45,6 +45,13 @@ impl<'c> Builder<'c> {
         self.op("llvm.store", &[value, ptr], &[], &[("alignment", self.alignment(value.ty))]);
     }
 
+    /// A hint to bring the line at `ptr`, which need not exist, into the second-level cache.
+    pub fn prefetch(&self, ptr: Val) {
+        let attributes = [("rw", 0), ("hint", 2), ("cache", 1)];
+        let attributes = attributes.map(|(name, value)| (name, self.integer_attribute(Elem::I32, value)));
+        self.op("llvm.intr.prefetch", &[ptr], &[], &attributes);
+    }
+
     fn alignment(&self, ty: Ty) -> Attribute<'c> {
         let bytes = match ty.elem {
             Elem::I1 | Elem::I8 => 1,

@@ -56,7 +56,7 @@ impl Rows {
         let row_bytes = row_bytes.next_multiple_of(64) | 64;
         // Machines with tiles have a second-level cache of 2 MiB, and rows cost little there beside reading the weights.
         let (cache, multiple, reading) =
-            if tiles::takes(level, format) { (1 << 20, tiles::BLOCK as u64, 64) } else { (384 << 10, 8, 16) };
+            if tiles::takes(level, format) { (5 << 18, tiles::BLOCK as u64, 64) } else { (384 << 10, 8, 16) };
         let most = (cache / row_bytes).clamp(multiple.max(16), 256) / multiple * multiple;
         Some(Rows { format, k, most, row_bytes, reading })
     }

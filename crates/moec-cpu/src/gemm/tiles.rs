@@ -31,6 +31,9 @@ fn few_rows(storage: Format) -> i64 {
     }
 }
 
+/// Bytes ahead of what is widened that the caches are told to fetch.
+const AHEAD: i64 = 1024;
+
 /// The constants that tiles are configured with.
 pub fn declare(module: &ModuleBuilder, plan: &Plan) {
     let storages: BTreeSet<Format> = plan.params.iter().map(|param| param.storage).collect();
@@ -230,7 +233,9 @@ impl Chunk<'_> {
                 let from = b.offset(from, b.mul(number, b.i64(words_of_group * TILE_ROW * branches)));
                 let into = b.offset(into, b.mul(number, b.i64(group_bytes)));
                 b.repeat(b.i64(words_of_group), |b, word| {
-                    let words = b.load(WORDS, b.offset(from, b.mul(word, b.i64(TILE_ROW * branches))));
+                    let at = b.offset(from, b.mul(word, b.i64(TILE_ROW * branches)));
+                    b.prefetch(b.offset_by(at, AHEAD));
+                    let words = b.load(WORDS, at);
                     let into = b.offset(into, b.mul(word, b.i64(2 * TILE_ROW)));
                     let mask = b.int(WORDS, 0x0f0f_0f0f);
                     b.store(b.and(words, mask), into);

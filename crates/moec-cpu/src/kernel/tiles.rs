@@ -144,6 +144,14 @@ fn products(b: &Builder, kernel: &TileKernel, operands: &TileOperands, bytes: Va
     b.repeat(steps, |b, step| {
         let a = b.offset(a, b.shl(step, TILE_ROW.ilog2().into()));
         let at = b.mul(step, step_of_b);
+        if kernel.rows == 1 {
+            // Few rows: the weights come from memory, and the caches are told two steps ahead.
+            let ahead = b.add(at, b.shl(step_of_b, 1));
+            for column in &columns {
+                let line = |row: i64| b.offset(b.offset(*column, ahead), b.mul(b_stride, b.i64(row)));
+                (0..TILE_ROWS).for_each(|row| b.prefetch(line(row)));
+            }
+        }
         multiply(b, kernel, operands, a, &|column| b.offset(columns[column], at), b_stride);
     });
 

@@ -19,7 +19,7 @@ DTYPES: dict[str, tuple[int, np.dtype]] = {
     "bool": (4, np.dtype(np.bool_)),
 }
 
-LEVELS = {"best": 0, "scalar": 1, "avx2": 2, "avx512": 3, "avx512_dot": 4}
+LEVELS = {"best": 0, "scalar": 1, "avx2": 2, "avx512": 3, "avx512_dot": 4, "amx": 5}
 
 
 class Options(ctypes.Structure):

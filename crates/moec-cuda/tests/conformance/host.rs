@@ -12,7 +12,7 @@ use std::{
 
 use moec_codegen::{PortRows, port_rows};
 use moec_cuda::{Program, image};
-use moec_plan::{Plan, Port};
+use moec_plan::{Plan, Port, Rows};
 
 use crate::memory::{Memory, output_room, packed, read_ports, write_ports};
 
@@ -237,12 +237,17 @@ extern "C" fn trace(
 
 fn described(plan: &Plan, port: &Port) -> DescribedPort {
     let buffer = plan.buffer(port.buffer);
+    // Rows of the port in each of those that the run time counts.
+    let each = match buffer.rows {
+        Rows::Fixed(rows) => rows,
+        Rows::Slots { choices } => choices,
+        Rows::Tokens | Rows::Outputs | Rows::Share(_) | Rows::Positions => 1,
+    };
     DescribedPort {
         name: ptr::null(),
         axes: ptr::null(),
         row_elements: buffer.row as i64,
-        row_bytes: buffer.row_bytes() as i64
-            * if let moec_plan::Rows::Fixed(rows) = buffer.rows { rows as i64 } else { 1 },
+        row_bytes: buffer.row_bytes() as i64 * each as i64,
         index_limit: -1,
         axis_count: 0,
         dtype: 0,

@@ -34,6 +34,13 @@ static struct {
 } blocks[MOST_BLOCKS];
 static int pushed;
 
+/* What was copied to the host since the context was pushed: spoiled when it is popped, for no pass may count on it. */
+static struct {
+    char *at;
+    size_t bytes;
+} taken[64];
+static int taken_count;
+
 static struct {
     char call[64];
     int after, result, major;
@@ -133,6 +140,10 @@ int cuCtxPopCurrent_v2(moec_cu_context *given) {
     insist(pushed > 0, "a context is popped that was not pushed");
     *given = &context;
     pushed--;
+    while (taken_count > 0) {
+        taken_count--;
+        memset(taken[taken_count].at, 0xff, taken[taken_count].bytes);
+    }
     return 0;
 }
 int cuModuleLoadData(moec_cu_module *module, const void *image) {
@@ -215,8 +226,13 @@ int cuMemcpyHtoDAsync_v2(moec_cu_address to, const void *from, size_t bytes, moe
 int cuMemcpyDtoHAsync_v2(void *to, moec_cu_address from, size_t bytes, moec_cu_stream stream) {
     COMES;
     (void)stream;
-    if (from != (moec_cu_address)(size_t)shape) check_range(from, bytes);
     memcpy(to, (const void *)(size_t)from, bytes);
+    if (from == (moec_cu_address)(size_t)shape) return 0;
+    check_range(from, bytes);
+    if (taken_count < 64) {
+        taken[taken_count].at = (char *)(size_t)from;
+        taken[taken_count++].bytes = bytes;
+    }
     return 0;
 }
 int cuStreamCreate(moec_cu_stream *stream, unsigned flags) {

@@ -164,9 +164,10 @@ impl Item<'_> {
             Some(window) => {
                 let oldest = segment.position(b, query(b, from).row);
                 let start = b.max(b.sub(oldest, b.i64(window as i64 - 1)), b.i64(0));
-                b.sub(start, b.and(start, b.i64(PANEL_KEYS - 1)))
+                b.min(b.and(start, b.i64(-PANEL_KEYS)), end)
             }
         };
+        // Blocks are pages, whichever the first key: a row's result does not depend on the rows beside it.
         let page_bits = i64::from(PAGE.ilog2());
         let pages = b.shr(b.add(end, b.i64(BLOCK_KEYS - 1)), page_bits);
         b.range(b.shr(start, page_bits), pages, b.i64(1), |b, page| {

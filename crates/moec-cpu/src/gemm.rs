@@ -56,7 +56,7 @@ impl Shape {
         let converted = Rows::of(frame.level, param.storage, k);
         let (panels, rows) = match converted {
             None => {
-                let panels = (2 / branches).clamp(1, count as u32).min(frame.level.accumulators() / 2).max(1);
+                let panels = (4 / branches).clamp(1, count as u32).min(frame.level.accumulators() / 2).max(1);
                 (panels, Kernel::most_rows(frame.level, panels * branches))
             }
             Some(_) => {

@@ -88,13 +88,4 @@ impl Level {
             Level::Avx512 | Level::Avx512Dot | Level::Amx => 16,
         }
     }
-
-    /// How many independent sums of 16 lanes hide the latency of a multiply-add.
-    pub fn chains(self) -> u32 {
-        match self {
-            Level::Scalar => 2,
-            Level::Avx2 => 4,
-            Level::Avx512 | Level::Avx512Dot | Level::Amx => 8,
-        }
-    }
 }

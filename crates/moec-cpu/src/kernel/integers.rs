@@ -6,12 +6,12 @@
 
 use moec_plan::Format;
 
-use super::{Columns, Kernel, group_starts, row_pointers};
+use super::{Columns, Kernel, group_starts, row_pointers, store_tile, vectors_at, walk};
 use crate::{
     builder::{Builder, Elem, F32, I32, Ty, Val},
     gemm::rows::integer_tail,
     level::Level,
-    math, memory,
+    math,
 };
 
 const SUMS: Ty = Ty::vector(Elem::F32, 16);
@@ -26,12 +26,9 @@ pub fn body(b: &Builder, level: Level, kernel: &Kernel, rows: Val, columns: Colu
         Format::Int4 { group } => body.four_bits(b, k, group),
         _ => body.eight_bits(b, k),
     };
-    let vectors = kernel.vectors();
-    for (at, sum) in sums.into_iter().enumerate() {
-        let (row, vector) = (at as u32 / vectors, at as u32 % vectors);
-        let scale = b.splat(b.load(F32, body.tails[row as usize]), 16);
-        b.store(b.mul(sum, scale), b.offset_by(tile, kernel.tile_place(row, vector)));
-    }
+    let scale = |at: usize| b.splat(b.load(F32, body.tails[at / kernel.vectors() as usize]), 16);
+    let scaled: Vec<Val> = sums.into_iter().enumerate().map(|(at, sum)| b.mul(sum, scale(at))).collect();
+    store_tile(b, kernel, &scaled, tile);
 }
 
 struct Body<'a> {
@@ -49,32 +46,10 @@ impl Body<'_> {
     /// Sums of `[rows, vectors]` without the scales of the rows.
     fn eight_bits(&self, b: &Builder, k: Val) -> Vec<Val> {
         let vectors = self.kernel.vectors();
-        let count = (self.kernel.rows * vectors) as usize;
-        let ways = (self.level.chains() as usize / count).max(1);
-        let unrolled = ways.max(if count <= 8 { 4 } else { 2 });
-        let fours = b.shr(k, 2);
-        let turns = b.mul(b.div(fours, b.i64(unrolled as i64)), b.i64(unrolled as i64));
-        let step = |b: &Builder, four: Val, sums: &mut [Val]| {
+        let whole = walk(b, b.shr(k, 2), &self.corrections(b, b.i64(0)), &|b, four, sums| {
             let weights: Vec<Fours> = self.words(b, four).into_iter().map(|words| self.fours(b, words)).collect();
             self.add_products(b, b.shl(four, 2), &weights, sums);
-        };
-        let mut start: Vec<Val> = self.corrections(b, b.i64(0));
-        start.resize(count * ways, b.int(WORDS, 0));
-        let sums = b.for_loop([b.i64(0), turns, b.i64(unrolled as i64)], &start, |b, four, sums| {
-            let mut sums = sums.to_vec();
-            for part in 0..unrolled {
-                let way = part % ways * count;
-                step(b, b.add(four, b.i64(part as i64)), &mut sums[way..way + count]);
-            }
-            sums
         });
-        let rest = b.for_loop([turns, fours, b.i64(1)], &sums[..count], |b, four, sums| {
-            let mut sums = sums.to_vec();
-            step(b, four, &mut sums);
-            sums
-        });
-        let whole = |(at, rest)| (1..ways).fold(rest, |sum, way| b.add(sum, sums[way * count + at]));
-        let whole: Vec<Val> = rest.into_iter().enumerate().map(whole).collect();
         let scale = |vector: u32| {
             let branch = 64 * i64::from(vector % self.kernel.branches);
             b.load(SUMS, b.offset_by(self.starts[(vector / self.kernel.branches) as usize], branch))
@@ -131,19 +106,8 @@ impl Body<'_> {
 
     /// The 64 bytes of each vector that are number `at` of its panel.
     fn words(&self, b: &Builder, at: Val) -> Vec<Val> {
-        let branches = self.kernel.branches;
-        let at = b.add(b.mul(at, b.i64(64 * i64::from(branches))), self.scales);
-        let load = |vector: u32| {
-            let start = b.offset(self.starts[(vector / branches) as usize], at);
-            memory::load(
-                b,
-                self.level,
-                moec_types::DType::I32,
-                b.offset_by(start, 64 * i64::from(vector % branches)),
-                16,
-            )
-        };
-        (0..self.kernel.vectors()).map(load).collect()
+        let at = b.add(b.mul(at, b.i64(64 * i64::from(self.kernel.branches))), self.scales);
+        vectors_at(b, self.kernel, &self.starts, at)
     }
 
     /// Adds the products of four elements from `k` on.

@@ -3,7 +3,7 @@
 //! Where the machine multiplies pairs, one instruction takes two products in each lane; elsewhere a pair is two f32 vectors,
 //! one shift and one mask away. The products are exact in f32 either way.
 
-use super::{Columns, Kernel, group_starts, row_pointers};
+use super::{Columns, Kernel, group_starts, row_pointers, store_tile, vectors_at, walk};
 use crate::{
     builder::{Builder, Elem, I32, Ty, Val},
     level::Level,
@@ -16,52 +16,23 @@ const WORDS: Ty = Ty::vector(Elem::I32, 16);
 const PAIR: i64 = 2;
 
 pub fn body(b: &Builder, level: Level, kernel: &Kernel, rows: Val, columns: Columns, k: Val, tile: Val) {
-    let vectors = kernel.vectors();
-    let count = (kernel.rows * vectors) as usize;
-    // Few sums: several pairs at once, each with its own.
-    let ways = (level.chains() as usize / count).max(1);
-    let unrolled = ways.max(if count <= 8 { 4 } else { 2 });
+    let vectors = kernel.vectors() as usize;
     let pointers = row_pointers(b, kernel, rows);
     let starts = group_starts(b, kernel, columns);
-
-    let step = |b: &Builder, pair: Val, sums: &mut [Val]| {
+    let zeros = vec![b.float(SUMS, 0.0); kernel.rows as usize * vectors];
+    let sums = walk(b, b.div(k, b.i64(PAIR)), &zeros, &|b, pair, sums| {
         let row_at = b.shl(pair, 2);
         let at = b.mul(pair, b.i64(64 * i64::from(kernel.branches)));
-        let weights: Vec<Pair> = (0..vectors)
-            .map(|vector| {
-                let start = b.offset(starts[(vector / kernel.branches) as usize], at);
-                let ptr = b.offset_by(start, 64 * i64::from(vector % kernel.branches));
-                Pair::new(b, level, b.load(WORDS, ptr))
-            })
-            .collect();
+        let weights: Vec<Pair> =
+            vectors_at(b, kernel, &starts, at).into_iter().map(|words| Pair::new(b, level, words)).collect();
         for (row, pointer) in pointers.iter().enumerate() {
             let a = Pair::new(b, level, b.splat(b.load(I32, b.offset(*pointer, row_at)), 16));
-            for (vector, weight) in weights.iter().enumerate() {
-                let sum = &mut sums[row * vectors as usize + vector];
+            for (sum, weight) in sums[row * vectors..].iter_mut().zip(&weights) {
                 *sum = weight.times(b, &a, *sum);
             }
         }
-    };
-    let pairs = b.div(k, b.i64(PAIR));
-    let turns = b.mul(b.div(pairs, b.i64(unrolled as i64)), b.i64(unrolled as i64));
-    let zeros = vec![b.float(SUMS, 0.0); count * ways];
-    let sums = b.for_loop([b.i64(0), turns, b.i64(unrolled as i64)], &zeros, |b, pair, sums| {
-        let mut sums = sums.to_vec();
-        for part in 0..unrolled {
-            let way = part % ways * count;
-            step(b, b.add(pair, b.i64(part as i64)), &mut sums[way..way + count]);
-        }
-        sums
     });
-    let rest = b.for_loop([turns, pairs, b.i64(1)], &sums[..count], |b, pair, sums| {
-        let mut sums = sums.to_vec();
-        step(b, pair, &mut sums);
-        sums
-    });
-    for (at, rest) in rest.into_iter().enumerate() {
-        let sum = (1..ways).fold(rest, |sum, way| b.add(sum, sums[way * count + at]));
-        b.store(sum, b.offset_by(tile, kernel.tile_place(at as u32 / vectors, at as u32 % vectors)));
-    }
+    store_tile(b, kernel, &sums, tile);
 }
 
 /// 16 pairs of bf16.

@@ -4,7 +4,7 @@
 
 use moec_plan::Format;
 
-use super::{Columns, Kernel, group_starts, row_pointers};
+use super::{Columns, Kernel, group_starts, row_pointers, store_tile, vectors_at};
 use crate::{
     builder::{Builder, Elem, F32, Ty, Val},
     level::Level,
@@ -31,7 +31,7 @@ pub fn body(b: &Builder, _: Level, kernel: &Kernel, rows: Val, columns: Columns,
         let of_group = b.for_loop(range, &zeros, |b, word, sums| {
             let mut sums = sums.to_vec();
             let at = b.add(b.mul(word, b.i64(64 * branches)), columns.k_bytes);
-            let words: Vec<Val> = (0..vectors).map(|vector| b.load(WORDS, vector_at(b, vector, at, 64))).collect();
+            let words = vectors_at(b, kernel, &starts, at);
             let row_at = b.mul(word, b.i64(4 * small.in_word));
             for element in 0..small.in_word {
                 let weights: Vec<Val> = words.iter().map(|words| small.element(b, *words, element)).collect();
@@ -52,9 +52,7 @@ pub fn body(b: &Builder, _: Level, kernel: &Kernel, rows: Val, columns: Columns,
         let scaled = |(at, of_group): (usize, Val)| b.mul_add(of_group, scales[at % vectors as usize], sums[at]);
         of_group.into_iter().enumerate().map(scaled).collect()
     });
-    for (at, sum) in sums.into_iter().enumerate() {
-        b.store(sum, b.offset_by(tile, kernel.tile_place(at as u32 / vectors, at as u32 % vectors)));
-    }
+    store_tile(b, kernel, &sums, tile);
 }
 
 /// How elements lie in words.

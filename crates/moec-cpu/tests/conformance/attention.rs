@@ -6,7 +6,7 @@ use moec_types::{BinaryOp, DType, Expr};
 use crate::{
     PassInput,
     build::{Building, add, arg, fixed, mul, row, rows, view},
-    check,
+    check, check_cuts,
 };
 
 struct Heads {
@@ -39,8 +39,14 @@ fn score(heads: &Heads) -> Expr {
     score
 }
 
-fn run(heads: Heads, passes: &[(u64, u64)]) {
-    let Heads { groups, queries, width, values, storage, causal, window, sink } = heads;
+/// Elements of a position's query, key and value.
+fn input_sizes(heads: &Heads) -> [u64; 3] {
+    let Heads { groups, queries, width, values, .. } = *heads;
+    [groups * queries * width, groups * width, groups * values]
+}
+
+fn attention(heads: &Heads) -> Building {
+    let Heads { groups, queries, width, values, storage, causal, window, sink } = *heads;
     let sink = sink.then(|| Expr::binary(BinaryOp::Mul, arg(3), Expr::F32(2.0)));
     let mut b = Building::new(groups * 100 + width);
     let q = b.input(DType::F32, Rows::Tokens, groups * queries * width);
@@ -65,7 +71,7 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
         ],
     ));
     let extras = vec![view(Source::Param(bias), 0, &[queries, 1])];
-    let score = score(&heads);
+    let score = score(heads);
     let rows = Rows::Outputs;
     b.step(StepKind::Attention(Box::new(Attention {
         rows,
@@ -85,15 +91,29 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
         causal,
         window,
     })));
+    b
+}
+
+fn run(heads: Heads, passes: &[(u64, u64)]) {
+    let mut b = attention(&heads);
     let mut pass = |tokens: u64, first_output: u64| PassInput {
         tokens,
         first_output,
-        inputs: [groups * queries * width, groups * width, groups * values]
-            .map(|size| b.values(tokens * size))
-            .to_vec(),
+        inputs: input_sizes(&heads).map(|size| b.values(tokens * size)).to_vec(),
     };
     let passes: Vec<PassInput> = passes.iter().map(|(tokens, first)| pass(*tokens, *first)).collect();
     check(&b, &passes, 2e-5);
+}
+
+/// More positions than a block of keys has.
+#[test]
+fn a_position_alone_as_in_a_batch() {
+    for (storage, window) in [(DType::F32, None), (DType::Bf16, Some(20))] {
+        let heads = Heads { groups: 1, queries: 2, width: 12, values: 20, storage, causal: true, window, sink: true };
+        let mut b = attention(&heads);
+        let inputs = input_sizes(&heads).map(|size| b.values(150 * size));
+        check_cuts(&b, &inputs, &[&[150], &[1; 150], &[3, 100, 1, 46]]);
+    }
 }
 
 #[test]

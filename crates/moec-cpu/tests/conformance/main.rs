@@ -72,6 +72,32 @@ pub fn check(building: &Building, passes: &[PassInput], tolerance: f64) {
     }
 }
 
+/// The last output has the same bits however the positions are cut into passes.
+pub fn check_cuts(building: &Building, inputs: &[Vec<f64>], cuts: &[&[u64]]) {
+    let plan = &building.plan;
+    let tokens: u64 = cuts[0].iter().sum();
+    for level in levels() {
+        let library = Library::new(plan, level);
+        let results = cuts.iter().map(|cut| {
+            let mut session = Session::new(plan, &building.weights, tokens, tokens.next_multiple_of(16), 2);
+            let mut done = 0;
+            let mut result = Vec::new();
+            for count in *cut {
+                let of_pass = |input: &Vec<f64>| {
+                    let row = input.len() / tokens as usize;
+                    input[done as usize * row..(done + count) as usize * row].to_vec()
+                };
+                let inputs: Vec<Vec<f64>> = inputs.iter().map(of_pass).collect();
+                result.extend(session.run(&library, &inputs, *count, 0).pop().expect("an output"));
+                done += count;
+            }
+            format!("{result:?}")
+        });
+        let results: Vec<String> = results.collect();
+        assert!(results.windows(2).all(|two| two[0] == two[1]), "{level:?}: what a row gives depends on the others");
+    }
+}
+
 fn compare(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {

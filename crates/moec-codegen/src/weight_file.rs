@@ -120,8 +120,11 @@ pub fn resume_weights(
     let kept = place.origin.map(|_| place.partial.to_owned());
     let whole = packed.and_then(|flow| match flow {
         ControlFlow::Continue(()) => {
-            let header = header_bytes(plan, data_offset, table.len() as u64, partial.checksum());
-            partial.finish(&header).and_then(|()| fs::rename(place.partial, path)).map_err(io)
+            let finish = |partial: &mut Partial| {
+                let header = header_bytes(plan, data_offset, table.len() as u64, partial.checksum()?);
+                partial.finish(&header)
+            };
+            finish(&mut partial).and_then(|()| fs::rename(place.partial, path)).map_err(io)
         }
         ControlFlow::Break(()) if kept.is_some() => {
             let done = partial.done();

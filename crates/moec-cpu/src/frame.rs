@@ -5,6 +5,7 @@ use moec_plan::{Buffer, BufferId, Extent, Home, LiteralId, PAGE, PANEL, ParamId,
 
 use crate::{
     builder::{Builder, Cmp, Elem, I32, I64, PTR, Val},
+    helping,
     level::Level,
 };
 
@@ -116,8 +117,6 @@ impl<'a> Frame<'a> {
     pub fn new(b: &Builder, plan: &'a Plan, level: Level, arguments: &[Val]) -> Self {
         let [pass, thread, threads, rank] = [0, 1, 2, 3].map(|at| arguments[at]);
         let field = |field, ty| load_field(b, pass, field, ty);
-        let scratch = field(Field::Scratch, PTR);
-        let own = b.mul(thread, field(Field::ScratchBytes, I64));
         Frame {
             plan,
             level,
@@ -127,7 +126,7 @@ impl<'a> Frame<'a> {
             tokens: field(Field::Tokens, I64),
             first_output: field(Field::FirstOutput, I64),
             states: None,
-            scratch: b.offset(scratch, own),
+            scratch: b.offset_by(before_scratch(b, pass, thread), helping::BYTES),
             pass,
         }
     }
@@ -282,8 +281,17 @@ impl<'a> Frame<'a> {
 
     /// This thread's share of `0 .. count`: from, and up to. Shares are contiguous and cover all.
     pub fn share(&self, b: &Builder, count: Val) -> (Val, Val) {
+        self.share_of(b, self.thread, count)
+    }
+
+    pub fn share_of(&self, b: &Builder, thread: Val, count: Val) -> (Val, Val) {
         let part = |thread: Val| b.div(b.mul(count, thread), self.threads);
-        (part(self.thread), part(b.add(self.thread, b.i64(1))))
+        (part(thread), part(b.add(thread, b.i64(1))))
+    }
+
+    /// The [`helping::BYTES`] before a thread's scratch.
+    pub fn before_scratch(&self, b: &Builder, thread: Val) -> Val {
+        before_scratch(b, self.pass, thread)
     }
 
     /// Tells the observer, if there is one, what was routed.
@@ -322,6 +330,12 @@ pub fn element_stride(buffer: &Buffer) -> u64 {
         | Home::Output(_)
         | Home::Workspace { .. } => 1,
     }
+}
+
+/// The [`helping::BYTES`] before a thread's scratch.
+pub fn before_scratch(b: &Builder, pass: Val, thread: Val) -> Val {
+    let bytes = load_field(b, pass, Field::ScratchBytes, I64);
+    b.offset(load_field(b, pass, Field::Scratch, PTR), b.mul(thread, bytes))
 }
 
 /// All threads meet.

@@ -7,9 +7,10 @@ use moec_plan::{Format, Gemm, Group, Home, Layout, PANEL, RowProgram, Source, St
 use moec_types::DType;
 
 use crate::{
-    builder::{Builder, Cmp, Elem, F32, I32, Val},
+    builder::{Builder, Cmp, Elem, F32, I32, I64, Val},
     expr,
     frame::{Frame, Matrix},
+    helping,
     kernel::{Columns, Kernel, Kernels},
     level::Level,
     memory,
@@ -24,12 +25,13 @@ const STREAMS: u32 = 8;
 /// Rows of one item of work at most: their part of `a` stays in L2 while the panels of the item are read once.
 const ITEM_ROWS: i64 = 64;
 
-pub fn emit(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm) {
+/// Items of converted rows may be taken by any thread where a barrier stands before the step.
+pub fn emit(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, has_barrier: bool) {
     let shape = Shape::new(frame, gemm);
-    let room = Room::new(b, &shape);
+    let block = Block { frame, kernels, gemm, shape: &shape, room: Room::new(b, &shape), expert: None };
     match &gemm.group {
-        None => plain(b, frame, kernels, gemm, &shape, room),
-        Some(group) => grouped(b, frame, kernels, gemm, group, &shape, room),
+        None => plain(b, &block, has_barrier),
+        Some(group) => grouped(b, &block, group, has_barrier),
     }
 }
 
@@ -111,7 +113,8 @@ impl Room {
     }
 }
 
-fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Shape, room: Room) {
+fn plain(b: &Builder, block: &Block, has_barrier: bool) {
+    let Block { frame, gemm, shape, .. } = *block;
     let batch = b.i64(gemm.batch as i64);
     let (first, end) = frame.rows(b, gemm.rows);
     let (first, end) = (b.mul(first, batch), b.mul(end, batch));
@@ -119,15 +122,17 @@ fn plain(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, shape: &Sha
     let a = Matrix { row: shape.k, ..frame.buffer(b, gemm.a) };
     let in_cache = matches!(frame.plan.buffer(gemm.out).home, Home::Cache { .. });
     let out = (!in_cache).then(|| Matrix { row: shape.n, ..frame.buffer(b, gemm.out) });
-    let block = Block { frame, kernels, gemm, shape, room, expert: None };
     let of_a = |b: &Builder, row: Val| a.row(b, row);
     let target = |b: &Builder, row: Val| {
         let ptr = out.map_or_else(|| kept_row(b, frame, gemm, shape, row), |out| out.row(b, row));
         Target { ptr, extra_row: row, factor: None }
     };
     if let Some(rows) = shape.converted {
-        let share = frame.share(b, shape.cost(b, b.sub(end, first), rows));
-        block.convert(b, rows, [first, end], (b.i64(0), share), weights, &of_a, &target);
+        let cost = shape.cost(b, b.sub(end, first), rows);
+        helping::shares(b, frame, has_barrier, cost, |b, share, counter| {
+            let start = Turn::new(b, counter);
+            block.convert(b, rows, [first, end], (start, share, counter), weights, &of_a, &target);
+        });
         return;
     }
     let row_items = b.div(b.add(b.sub(end, first), b.i64(ITEM_ROWS - 1)), b.i64(ITEM_ROWS));
@@ -152,7 +157,8 @@ fn kept_row(b: &Builder, frame: &Frame, gemm: &Gemm, shape: &Shape, row: Val) ->
     b.offset(frame.row(b, gemm.out, b.div(row, batch)), within)
 }
 
-fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &Group, shape: &Shape, room: Room) {
+fn grouped(b: &Builder, block: &Block, group: &Group, has_barrier: bool) {
+    let Block { frame, gemm, shape, .. } = *block;
     let a = Matrix { row: shape.k, ..frame.buffer(b, gemm.a) };
     let out = frame.buffer(b, gemm.out).base;
     let order = frame.buffer(b, group.order).base;
@@ -209,28 +215,39 @@ fn grouped(b: &Builder, frame: &Frame, kernels: &Kernels, gemm: &Gemm, group: &G
         };
         vec![b.add(total[0], cost)]
     })[0];
-    let (mine_from, mine_to) = frame.share(b, total);
-    b.for_loop(range(), &[b.i64(0)], |b, expert, before| {
-        let before = before[0];
-        let (from, to, row_items) = rows_of(b, expert);
-        let weights = frame.param(b, gemm.weights, Some(expert));
-        let block = Block { frame, kernels, gemm, shape, room, expert: Some(expert) };
-        if let Some(rows) = shape.converted {
-            return vec![block.convert(b, rows, [from, to], (before, (mine_from, mine_to)), weights, &of_a, &target)];
+    let of_expert = |b: &Builder, expert: Val| {
+        (frame.param(b, gemm.weights, Some(expert)), Block { expert: Some(expert), ..*block })
+    };
+    match shape.converted {
+        Some(rows) => helping::shares(b, frame, has_barrier, total, |b, share, counter| {
+            b.for_loop(range(), &Turn::new(b, counter).values(), |b, expert, turn| {
+                let (from, to, _) = rows_of(b, expert);
+                let (weights, block) = of_expert(b, expert);
+                let turn = (Turn::of(turn), share, counter);
+                block.convert(b, rows, [from, to], turn, weights, &of_a, &target).values().to_vec()
+            });
+        }),
+        None => {
+            let (mine_from, mine_to) = frame.share(b, total);
+            b.for_loop(range(), &[b.i64(0)], |b, expert, before| {
+                let before = before[0];
+                let (from, to, row_items) = rows_of(b, expert);
+                let (weights, block) = of_expert(b, expert);
+                let items = b.mul(row_items, b.i64(shape.items as i64));
+                let after = b.add(before, items);
+                let item_from = b.sub(b.max(before, mine_from), before);
+                let item_to = b.sub(b.min(after, mine_to), before);
+                b.range(item_from, item_to, b.i64(1), |b, item| {
+                    let panel_item = b.div(item, row_items);
+                    let row_item = b.rem(item, row_items);
+                    let from = b.add(from, b.mul(row_item, b.i64(ITEM_ROWS)));
+                    let to = b.min(b.add(from, b.i64(ITEM_ROWS)), to);
+                    block.run(b, panel_item, [from, to], weights, &of_a, &target);
+                });
+                vec![after]
+            });
         }
-        let items = b.mul(row_items, b.i64(shape.items as i64));
-        let after = b.add(before, items);
-        let item_from = b.sub(b.max(before, mine_from), before);
-        let item_to = b.sub(b.min(after, mine_to), before);
-        b.range(item_from, item_to, b.i64(1), |b, item| {
-            let panel_item = b.div(item, row_items);
-            let row_item = b.rem(item, row_items);
-            let from = b.add(from, b.mul(row_item, b.i64(ITEM_ROWS)));
-            let to = b.min(b.add(from, b.i64(ITEM_ROWS)), to);
-            block.run(b, panel_item, [from, to], weights, &of_a, &target);
-        });
-        vec![after]
-    });
+    }
 
     if factors.is_some() {
         // Choices without an expert stand at the end.
@@ -257,7 +274,33 @@ struct Target {
     factor: Option<Val>,
 }
 
+/// How far a thread is with a share.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// What the rows so far cost.
+    before: Val,
+    /// Items of the share among them.
+    passed: Val,
+    /// The item that the thread has taken and not computed yet.
+    item: Val,
+}
+
+impl Turn {
+    fn new(b: &Builder, counter: Val) -> Turn {
+        Turn { before: b.i64(0), passed: b.i64(0), item: helping::take(b, counter) }
+    }
+
+    fn of(values: &[Val]) -> Turn {
+        Turn { before: values[0], passed: values[1], item: values[2] }
+    }
+
+    fn values(self) -> [Val; 3] {
+        [self.before, self.passed, self.item]
+    }
+}
+
 /// One item: some panels times some rows.
+#[derive(Clone, Copy)]
 struct Block<'a> {
     frame: &'a Frame<'a>,
     kernels: &'a Kernels,
@@ -281,8 +324,8 @@ type RowPointer<'f> = dyn Fn(&Builder, Val) -> Val + 'f;
 type RowTarget<'f> = dyn Fn(&Builder, Val) -> Target + 'f;
 
 impl Block<'_> {
-    /// This thread's share of the rows times all panels. Costs count from `before` on, and those from `mine.0` to `mine.1` are
-    /// this thread's; an item belongs to whose share it begins in. Rows are converted where the thread has an item of them.
+    /// Of a share of the rows times all panels, the items that this thread gets. The share has the costs from `share.0` up to
+    /// `share.1`; an item belongs to whose share it begins in. Rows are converted where the thread gets an item of them.
     /// Gives what the next rows begin with.
     #[allow(clippy::too_many_arguments)]
     fn convert(
@@ -290,34 +333,43 @@ impl Block<'_> {
         b: &Builder,
         rows: Rows,
         [first, end]: [Val; 2],
-        (before, mine): (Val, (Val, Val)),
+        (turn, share, counter): (Turn, (Val, Val), Val),
         weights: Val,
         of_a: &RowPointer,
         target: &RowTarget,
-    ) -> Val {
+    ) -> Turn {
         let (items, most) = (b.i64(self.shape.items as i64), b.i64(rows.most as i64));
         let row_bytes = b.i64(rows.row_bytes as i64);
         let scratch = self.frame.scratch;
-        b.for_loop([first, end, most], &[before], |b, from, before| {
-            let before = before[0];
+        let turn = b.for_loop([first, end, most], &turn.values(), |b, from, turn| {
+            let Turn { before, passed, item } = Turn::of(turn);
             let to = b.min(b.add(from, most), end);
             let each = b.add(b.sub(to, from), b.i64(rows.reading));
-            let item = |b: &Builder, cost: Val| {
+            let item_at = |b: &Builder, cost: Val| {
                 let cost = b.max(b.sub(cost, before), b.i64(0));
                 b.min(b.div(b.add(cost, b.sub(each, b.i64(1))), each), items)
             };
-            let (item_from, item_to) = (item(b, mine.0), item(b, mine.1));
-            b.when(b.cmp(Cmp::Lt, item_from, item_to), |b| {
+            let (item_from, item_to) = (item_at(b, share.0), item_at(b, share.1));
+            let after = b.add(passed, b.sub(item_to, item_from));
+            let compute = |b: &Builder| {
                 let place = |b: &Builder, row: Val| b.offset(scratch, b.mul(b.sub(row, from), row_bytes));
                 b.range(from, to, b.i64(1), |b, row| rows.convert(b, of_a(b, row), place(b, row)));
                 self.with_tiles(b, b.sub(to, from), |b| {
-                    b.range(item_from, item_to, b.i64(1), |b, item| {
-                        self.run(b, item, [from, to], weights, &place, target);
-                    });
-                });
-            });
-            vec![b.add(before, b.mul(each, items))]
-        })[0]
+                    b.while_loop(
+                        &[item],
+                        |b, item| b.cmp(Cmp::Lt, item[0], after),
+                        |b, item| {
+                            let item = b.add(item_from, b.sub(item[0], passed));
+                            self.run(b, item, [from, to], weights, &place, target);
+                            vec![helping::take(b, counter)]
+                        },
+                    )
+                })
+            };
+            let item = b.either(b.cmp(Cmp::Lt, item, after), &[I64], compute, |_| vec![item])[0];
+            Turn { before: b.add(before, b.mul(each, items)), passed: after, item }.values().to_vec()
+        });
+        Turn::of(&turn)
     }
 
     fn run(&self, b: &Builder, item: Val, rows: [Val; 2], weights: Val, of_a: &RowPointer, target: &RowTarget) {

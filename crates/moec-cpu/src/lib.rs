@@ -11,6 +11,7 @@ mod entry;
 mod expr;
 mod frame;
 mod gemm;
+mod helping;
 mod kernel;
 mod level;
 mod math;

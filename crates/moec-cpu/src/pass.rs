@@ -11,7 +11,7 @@ use crate::{
     END, Marks, assign, attention, bin,
     builder::{Builder, Cmp, Elem, I32, ModuleBuilder, PTR, Val},
     frame::{self, ARGUMENTS, Frame},
-    gemm,
+    gemm, helping,
     kernel::Kernels,
     level::Level,
     mark, rows,
@@ -55,6 +55,7 @@ pub fn emit<'c>(context: &'c Context, plan: &Plan, level: Level, marks: Marks, l
         module.function(&function_name(level, sequence), &[PTR, I32, I32], &[], |b, arguments| {
             let [thread, threads] = [1, 2].map(|at| b.widen_signed(arguments[at], Elem::I64));
             let arguments = [arguments[0], thread, threads, b.i64(0)];
+            helping::begin_pass(b, frame::before_scratch(b, arguments[0], thread));
             b.call(&body, &arguments, &[]);
             if marks == Marks::Steps {
                 frame::barrier(b, arguments[0]);
@@ -178,7 +179,7 @@ impl<'c> Emitter<'_, 'c> {
             let frame = Frame::new(b, self.plan, self.level, arguments);
             match &step.kind {
                 StepKind::Rows { rows, program, group } => rows::emit(b, &frame, *rows, program, group.as_ref()),
-                StepKind::Gemm(gemm) => gemm::emit(b, &frame, &self.kernels, gemm),
+                StepKind::Gemm(gemm) => gemm::emit(b, &frame, &self.kernels, gemm, step.barrier),
                 StepKind::Bin(bin) => bin::emit(b, &frame, bin),
                 StepKind::Attention(attention) => attention::emit(b, &frame, &self.kernels, attention),
                 StepKind::Assign(assign) => assign::emit(b, &frame, assign),
@@ -212,5 +213,6 @@ pub fn scratch_bytes(plan: &Plan) -> u64 {
         };
         nodes.iter().map(of).max().unwrap_or(0)
     }
-    plan.passes().map(|pass| most(plan, pass)).max().unwrap_or(0).next_multiple_of(64)
+    let most = plan.passes().map(|pass| most(plan, pass)).max().unwrap_or(0);
+    most.next_multiple_of(64) + helping::BYTES as u64
 }

@@ -45,6 +45,15 @@ impl<'c> Builder<'c> {
         self.op("llvm.store", &[value, ptr], &[], &[("alignment", self.alignment(value.ty))]);
     }
 
+    /// Adds to the integer at `ptr`, which several threads may do at once, and gives what was there before. It orders nothing else.
+    pub fn fetch_add(&self, ptr: Val, value: Val) -> Val {
+        const ADD: i64 = 1;
+        const MONOTONIC: i64 = 2;
+        let attributes = [("bin_op", ADD), ("ordering", MONOTONIC)];
+        let attributes = attributes.map(|(name, value)| (name, self.integer_attribute(Elem::I64, value)));
+        self.op1("llvm.atomicrmw", &[ptr, value], value.ty, &attributes)
+    }
+
     /// A hint to bring the line at `ptr`, which need not exist, into the second-level cache.
     pub fn prefetch(&self, ptr: Val) {
         let attributes = [("rw", 0), ("hint", 2), ("cache", 1)];

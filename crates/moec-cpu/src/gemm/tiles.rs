@@ -76,14 +76,15 @@ fn column_bytes(group: u32, padded: u64) -> u64 {
 
 impl Block<'_> {
     /// Emits `body`, where the thread has tiles if there are many rows.
-    pub(super) fn with_tiles(&self, b: &Builder, rows: Val, body: impl FnOnce(&Builder)) {
+    pub(super) fn with_tiles<T>(&self, b: &Builder, rows: Val, body: impl FnOnce(&Builder) -> T) -> T {
         if !takes(self.frame.level, self.shape.storage) {
             return body(b);
         }
         let many = b.cmp(Cmp::Gt, rows, b.i64(few_rows(self.shape.storage)));
         b.when(many, |b| b.configure_tiles(b.address_of(&config_name(rows_of_weights(self.shape.storage)))));
-        body(b);
+        let result = body(b);
         b.when(many, |b| b.release_tiles());
+        result
     }
 
     /// All rows but the last few; gives the first of those. The rows stand one behind the other from `of_a` on.

@@ -6,18 +6,18 @@ use moec_types::{BinaryOp, DType, Expr};
 use crate::{
     PassInput,
     build::{Building, add, arg, fixed, mul, row, rows, view},
-    check, check_cuts,
+    check,
 };
 
-struct Heads {
-    groups: u64,
-    queries: u64,
-    width: u64,
-    values: u64,
-    storage: DType,
-    causal: bool,
-    window: Option<u64>,
-    sink: bool,
+pub struct Heads {
+    pub groups: u64,
+    pub queries: u64,
+    pub width: u64,
+    pub values: u64,
+    pub storage: DType,
+    pub causal: bool,
+    pub window: Option<u64>,
+    pub sink: bool,
 }
 
 fn compare(op: BinaryOp, x: Expr, y: Expr) -> Expr {
@@ -40,12 +40,12 @@ fn score(heads: &Heads) -> Expr {
 }
 
 /// Elements of a position's query, key and value.
-fn input_sizes(heads: &Heads) -> [u64; 3] {
+pub fn input_sizes(heads: &Heads) -> [u64; 3] {
     let Heads { groups, queries, width, values, .. } = *heads;
     [groups * queries * width, groups * width, groups * values]
 }
 
-fn attention(heads: &Heads) -> Building {
+pub fn attention(heads: &Heads) -> Building {
     let Heads { groups, queries, width, values, storage, causal, window, sink } = *heads;
     let sink = sink.then(|| Expr::binary(BinaryOp::Mul, arg(3), Expr::F32(2.0)));
     let mut b = Building::new(groups * 100 + width);
@@ -103,17 +103,6 @@ fn run(heads: Heads, passes: &[(u64, u64)]) {
     };
     let passes: Vec<PassInput> = passes.iter().map(|(tokens, first)| pass(*tokens, *first)).collect();
     check(&b, &passes, 2e-5);
-}
-
-/// More positions than a block of keys has.
-#[test]
-fn a_position_alone_as_in_a_batch() {
-    for (storage, window) in [(DType::F32, None), (DType::Bf16, Some(20))] {
-        let heads = Heads { groups: 1, queries: 2, width: 12, values: 20, storage, causal: true, window, sink: true };
-        let mut b = attention(&heads);
-        let inputs = input_sizes(&heads).map(|size| b.values(150 * size));
-        check_cuts(&b, &inputs, &[&[150], &[1; 150], &[3, 100, 1, 46]]);
-    }
 }
 
 #[test]

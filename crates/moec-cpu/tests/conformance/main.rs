@@ -7,6 +7,7 @@ mod amx;
 mod artefact;
 mod attention;
 mod build;
+mod cuts;
 mod domains;
 mod gemm;
 mod goldens;
@@ -26,7 +27,6 @@ mod together;
 use build::Building;
 use host::{Library, Session, levels_of};
 use moec_interpreter::Machine;
-use moec_plan::Format;
 
 /// One pass: positions, the first whose output is wanted, and the inputs.
 pub struct PassInput {
@@ -70,34 +70,6 @@ pub fn check(building: &Building, passes: &[PassInput], tolerance: f64) {
                 }
             }
         }
-    }
-}
-
-/// The last output has the same bits however the positions are cut into passes; but with tiles of bf16, whose instruction
-/// adds in an order of its own.
-pub fn check_cuts(building: &Building, inputs: &[Vec<f64>], cuts: &[&[u64]]) {
-    let plan = &building.plan;
-    let tokens: u64 = cuts[0].iter().sum();
-    let has_pairs = plan.params.iter().any(|param| param.storage == Format::Pairs);
-    for level in levels_of(plan).into_iter().filter(|level| !(has_pairs && level.multiplies_tiles())) {
-        let library = Library::new(plan, level);
-        let results = cuts.iter().map(|cut| {
-            let mut session = Session::new(plan, &building.weights, tokens, tokens.next_multiple_of(16), 2);
-            let mut done = 0;
-            let mut result = Vec::new();
-            for count in *cut {
-                let of_pass = |input: &Vec<f64>| {
-                    let row = input.len() / tokens as usize;
-                    input[done as usize * row..(done + count) as usize * row].to_vec()
-                };
-                let inputs: Vec<Vec<f64>> = inputs.iter().map(of_pass).collect();
-                result.extend(session.run(&library, &inputs, *count, 0).pop().expect("an output"));
-                done += count;
-            }
-            format!("{result:?}")
-        });
-        let results: Vec<String> = results.collect();
-        assert!(results.windows(2).all(|two| two[0] == two[1]), "{level:?}: what a row gives depends on the others");
     }
 }
 

@@ -10,13 +10,11 @@ use crate::{
     host::{Library, Session, levels_of},
 };
 
-/// The last output has the same bits however the positions are cut into passes; but with tiles of bf16, whose instruction
-/// adds in an order of its own.
+/// The last output has the same bits however the positions are cut into passes.
 fn check_cuts(building: &Building, inputs: &[Vec<f64>], cuts: &[&[u64]]) {
     let plan = &building.plan;
     let tokens: u64 = cuts[0].iter().sum();
-    let has_pairs = plan.params.iter().any(|param| param.storage == Format::Pairs);
-    for level in levels_of(plan).into_iter().filter(|level| !(has_pairs && level.multiplies_tiles())) {
+    for level in levels_of(plan) {
         let library = Library::new(plan, level);
         let results = cuts.iter().map(|cut| {
             let mut session = Session::new(plan, &building.weights, tokens, tokens.next_multiple_of(16), 2);

@@ -1,15 +1,10 @@
 //! Passes over a random module: inputs, what the oracle and the plan's interpreter make of them, and whether two agree.
 
-#[path = "../from_oracle.rs"]
-mod from_oracle;
-
 use moec_diag::SourceMap;
 use moec_ir::Module;
 use moec_oracle::{Data, Session, Shake, Tensor, Trace, Weights};
 use moec_sema::Settings;
 use moec_types::{DType, Size, TensorType};
-
-pub use from_oracle::FromOracle;
 
 use super::random::Random;
 

@@ -67,7 +67,7 @@ pub fn write(path: &Path, tensor: &NamedTensor) -> io::Result<()> {
     let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({sizes}), }}");
     // The data begins at a multiple of 64.
     let before = MAGIC.len() + 4;
-    while (before + header.len() + 1) % 64 != 0 {
+    while !(before + header.len() + 1).is_multiple_of(64) {
         header.push(' ');
     }
     header.push('\n');

@@ -181,7 +181,7 @@ impl Running {
     }
 
     fn let_in(&mut self) {
-        while self.active.len() < self.batch && !(self.full && !self.active.is_empty()) {
+        while self.active.len() < self.batch && (!self.full || self.active.is_empty()) {
             let next = self.waiting.pop_front().or_else(|| self.queue.try_recv().ok().map(Work::new));
             let Some(work) = next else { return };
             match self.session_for(&work.known) {

@@ -3,15 +3,13 @@
 
 #[path = "../../../../tests/goldens/cases.rs"]
 pub mod cases;
-#[path = "../../../../tests/from_oracle.rs"]
-pub mod from_oracle;
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
 };
 
-use from_oracle::FromOracle;
+use crate::from_oracle::FromOracle;
 use moec_cpu::Level;
 use moec_interpreter::{Packing, Weights};
 use moec_oracle::MemoryWeights;

@@ -9,6 +9,8 @@ mod attention;
 mod build;
 mod cuts;
 mod domains;
+#[path = "../../../../tests/from_oracle.rs"]
+mod from_oracle;
 mod gemm;
 mod goldens;
 mod grouped;

@@ -12,7 +12,7 @@ use moec_plan::{Node, ParamId, Plan, StepKind};
 use moec_sema::Settings;
 
 use crate::{
-    goldens::from_oracle::FromOracle,
+    from_oracle::FromOracle,
     host::{Library, Session, levels},
 };
 

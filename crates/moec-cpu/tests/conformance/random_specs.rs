@@ -10,13 +10,14 @@ use moec_ir::Module;
 use moec_oracle::RandomWeights;
 use moec_plan::{ParamId, Plan};
 
+use crate::from_oracle::FromOracle;
 use crate::host::{Library, Session, levels};
 use specs::{
     across::ACROSS,
     generate,
     random::Random,
     scans::SCANS,
-    session::{Found, FromOracle, OnePass, Passes, check, same},
+    session::{Found, OnePass, Passes, check, same},
 };
 
 /// What sums and functions in f32 may come to, relative to the weights.

@@ -45,9 +45,11 @@ fn faults_together(text: &str, seed: u64) -> Option<Vec<String>> {
             let mut sessions: Vec<Session> =
                 all.iter().map(|_| Session::new(&plan, &packed, 18, 32, threads)).collect();
             let mut found: Vec<Vec<Found>> = vec![Vec::new(); all.len()];
-            for turn in 0..all.iter().map(|passes| passes.passes.len()).max().unwrap_or(0) {
+            let turns = all.iter().map(|passes| passes.passes.len()).max().unwrap_or(0);
+            for turn in 0..turns {
                 let going: Vec<usize> = (0..all.len()).filter(|at| turn < all[*at].passes.len()).collect();
                 let pass_of = |at: usize| &all[at].passes[turn];
+                let routes_of = |at: usize| expected[at][turn].routes.clone();
                 let given: Vec<_> =
                     going.iter().map(|at| (pass_of(*at).rows(&module), pass_of(*at).tokens as u64)).collect();
                 let mut taking: Vec<&mut Session> =
@@ -56,7 +58,7 @@ fn faults_together(text: &str, seed: u64) -> Option<Vec<String>> {
                     let given = |(number, values)| pass_of(*at).given(&module, number, values);
                     let outputs = outputs.into_iter().enumerate().map(given).collect();
                     // Choices show in what the experts give.
-                    found[*at].push(Found { outputs, routes: expected[*at][turn].routes.clone() });
+                    found[*at].push(Found { outputs, routes: routes_of(*at) });
                 }
             }
             for ((passes, expected), found) in all.iter().zip(&expected).zip(&found) {

@@ -11,6 +11,8 @@ mod attention;
 #[path = "../../../moec-cpu/tests/conformance/build.rs"]
 mod build;
 mod failures;
+#[path = "../../../../tests/from_oracle.rs"]
+mod from_oracle;
 #[path = "../../../moec-cpu/tests/conformance/gemm.rs"]
 mod gemm;
 #[path = "../../../moec-cpu/tests/conformance/grouped.rs"]

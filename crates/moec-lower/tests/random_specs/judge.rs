@@ -7,10 +7,11 @@ use moec_ir::Module;
 use moec_oracle::RandomWeights;
 use moec_plan::Plan;
 
+use crate::from_oracle::FromOracle;
 use crate::parts::agree_with_the_whole;
 use crate::specs::{
     random::Random,
-    session::{Found, FromOracle, OnePass, Passes, check, same},
+    session::{Found, OnePass, Passes, check, same},
 };
 
 /// What the interpreter's rounding may come to, relative to the weights.

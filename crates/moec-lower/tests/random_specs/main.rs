@@ -6,6 +6,8 @@
 
 mod across;
 mod found;
+#[path = "../../../../tests/from_oracle.rs"]
+mod from_oracle;
 mod judge;
 #[path = "../../../../tests/random_specs/mutate.rs"]
 mod mutate;

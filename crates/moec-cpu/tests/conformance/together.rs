@@ -49,7 +49,6 @@ fn faults_together(text: &str, seed: u64) -> Option<Vec<String>> {
             for turn in 0..turns {
                 let going: Vec<usize> = (0..all.len()).filter(|at| turn < all[*at].passes.len()).collect();
                 let pass_of = |at: usize| &all[at].passes[turn];
-                let routes_of = |at: usize| expected[at][turn].routes.clone();
                 let given: Vec<_> =
                     going.iter().map(|at| (pass_of(*at).rows(&module), pass_of(*at).tokens as u64)).collect();
                 let mut taking: Vec<&mut Session> =
@@ -58,7 +57,8 @@ fn faults_together(text: &str, seed: u64) -> Option<Vec<String>> {
                     let given = |(number, values)| pass_of(*at).given(&module, number, values);
                     let outputs = outputs.into_iter().enumerate().map(given).collect();
                     // Choices show in what the experts give.
-                    found[*at].push(Found { outputs, routes: routes_of(*at) });
+                    let routes = expected[*at][found[*at].len()].routes.clone();
+                    found[*at].push(Found { outputs, routes });
                 }
             }
             for ((passes, expected), found) in all.iter().zip(&expected).zip(&found) {

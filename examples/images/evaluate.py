@@ -55,9 +55,10 @@ def figures(outputs, trace):
     print(f"accuracy over {rows} held-out images: {100 * right / rows:.1f} % by the compiled library,")
     print(f"  {100 * known['accuracy_of_first_1000']:.1f} % by {known['framework']}, which trained it "
           f"({100 * known['accuracy_of_all_10000']:.2f} % over all 10,000)")
-    for name, (_, choices), indices in sorted(read(trace)):
+    for name, shape, indices in sorted(read(trace)):
         if not name.endswith(".indices"):
             continue
+        choices = shape[1]
         experts = max(indices) + 1
         print(f"\n{name.removesuffix('.indices')}: how many of a hundred choices of a class go to each expert")
         print(" " * 10 + "".join(f"{expert:5}" for expert in range(experts)))

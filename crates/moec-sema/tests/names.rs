@@ -12,8 +12,8 @@ use moec_sema::library;
 use moec_syntax::tree::{DefinitionKind, File, Item};
 
 /// Words that mean something else just as well.
-const ORDINARY: [&str; 10] =
-    ["balance", "chosen", "constant", "copy", "cosine", "given", "load", "merged", "soft", "zero"];
+const ORDINARY: [&str; 11] =
+    ["balance", "chosen", "constant", "copy", "cosine", "entropy", "given", "load", "merged", "soft", "zero"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")

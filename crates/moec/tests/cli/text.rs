@@ -76,8 +76,8 @@ fn an_encoder_and_its_decoder_say_what_the_reference_says() {
         vocabulary.join(", ")
     );
     fs::write(path.join("tokenizer.json"), tokenizer).expect("written");
-    moec_in(path, "import . -o switch.moe").fine();
-    moec_in(path, "build switch.moe --weights . --cpu avx2 -o build").fine();
+    moec_in(path, "import . -o pair.moe").fine();
+    moec_in(path, "build pair.moe --weights . --cpu avx2 -o build").fine();
     let words = |ids: &[u8]| ids.iter().map(|id| format!("w{id}")).collect::<Vec<_>>().join(" ");
     let build = path.join("build").display().to_string();
     for (prompt, whole) in

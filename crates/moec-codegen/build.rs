@@ -11,7 +11,13 @@ fn main() {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let sources = Path::new(&manifest).join("../../kernels/runtime");
     println!("cargo:rerun-if-changed=../../kernels/runtime");
-    let mut files: Vec<PathBuf> = fs::read_dir(&sources)
+    embed(&sources, &sources, "runtime_objects.rs");
+    embed(&sources, &sources.join("cuda"), "cuda_objects.rs");
+}
+
+/// Compiles the sources of `folder`, and writes the list of their objects to `list` of OUT_DIR.
+fn embed(sources: &Path, folder: &Path, list: &str) {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .expect("kernels/runtime is part of the repository")
         .map(|entry| entry.expect("kernels/runtime can be read").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
@@ -20,7 +26,7 @@ fn main() {
     files.sort();
     let objects = cc::Build::new()
         .files(&files)
-        .include(&sources)
+        .include(sources)
         .std("c11")
         .opt_level(2)
         .debug(false)
@@ -36,6 +42,6 @@ fn main() {
         format!("    ({:?}, include_bytes!({:?})),\n", format!("moec_{name}.o"), object)
     };
     let entries: String = files.iter().zip(&objects).map(entry).collect();
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("runtime_objects.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join(list);
     fs::write(out, format!("&[\n{entries}]\n")).expect("OUT_DIR can be written");
 }

@@ -152,7 +152,30 @@ static void run_some(const moec_batch *batch, moec_progress *progress) {
     }
 }
 
+/* On a device sessions step one after the other. */
+static int run_each(const moec_turn *turns, size_t count, moec_error **error) {
+    int code = MOEC_OK;
+    size_t at = 0;
+    for (; !code && at < count; at++) {
+        const moec_turn *turn = &turns[at];
+        moec_session *session = turn->session;
+        const moec_description *description = session->model->description;
+        int64_t tokens = (int64_t)turn->n;
+        for (int32_t input = 0; input < description->input_count; input++) session->bound[input] = NULL;
+        session->bound[moec_input_along(description, 0)] = (void *)(uintptr_t)turn->ids;
+        void *logits = turn->logits;
+        moec_error *inner = NULL;
+        code = moec_append(session, 0, session->bound, &logits, tokens, logits ? tokens - 1 : tokens, &inner);
+        of_turn(at, code, &inner, error);
+    }
+    /* All are as they were, or none: the last has seen to itself. */
+    for (size_t done = 0; code && done + 1 < at; done++)
+        atomic_fetch_sub(&turns[done].session->positions[0], (int64_t)turns[done].n);
+    return code;
+}
+
 static int run_all(moec_open_model *model, const moec_turn *turns, size_t count, moec_error **error) {
+    if (model->calls) return run_each(turns, count, error);
     moec_batch batch = {model, moec_room_take(model, MOEC_PASS_TOKENS), turns, count};
     if (!batch.room) return moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for a pass of %d positions", MOEC_PASS_TOKENS);
     int code = MOEC_OK;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "device.h"
 #include "moec.h"
 
 /* ---- error.c */
@@ -133,11 +134,26 @@ moec_room *moec_room_take(moec_open_model *model, int64_t chunk);
 void moec_room_give(moec_open_model *model, moec_room *room);
 void moec_rooms_free(moec_open_model *model);
 
+/* ---- choose.c */
+
+/* The level asked for, or the best that this CPU can run. */
+int moec_choose_level(const moec_description *description, int32_t wanted, const moec_level_entry **level,
+    moec_error **error);
+
+/* What the options say, or else the environment: AUTO where nobody does and the library has code for a CPU and for a device. */
+int moec_choose_device(const moec_description *description, const moec_options *options, int32_t *device,
+    moec_error **error);
+
+/* Opens the model's device, from its weights. A failure says how to do without. */
+int moec_open_device(moec_open_model *model, moec_error **error);
+
 /* ---- model.c */
 
 struct moec_open_model {
     const moec_description *description;
-    const moec_level_entry *level;
+    const moec_level_entry *level; /* NULL where a device runs the passes */
+    const moec_device_calls *calls; /* NULL where this CPU does */
+    void *device;
     moec_weights weights;
     int threads;
     _Atomic int64_t references; /* the caller's handle, and each session */
@@ -176,7 +192,9 @@ void moec_pages_release(moec_session *session);
 
 struct moec_session {
     moec_open_model *model;
-    moec_pass_function *const *passes;
+    moec_pass_function *const *passes; /* NULL where it is on the model's device */
+    void *on_device;
+    int64_t device_pages; /* set aside for all of its positions there */
     int threads;
     bool all_threads; /* whether or not that is quicker */
     int64_t max_tokens;
@@ -192,7 +210,7 @@ struct moec_session {
     void *trace_user;
 };
 
-/* A session that runs `level` on up to `threads` threads. */
+/* A session that runs `level` on up to `threads` threads; NULL: on the model's device. */
 int moec_session_make(moec_open_model *model, const moec_level_entry *level, int threads, size_t max_tokens,
     moec_session **session, moec_error **error);
 

@@ -27,37 +27,23 @@ static int read_options(const moec_options *given, moec_options *options, moec_e
     if (options->cache_mib < 0)
         return moec_fail(error, MOEC_BAD_ARGUMENT, "options.cache_mib is %d: it must be 0 (no limit) or more",
             (int)options->cache_mib);
+    if (options->device < MOEC_DEVICE_AUTO || options->device > MOEC_DEVICE_CUDA)
+        return moec_fail(error, MOEC_BAD_ARGUMENT, "options.device is %d: it must be 0 (as the library was built), 1 (CPU) or 2 "
+            "(CUDA)", (int)options->device);
     return MOEC_OK;
 }
 
-static bool runs(const moec_level_entry *level, int32_t features) {
-    return (level->needs & ~features) == 0 && moec_cpu_allows(level->needs);
-}
-
-static const moec_level_entry *best_level(const moec_description *description, int32_t features) {
-    for (int32_t at = description->level_count; at-- > 0;)
-        if (runs(&description->levels[at], features)) return &description->levels[at];
-    return NULL;
-}
-
-static int choose_level(const moec_description *description, int32_t wanted, const moec_level_entry **level,
-    moec_error **error) {
-    int32_t features = moec_cpu_features();
-    if (wanted == MOEC_LEVEL_BEST) {
-        *level = best_level(description, features);
-        if (*level) return MOEC_OK;
-        return moec_fail(error, MOEC_UNSUPPORTED_CPU, "%s was built for other CPUs than this one: its plainest level is %s",
-            description->name, description->levels[0].name);
+/* The model on a device. Where that is the library's own choice and there is none, on the CPU. */
+static int open_device(moec_open_model *model, int32_t device, moec_error **error) {
+    moec_error *inner = NULL;
+    int code = moec_open_device(model, &inner);
+    if (code == MOEC_NO_DEVICE && device == MOEC_DEVICE_AUTO && model->description->level_count) {
+        moec_error_free(inner);
+        return moec_choose_level(model->description, MOEC_LEVEL_BEST, &model->level, error);
     }
-    for (int32_t at = 0; at < description->level_count; at++) {
-        const moec_level_entry *entry = &description->levels[at];
-        if (entry->number != wanted) continue;
-        *level = entry;
-        if (runs(entry, features)) return MOEC_OK;
-        return moec_fail(error, MOEC_UNSUPPORTED_CPU, "this CPU cannot run level %s of %s", entry->name, description->name);
-    }
-    return moec_fail(error, MOEC_BAD_ARGUMENT, "options.level is %d: this build of %s has no such level", (int)wanted,
-        description->name);
+    if (error) *error = inner;
+    else moec_error_free(inner);
+    return code;
 }
 
 int moec_open(const moec_description *description, const char *weights, const moec_options *given,
@@ -67,9 +53,12 @@ int moec_open(const moec_description *description, const char *weights, const mo
     *model = NULL;
     if (!weights) return moec_fail(error, MOEC_BAD_ARGUMENT, "open: `weights` is NULL");
     moec_options options;
-    const moec_level_entry *level = NULL;
+    int32_t device = MOEC_DEVICE_CPU;
     int code = read_options(given, &options, error);
-    if (!code) code = choose_level(description, options.level, &level, error);
+    if (!code) code = moec_choose_device(description, &options, &device, error);
+    /* Before the weights: what this machine cannot run it is told of at once. */
+    const moec_level_entry *level = NULL;
+    if (!code && device == MOEC_DEVICE_CPU) code = moec_choose_level(description, options.level, &level, error);
     if (code) return code;
     moec_open_model *opened = calloc(1, sizeof *opened);
     if (!opened) return moec_fail(error, MOEC_OUT_OF_MEMORY, "open: no memory for the model");
@@ -80,7 +69,13 @@ int moec_open(const moec_description *description, const char *weights, const mo
     }
     opened->description = description;
     opened->level = level;
-    opened->threads = options.threads ? options.threads : moec_cpu_count();
+    if (!level) code = open_device(opened, device, error);
+    if (code) {
+        moec_weights_close(&opened->weights);
+        free(opened);
+        return code;
+    }
+    opened->threads = opened->calls ? 1 : options.threads ? options.threads : moec_cpu_count();
     atomic_init(&opened->references, 1);
     atomic_flag_clear(&opened->pool_busy);
     for (int at = 0; at < MOEC_ROOMS; at++) atomic_init(&opened->rooms[at], NULL);
@@ -92,6 +87,7 @@ int moec_open(const moec_description *description, const char *weights, const mo
 
 void moec_model_release(moec_open_model *model) {
     if (atomic_fetch_sub(&model->references, 1) > 1) return;
+    if (model->calls) model->calls->close(model->device);
     moec_pool_free(model->pool);
     moec_rooms_free(model);
     moec_weights_close(&model->weights);
@@ -102,7 +98,10 @@ void moec_close(moec_open_model *model) {
     if (model) moec_model_release(model);
 }
 
-const char *moec_level(const moec_open_model *model) { return model ? model->level->name : ""; }
+const char *moec_level(const moec_open_model *model) {
+    if (!model) return "";
+    return model->calls ? model->calls->name : model->level->name;
+}
 
 int moec_threads(const moec_open_model *model) { return model ? model->threads : 0; }
 

@@ -21,11 +21,15 @@ enum {
     MOEC_OUT_OF_MEMORY = 6,
     MOEC_UNSUPPORTED_CPU = 7,
     MOEC_SELFTEST_FAILED = 8,
-    MOEC_CACHE_FULL = 9
+    MOEC_CACHE_FULL = 9,
+    MOEC_NO_DEVICE = 10,
+    MOEC_DEVICE_FAILED = 11
 };
 
 enum { MOEC_LEVEL_BEST = 0, MOEC_LEVEL_SCALAR = 1, MOEC_LEVEL_AVX2 = 2, MOEC_LEVEL_AVX512 = 3, MOEC_LEVEL_AVX512_DOT = 4,
        MOEC_LEVEL_AMX = 5 };
+
+enum { MOEC_DEVICE_AUTO = 0, MOEC_DEVICE_CPU = 1, MOEC_DEVICE_CUDA = 2 };
 
 enum { MOEC_F32 = 0, MOEC_BF16 = 1, MOEC_F16 = 2, MOEC_I32 = 3, MOEC_BOOL = 4 };
 
@@ -37,7 +41,8 @@ typedef struct moec_options {
     int32_t level;
     int32_t verify_checksums;
     int32_t cache_mib;
-    int32_t reserved[4];
+    int32_t device;
+    int32_t reserved[3];
 } moec_options;
 
 typedef struct moec_tensor {

@@ -52,6 +52,15 @@ typedef struct moec_level_entry {
     int32_t needs;  /* MOEC_CPU_… or-ed together */
 } moec_level_entry;
 
+typedef struct moec_device_calls moec_device_calls;
+
+/* Kernels for something else than this CPU, and what runs them (device.h). */
+typedef struct moec_device_entry {
+    const moec_device_calls *calls;
+    const void *image; /* 64-byte aligned */
+    int64_t image_bytes;
+} moec_device_entry;
+
 typedef struct moec_description {
     const char *name;
     const char *version;
@@ -63,7 +72,7 @@ typedef struct moec_description {
     int64_t state_bytes; /* of a session, whatever its positions */
     int64_t scratch_bytes; /* for each thread; a multiple of 64 */
     int64_t least_tokens;  /* of a pass of sequence 0 that has any: so many are chosen of its positions; at most 1 where none are */
-    const moec_level_entry *levels; /* the plainest first; the first needs nothing special */
+    const moec_level_entry *levels; /* the plainest first; the first needs nothing special; none where there is a device only */
     const moec_port *inputs;
     const moec_port *outputs;
     int32_t level_count;
@@ -72,6 +81,7 @@ typedef struct moec_description {
     int32_t whole_pass; /* not 0: earlier positions see later ones, so an input cannot be cut into several passes */
     int32_t sequence_count; /* at least 1; number 0 is that of the outputs, the others are what it reads */
     int32_t row_bits;       /* significant bits that rows are rounded to before they are multiplied; 24 where they are not */
+    const moec_device_entry *device; /* NULL: none, this is a library for CPUs */
 } moec_description;
 
 #endif

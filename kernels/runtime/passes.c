@@ -184,7 +184,7 @@ static int make_room(const moec_call *call, moec_error **error) {
     return taken ? MOEC_OK : moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for %" PRId64 " more positions", call->tokens);
 }
 
-static void run_part(const moec_call *call, moec_part part) {
+static int run_part(const moec_call *call, moec_part part, moec_error **error) {
     moec_session *session = call->session;
     address_inputs(call, part);
     address_outputs(call, part);
@@ -193,11 +193,17 @@ static void run_part(const moec_call *call, moec_part part) {
     moec_pass pass = moec_pass_of(session->model, call->room, segments, part.first);
     pass.trace = session->trace;
     pass.trace_user = session->trace_user;
-    moec_run_by by = {session->model, session->passes[call->sequence], session->threads, session->all_threads,
-        call->sequence == 0};
-    moec_run_pass(by, &pass);
+    if (session->on_device) {
+        int code = session->model->calls->run(session->on_device, call->sequence, &pass, error);
+        if (code) return code;
+    } else {
+        moec_run_by by = {session->model, session->passes[call->sequence], session->threads, session->all_threads,
+            call->sequence == 0};
+        moec_run_pass(by, &pass);
+    }
     keep_wanted(call, part);
     atomic_fetch_add(&session->positions[call->sequence], part.tokens);
+    return MOEC_OK;
 }
 
 int moec_append(moec_session *session, int32_t sequence, void *const *inputs, void *const *outputs, int64_t tokens,
@@ -209,11 +215,14 @@ int moec_append(moec_session *session, int32_t sequence, void *const *inputs, vo
     moec_call call = {session, session->model->description, room, sequence, inputs, outputs, tokens, first_output};
     if (!make_staging(&call)) code = moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for outputs that were not given");
     if (!code) code = make_room(&call, error);
+    int64_t past = atomic_load(&session->positions[sequence]);
     for (int64_t done = 0; !code && done < tokens;) {
         moec_part part = next_part(&call, done);
-        run_part(&call, part);
+        code = run_part(&call, part, error);
         done += part.tokens;
     }
+    /* Nothing was appended by a call that a device failed. */
+    if (code) atomic_store(&session->positions[sequence], past);
     moec_room_give(session->model, room);
     return code;
 }

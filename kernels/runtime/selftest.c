@@ -222,7 +222,7 @@ static int try_again(const moec_trial *expected, moec_open_model *model, enum pa
 
 static int run_case(moec_open_model *model, enum pattern pattern, int64_t tokens, moec_error **error) {
     const moec_description *description = model->description;
-    const moec_level_entry *plainest = &description->levels[0];
+    const moec_level_entry *plainest = description->level_count ? &description->levels[0] : NULL;
     moec_way usual = {model->level, model->threads, false}, alone = {model->level, 1, false};
     moec_way stepwise = {model->level, model->threads, true}, plain = {plainest, 1, false};
     moec_trial trial;

@@ -11,6 +11,14 @@ pub struct Object {
     pub bytes: Vec<u8>,
 }
 
+/// What a device needs of a plan, as bytes inside the library, for the run time's code of that device.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The symbol of its calls (`moec_device_calls` of kernels/runtime/device.h).
+    pub calls: &'static str,
+    pub bytes: Vec<u8>,
+}
+
 /// A step that a target cannot do: named, with a way round.
 #[derive(Clone, Debug, Error)]
 #[error("{step} is not supported on {target}: {reason}")]

@@ -14,7 +14,7 @@ mod partial;
 mod rust;
 mod weight_file;
 
-pub use backend::{Backend, Object, Unsupported};
+pub use backend::{Backend, Image, Object, Unsupported};
 pub use check::check_steps;
 pub use checksum::Checksum;
 pub use finite::NotFinite;
@@ -23,7 +23,7 @@ pub use interface::{
     BadName, CType, Function, PortRows, check_name, functions, port_rows, sees_later_positions, source_port,
     token_ports,
 };
-pub use link::{Artefact, LinkError, TOOLS, Tool, link};
+pub use link::{Artefact, LinkError, TOOLS, Tool, cuda_runtime, link};
 pub use pack::{CodeKind, Coded, Instance, Instances, Misfit, Packed, Values, pack};
 pub use package::package;
 pub use partial::Place;

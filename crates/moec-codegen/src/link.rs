@@ -14,6 +14,15 @@ use crate::{BadName, Object, check_name};
 /// The objects of kernels/runtime, compiled by build.rs: their names and bytes.
 const RUNTIME: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/runtime_objects.rs"));
 
+/// Those of kernels/runtime/cuda, likewise.
+const CUDA_RUNTIME: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/cuda_objects.rs"));
+
+/// What runs an image for CUDA: to be linked beside an entry that has one, and nowhere else.
+pub fn cuda_runtime() -> Vec<Object> {
+    let object = |(name, bytes): &(&str, &[u8])| Object { name: (*name).to_owned(), bytes: bytes.to_vec() };
+    CUDA_RUNTIME.iter().map(object).collect()
+}
+
 /// What was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artefact {
@@ -74,7 +83,7 @@ pub fn link(objects: &[Object], name: &str, out: &Path) -> Result<Artefact, Link
     let options =
         ["-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,-z,relro,-z,now", "-Wl,--build-id=none", "-Wl,--as-needed"];
     let shared_line =
-        ["-shared", "-o", &shared, &whole, &soname].into_iter().chain(options).chain(["-lm", "-lpthread"]);
+        ["-shared", "-o", &shared, &whole, &soname].into_iter().chain(options).chain(["-lm", "-lpthread", "-ldl"]);
     run(CC, shared_line, work)?;
     let made = Artefact { shared: out.join(&shared), archive: out.join(&archive) };
     fs::rename(work.join(&archive), &made.archive).map_err(io(&made.archive))?;

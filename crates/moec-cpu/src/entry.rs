@@ -12,7 +12,7 @@ use inkwell::{
         BasicMetadataValueEnum, BasicValue, BasicValueEnum, FunctionValue, GlobalValue, PointerValue, StructValue,
     },
 };
-use moec_codegen::{CType, Function, Object, Unsupported, fingerprint, functions, port_rows, sees_later_positions};
+use moec_codegen::{CType, Function, Image, Object, Unsupported, fingerprint, functions, port_rows, sees_later_positions};
 use moec_diag::Span;
 use moec_plan::{Plan, Port, RowFormat};
 use moec_types::DType;
@@ -26,15 +26,20 @@ const MOST_PORTS: usize = 1024;
 const MOST_SEQUENCES: usize = 4;
 
 /// The object with the description and the functions. `levels` are those whose objects are linked beside it, the plainest
-/// first; each thread of a pass has `scratch_bytes`.
-pub(crate) fn emit(plan: &Plan, levels: &[Level], scratch_bytes: u64) -> Result<Object, Unsupported> {
+/// first; each thread of a pass has `scratch_bytes`. `image` is a device's (`moec_device_entry` of kernels/runtime/moec_model.h).
+pub(crate) fn emit(
+    plan: &Plan,
+    levels: &[Level],
+    scratch_bytes: u64,
+    image: Option<&Image>,
+) -> Result<Object, Unsupported> {
     check(plan)?;
     let context = Context::create();
     let entry = Entry { module: context.create_module("entry"), builder: context.create_builder(), context: &context };
     let machine = target_machine(Level::Scalar);
     entry.module.set_triple(&machine.get_triple());
     entry.module.set_data_layout(&machine.get_target_data().get_data_layout());
-    let description = entry.description(plan, levels, scratch_bytes);
+    let description = entry.description(plan, levels, scratch_bytes, image);
     for function in functions(plan) {
         entry.forward(&plan.name, function, description);
     }
@@ -116,7 +121,13 @@ impl<'c> Entry<'c> {
     }
 
     /// `moec_description`.
-    fn description(&self, plan: &Plan, levels: &[Level], scratch_bytes: u64) -> PointerValue<'c> {
+    fn description(
+        &self,
+        plan: &Plan,
+        levels: &[Level],
+        scratch_bytes: u64,
+        image: Option<&Image>,
+    ) -> PointerValue<'c> {
         let version = ["moec ", env!("CARGO_PKG_VERSION"), ", model ", &plan.name].concat();
         let (per_token, fixed) = plan.workspace_bytes();
         let ports = |ports: &[Port]| self.array(ports.iter().map(|port| self.port(plan, port)).collect());
@@ -141,7 +152,19 @@ impl<'c> Entry<'c> {
             self.int(i32::from(sees_later_positions(plan))),
             count(plan.passes().count()),
             self.int(row_bits(plan)),
+            image.map_or_else(|| self.null(), |image| self.device(image)).into(),
         ];
+        self.constant(self.context.const_struct(&fields, false)).as_pointer_value()
+    }
+
+    /// `moec_device_entry`.
+    fn device(&self, image: &Image) -> PointerValue<'c> {
+        let pointer = self.context.ptr_type(AddressSpace::default());
+        let calls = self.module.add_global(pointer, None, image.calls);
+        let bytes = self.constant(self.context.const_string(&image.bytes, false));
+        bytes.set_alignment(64);
+        let length = self.long(image.bytes.len() as u64);
+        let fields = [calls.as_pointer_value().into(), bytes.as_pointer_value().into(), length];
         self.constant(self.context.const_struct(&fields, false)).as_pointer_value()
     }
 

@@ -21,7 +21,7 @@ mod pass;
 mod rows;
 mod view;
 
-use moec_codegen::{Backend, Object, Unsupported, check_steps};
+use moec_codegen::{Backend, Image, Object, Unsupported, check_steps};
 use moec_plan::Plan;
 
 pub use level::Level;
@@ -34,8 +34,10 @@ const NAME: &str = "cpu";
 /// The CPU as a target.
 #[derive(Clone, Debug)]
 pub struct Cpu {
-    /// The run time takes the best of these that the machine has. In any order; not empty.
+    /// The run time takes the best of these that the machine has. In any order; none for a library that runs on a device alone.
     pub levels: Vec<Level>,
+    /// What a device needs of the plan, where the library is for one, too.
+    pub image: Option<Image>,
     /// What the code says of itself while it runs.
     pub marks: Marks,
 }
@@ -73,7 +75,7 @@ impl Backend for Cpu {
         let mut levels = self.levels.clone();
         levels.sort();
         levels.dedup();
-        let entry = entry::emit(plan, &levels, scratch_bytes(plan))?;
+        let entry = entry::emit(plan, &levels, scratch_bytes(plan), self.image.as_ref())?;
         let passes = std::thread::scope(|scope| {
             let emit = |level| scope.spawn(move || marked(plan, level, self.marks, &|_| None));
             let emitting: Vec<_> = levels.into_iter().map(emit).collect();

@@ -7,15 +7,18 @@
 mod assign;
 mod attention;
 mod bin;
+mod cache;
 mod expr;
 mod gemm;
 mod image;
 mod launch;
 mod nvrtc;
 mod place;
+mod places;
 mod program;
 mod rows;
 
+pub use cache::Cache;
 pub use image::image;
 pub use launch::{Counted, Launch, Traced};
 pub use nvrtc::{Compiled, Compiler, FOLDER_VARIABLE, NvrtcError};

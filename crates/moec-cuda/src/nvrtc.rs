@@ -13,11 +13,10 @@ use libloading::{Library, Symbol};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::places;
+
 /// A folder with `libnvrtc.so.*` and `libnvrtc-builtins.so.*`.
 pub const FOLDER_VARIABLE: &str = "MOEC_NVRTC";
-
-/// Where installations put it.
-const USUAL_FOLDERS: [&str; 2] = ["/usr/local/cuda/lib64", "/usr/local/cuda/targets/x86_64-linux/lib"];
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum NvrtcError {
@@ -50,6 +49,7 @@ pub struct Compiled {
 
 /// The loaded compiler.
 pub struct Compiler {
+    path: PathBuf,
     library: Library,
     /// The compiler looks for these by name, once it compiles.
     _builtins: Option<Library>,
@@ -62,18 +62,44 @@ type Compile = unsafe extern "C" fn(Handle, c_int, *const *const c_char) -> c_in
 type Destroy = unsafe extern "C" fn(*mut Handle) -> c_int;
 type Size = unsafe extern "C" fn(Handle, *mut usize) -> c_int;
 type Get = unsafe extern "C" fn(Handle, *mut c_char) -> c_int;
+type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
 type ErrorText = unsafe extern "C" fn(c_int) -> *const c_char;
 
 impl Compiler {
-    /// The compiler in the folder that MOEC_NVRTC names, or else in one of the usual ones.
+    /// The compiler in the folder that MOEC_NVRTC names, or else in the first of the usual ones that has it.
     pub fn find() -> Result<Compiler, NvrtcError> {
         if let Some(folder) = env::var_os(FOLDER_VARIABLE) {
             return Compiler::in_folder(Path::new(&folder));
         }
-        let found = USUAL_FOLDERS.iter().find_map(|folder| Compiler::in_folder(Path::new(folder)).ok());
+        let found = places::usual().iter().find_map(|folder| Compiler::in_folder(folder).ok());
         found.ok_or_else(|| NvrtcError::Missing {
-            reason: format!("{FOLDER_VARIABLE} is not set, and it is not in {}", USUAL_FOLDERS[0]),
+            reason: format!("{FOLDER_VARIABLE} is not set, and neither Python's packages nor CUDA's folders have it"),
         })
+    }
+
+    /// The library.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// As NVIDIA counts CUDA's, such as `13.0`.
+    pub fn version(&self) -> String {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: the signature is that of nvrtc.h, and fills both numbers.
+        let asked = unsafe { self.symbol::<Version>(b"nvrtcVersion\0").map(|version| version(&mut major, &mut minor)) };
+        if asked.is_ok_and(|status| status == 0) { format!("{major}.{minor}") } else { "unknown".to_owned() }
+    }
+
+    /// How it is told to compile.
+    pub fn options(&self, architecture: &str) -> Vec<String> {
+        vec![
+            format!("--gpu-architecture={architecture}"),
+            "--std=c++17".to_owned(),
+            "--device-int128".to_owned(),
+            // Kernels of templates do not use all that they are given.
+            "--diag-suppress=177".to_owned(),
+            "--ptxas-options=-v".to_owned(),
+        ]
     }
 
     fn in_folder(folder: &Path) -> Result<Compiler, NvrtcError> {
@@ -92,21 +118,15 @@ impl Compiler {
         };
         // First, so that the compiler finds it by its name wherever it lies.
         let builtins = last("libnvrtc-builtins.so").map(load).transpose()?;
-        Ok(Compiler { library: load(path)?, _builtins: builtins })
+        Ok(Compiler { path: path.clone(), library: load(path)?, _builtins: builtins })
     }
 
     /// Compiles a whole translation unit for `architecture`: `sm_90a` or the like to machine code, `compute_80` to PTX.
     pub fn compile(&self, text: &str, architecture: &str) -> Result<Compiled, NvrtcError> {
         let text = CString::new(text.replace('\0', " ")).expect("no zeros are left");
-        let options = [
-            format!("--gpu-architecture={architecture}"),
-            "--std=c++17".to_owned(),
-            "--device-int128".to_owned(),
-            // Kernels of templates do not use all that they are given.
-            "--diag-suppress=177".to_owned(),
-            "--ptxas-options=-v".to_owned(),
-        ];
-        let options = options.map(|option| CString::new(option).expect("an option without zeros"));
+        let options = self.options(architecture).into_iter();
+        let options: Vec<CString> =
+            options.map(|option| CString::new(option).expect("an option without zeros")).collect();
         let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
         let of_machine = architecture.starts_with("sm_");
         let (size, get) = if of_machine {

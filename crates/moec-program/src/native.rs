@@ -52,7 +52,8 @@ struct RawOptions {
     level: i32,
     verify_checksums: i32,
     cache_mib: i32,
-    reserved: [i32; 4],
+    device: i32,
+    reserved: [i32; 3],
 }
 
 /// `NAME_tensor`.
@@ -99,6 +100,17 @@ struct Functions {
 pub struct Options {
     pub threads: i32,
     pub level: i32,
+    pub device: Device,
+}
+
+/// Where to run (`NAME_device_t`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// On a GPU where the library has code for one and there is one.
+    #[default]
+    Auto = 0,
+    Cpu = 1,
+    Cuda = 2,
 }
 
 /// An opened model.
@@ -129,7 +141,8 @@ impl Model {
             level: options.level,
             verify_checksums: 0,
             cache_mib: 0,
-            reserved: [0; 4],
+            device: options.device as i32,
+            reserved: [0; 3],
         };
         let mut handle = ptr::null_mut();
         let mut error = ptr::null_mut();

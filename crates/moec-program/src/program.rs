@@ -120,7 +120,7 @@ impl Inside {
             None => ITSELF.into(),
         };
         let threads = arguments.get_one::<usize>("threads").map_or(0, |n| i32::try_from(*n).unwrap_or(i32::MAX));
-        Ok(Model::open(Path::new(&library), &self.manifest.model, &weights, Options { threads, level: 0 })?)
+        Ok(Model::open(Path::new(&library), &self.manifest.model, &weights, Options { threads, ..Options::default() })?)
     }
 }
 

@@ -121,7 +121,7 @@ fn make(
         (_, _, None) => {}
     }
     let config = copied_from_checkpoint(source, folder)?;
-    let levels = compile::levels(&code.cpu, &plan).iter().map(|level| level.name().to_owned()).collect();
+    let levels = compile::level_names(&plan, code);
     let manifest = manifest::of(&plan, levels, config.as_ref(), !matches!(source, Source::Nowhere));
     let parts =
         emit::Parts { module: &fused, plan: &plan, code, sources: &sources, read: &read, source, manifest: &manifest };

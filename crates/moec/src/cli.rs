@@ -181,9 +181,9 @@ fn key(text: &str) -> Result<String, String> {
 /// What code is made for.
 #[derive(Debug, Args)]
 pub struct Code {
-    /// The machine to build for.
-    #[arg(long, value_enum, default_value = "cpu")]
-    pub target: Target,
+    /// The machines to build for. A library for both takes the GPU where there is one, unless it is opened otherwise.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "TARGET,…", default_values = ["cpu"])]
+    pub target: Vec<Target>,
     /// Instruction levels to emit; the best that the machine has is chosen when the model is opened.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LEVEL,…", default_values = ["scalar", "avx2", "avx512", "avx512-dot", "amx"])]
     pub cpu: Vec<Level>,
@@ -197,7 +197,7 @@ pub struct Code {
 impl Default for Code {
     fn default() -> Self {
         let cpu = vec![Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Dot, Level::Amx];
-        Code { target: Target::Cpu, cpu, disable_pass: Vec::new(), quant: Quantisation::default() }
+        Code { target: vec![Target::Cpu], cpu, disable_pass: Vec::new(), quant: Quantisation::default() }
     }
 }
 
@@ -233,9 +233,22 @@ pub enum Quant {
     Fp8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Target {
+    /// x86-64, at the levels of `--cpu`.
     Cpu,
+    /// NVIDIA GPUs: machine code for Hopper (sm_90a), PTX for others since Ampere; NVRTC compiles them (`moec doctor`).
+    Cuda,
+}
+
+/// Where a library is to run (`NAME_device_t` of its header).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// On a GPU where the build has code for one and there is one.
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -284,6 +297,8 @@ pub enum Emit {
     Llvm,
     /// Assembly of the best level.
     Asm,
+    /// The kernels for GPUs, as the CUDA C++ that NVRTC compiles.
+    Cuda,
     /// `rust/`: a crate with safe types over the static library.
     Rust,
     /// NAME: a program, with the weights and the tokenizer inside where there are any.
@@ -327,6 +342,9 @@ pub struct Run {
     /// Threads to compute with [default: one for each core this process may use].
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Where to run; a .moe file is built for that.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: Device,
     /// Named input tensors (and, for a .moe file without --weights, the parameters by their path in the spec).
     #[arg(long, value_name = "SAFETENSORS", requires = "outputs")]
     pub inputs: Option<PathBuf>,

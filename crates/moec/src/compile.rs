@@ -11,7 +11,7 @@ use moec_passes::Report;
 use moec_plan::{Plan, RowFormat};
 use thiserror::Error;
 
-use crate::{cli, failure::Failure};
+use crate::{cli, cuda, failure::Failure};
 
 /// What a target, or the lowering, cannot do; the way round is the help.
 #[derive(Debug, Error)]
@@ -65,10 +65,27 @@ pub fn plan(module: &Module, sources: &SourceMap) -> Result<Plan, Failure> {
 }
 
 pub fn objects(plan: &Plan, code: &cli::Code, sources: &SourceMap) -> Result<Vec<Object>, Failure> {
-    let backend: Box<dyn Backend> = match code.target {
-        cli::Target::Cpu => Box::new(Cpu { levels: levels(&code.cpu, plan), marks: Marks::Routes }),
+    let image = code.target.contains(&cli::Target::Cuda).then(|| cuda::image(plan, sources)).transpose()?;
+    let cuda = image.is_some();
+    let levels = if code.target.contains(&cli::Target::Cpu) { levels(&code.cpu, plan) } else { Vec::new() };
+    let cpu = Cpu { levels, image, marks: Marks::Routes };
+    let mut objects = cpu.emit(plan).map_err(|unsupported| refused(unsupported, sources))?;
+    if cuda {
+        objects.extend(moec_codegen::cuda_runtime());
+    }
+    Ok(objects)
+}
+
+/// What `NAME_level` may say of a library.
+pub fn level_names(plan: &Plan, code: &cli::Code) -> Vec<String> {
+    let of = |target: &cli::Target| match target {
+        cli::Target::Cpu => levels(&code.cpu, plan).iter().map(|level| level.name().to_owned()).collect(),
+        cli::Target::Cuda => vec!["cuda".to_owned()],
     };
-    backend.emit(plan).map_err(|unsupported| refused(unsupported, sources))
+    let mut targets = code.target.clone();
+    targets.sort();
+    targets.dedup();
+    targets.iter().flat_map(of).collect()
 }
 
 /// What a backend cannot do, as a failure.

@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::{
     artefact::Source,
     cli::{self, Emit},
-    compile,
+    compile, cuda,
     failure::Failure,
     files,
     manifest::{self, Manifest},
@@ -52,6 +52,7 @@ pub fn write(what: Emit, parts: &Parts, folder: &Path) -> Result<(), Failure> {
         Emit::Mlir => text(parts, folder, "mlir", &stage(parts, Stage::Mlir)?),
         Emit::Llvm => text(parts, folder, "ll", &stage(parts, Stage::Llvm)?),
         Emit::Asm => text(parts, folder, "s", &stage(parts, Stage::Asm)?),
+        Emit::Cuda => text(parts, folder, "cu", &cuda::program(parts.plan, parts.sources)?.text),
         Emit::Rust => rust(parts.plan, folder),
         Emit::Exe => exe(parts.manifest, folder),
         Emit::Deps => text(parts, folder, "d", &deps(parts)?),

@@ -9,6 +9,7 @@ mod commands;
 mod compile;
 mod cost;
 mod count;
+mod cuda;
 mod emit;
 mod failure;
 mod families;

@@ -1,14 +1,10 @@
 /* A model on a GPU: kernels and weights once, a session's memory, and passes. Every failure of the driver is an error with its
- * text; after one that the device does not survive, every later call fails likewise, and the process lives.
- *
- * No library has it yet: what is missing is that its description holds the image, and that `open` asks for the device. */
+ * text; after one that the device does not survive, every later call fails likewise, and the process lives. device.c puts it
+ * behind the calls of the run time, for libraries that have an image. */
 #ifndef MOEC_CUDA_H
 #define MOEC_CUDA_H
 
 #include "../internal.h"
-
-/* MOEC_NO_DEVICE: there is no driver, no GPU, or none that can run the kernels. MOEC_DEVICE_FAILED: the driver says so. */
-enum { MOEC_NO_DEVICE = 10, MOEC_DEVICE_FAILED = 11 };
 
 typedef struct moec_cuda moec_cuda;
 typedef struct moec_cuda_session moec_cuda_session;

@@ -127,6 +127,8 @@ static void test_options(void) {
         {{.struct_size = sizeof(moec_options), .verify_checksums = 3}, MOEC_BAD_ARGUMENT, "verify_checksums"},
         {{.struct_size = sizeof(moec_options), .cache_mib = -1}, MOEC_BAD_ARGUMENT, "cache_mib"},
         {{.struct_size = sizeof(moec_options), .reserved = {0, 1}}, MOEC_BAD_ARGUMENT, "reserved"},
+        {{.struct_size = sizeof(moec_options), .device = 3}, MOEC_BAD_ARGUMENT, "options.device is 3"},
+        {{.struct_size = sizeof(moec_options), .device = MOEC_DEVICE_CUDA}, MOEC_BAD_ARGUMENT, "--target cpu,cuda"},
     };
     for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
         int code = moec_open(&tiny, path_of("tiny.weights"), &cases[at].options, &model, &error);
@@ -351,7 +353,7 @@ static const moec_port sum_outputs[] = {
 static moec_pass_function *const sum_passes[] = {sum_pass};
 static const moec_level_entry sum_levels[] = {{"scalar", sum_passes, 1, 0}};
 static moec_description sum = {"sum", "moec test, model sum", 0, 0, 0, 0, 0, 0, 0, 1, sum_levels, sum_inputs, sum_outputs, 1, 3, 2, 1,
-    1, 24};
+    1, 24, NULL};
 
 enum { ROWS = 700 };
 

@@ -89,7 +89,7 @@ static const moec_level_entry tiny_levels[] = {
 #define TINY_DESCRIPTION(its_name, fingerprint)                                                                       \
     {                                                                                                                 \
         its_name, "moec test, model " its_name, fingerprint, 320, 4 * TINY_ROW, 0, 4 * TINY_ROW, 0, 64, 1,             \
-            tiny_levels, tiny_inputs, tiny_outputs, 4, 1, 1, 0, 1, 24                                                 \
+            tiny_levels, tiny_inputs, tiny_outputs, 4, 1, 1, 0, 1, 24, 0                                                    \
     }
 
 #endif

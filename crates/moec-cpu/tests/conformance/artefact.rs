@@ -82,7 +82,7 @@ fn a_c_program_uses_it() {
     let b = model();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let objects = Cpu { levels: Level::ALL.to_vec(), marks: Marks::Routes }.emit(&b.plan).unwrap();
+    let objects = Cpu { levels: Level::ALL.to_vec(), image: None, marks: Marks::Routes }.emit(&b.plan).unwrap();
     link(&objects, "test", folder.path()).unwrap();
     write_weights(&b.plan, &Given(&b), &path("test.weights"), &mut |_, _| ()).unwrap();
     fs::write(path("test.h"), header(&b.plan).unwrap()).unwrap();

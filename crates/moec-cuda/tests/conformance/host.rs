@@ -85,6 +85,7 @@ struct Description {
     whole_pass: i32,
     sequence_count: i32,
     row_bits: i32,
+    device: *const c_void,
 }
 
 type Error = *mut c_void;
@@ -300,6 +301,7 @@ impl<'a> Session<'a> {
             whole_pass: 1,
             sequence_count: self.pasts.len() as i32,
             row_bits: 24,
+            device: ptr::null(),
         }));
         let (mut device, mut session, mut error) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         unsafe {

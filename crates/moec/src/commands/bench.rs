@@ -9,7 +9,7 @@ use crate::{
     cli::Bench,
     failure::Failure,
     manifest,
-    native::{Model, NativeError, Options},
+    native::{Device, Model, NativeError, Options},
     roof::{self, Bound, Machine},
 };
 
@@ -24,7 +24,8 @@ struct Times {
 pub fn run(arguments: &Bench) -> Result<(), Failure> {
     let manifest = manifest::open(&arguments.build)?;
     let vocabulary = manifest.vocabulary.ok_or(NativeError::NoTokens)?;
-    let options = Options { threads: crate::commands::threads(arguments.threads), level: 0 };
+    // The roof is that of this processor, too.
+    let options = Options { threads: crate::commands::threads(arguments.threads), device: Device::Cpu, level: 0 };
     let (library, weights) = (manifest.library(&arguments.build), manifest.weights(&arguments.build));
     let model = Model::open(&library, &manifest.model, &weights, options)?;
     let threads = usize::try_from(model.threads()).unwrap_or(1).max(1);

@@ -2,6 +2,7 @@
 
 use std::{process::Command, time::Instant};
 
+use moec_cuda::Compiler;
 use serde_json::{Value, json};
 
 use crate::{
@@ -53,9 +54,8 @@ pub fn run(arguments: &Doctor) -> Result<(), Failure> {
     ];
     findings.extend(moec_codegen::TOOLS.iter().map(tool));
     findings.push(a_build());
-    findings.push(library("GPU driver", &["libcuda.so.1"], "code is made for processors; nothing here needs one"));
-    let nvrtc = ["libnvrtc.so.13", "libnvrtc.so.12"];
-    findings.push(library("NVRTC", &nvrtc, "it compiles CUDA kernels: pip install nvidia-cuda-nvrtc-cu12"));
+    findings.push(driver());
+    findings.push(nvrtc());
     if arguments.json {
         println!("{:#}", Value::Array(findings.iter().map(Finding::json).collect()));
     } else {
@@ -143,11 +143,25 @@ fn build_a_layer() -> Result<(), Failure> {
     artefact::build_for_now(loaded, Source::Nowhere, &code, &folder.path().join("build")).map(|_| ())
 }
 
-fn library(what: &'static str, names: &[&str], help: &str) -> Finding {
-    // SAFETY: these libraries do nothing when they are loaded but set themselves up.
-    let found = names.iter().find(|name| unsafe { libloading::Library::new(**name) }.is_ok());
-    match found {
-        Some(name) => Finding::here(what, *name),
-        None => Finding { what, state: State::Absent, found: format!("no {}", names[0]), help: help.into() },
+/// What `NAME_open` looks for when it is to run on a GPU. A build needs none.
+fn driver() -> Finding {
+    const LIBRARY: &str = "libcuda.so.1";
+    // SAFETY: NVIDIA's library does nothing when it is loaded but set itself up.
+    if unsafe { libloading::Library::new(LIBRARY) }.is_ok() {
+        return Finding::here("GPU driver", LIBRARY);
+    }
+    let help = "models run on the processor; for a GPU of NVIDIA's, install its driver. `--target cuda` builds without it";
+    Finding { what: "GPU driver", state: State::Absent, found: format!("no {LIBRARY}"), help: help.into() }
+}
+
+/// What `--target cuda` compiles kernels with.
+fn nvrtc() -> Finding {
+    let what = "NVRTC";
+    match Compiler::find() {
+        Ok(compiler) => Finding::here(what, format!("{}, {}", compiler.version(), compiler.path().display())),
+        Err(missing) => {
+            let help = miette::Diagnostic::help(&missing).map_or_else(String::new, |help| help.to_string());
+            Finding { what, state: State::Absent, found: missing.to_string(), help }
+        }
     }
 }

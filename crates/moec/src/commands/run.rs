@@ -27,7 +27,7 @@ use crate::{
     failure::Failure,
     files, generate,
     manifest::{self, Manifest},
-    native::{Model, NamedTensor, Options, Routed},
+    native::{Device, Model, NamedTensor, Options, Routed},
     spec, tensors,
     weights::{FromTensors, NonFinite, oracle_tensor},
 };
@@ -60,8 +60,13 @@ struct Ready {
 }
 
 impl Ready {
-    fn open(&self, threads: Option<usize>) -> Result<std::sync::Arc<Model>, Failure> {
-        let options = Options { threads: crate::commands::threads(threads), level: 0 };
+    fn open(&self, threads: Option<usize>, device: cli::Device) -> Result<std::sync::Arc<Model>, Failure> {
+        let device = match device {
+            cli::Device::Auto => Device::Auto,
+            cli::Device::Cpu => Device::Cpu,
+            cli::Device::Cuda => Device::Cuda,
+        };
+        let options = Options { threads: crate::commands::threads(threads), level: 0, device };
         let (library, weights) = (self.manifest.library(&self.folder), self.manifest.weights(&self.folder));
         Ok(Model::open(&library, &self.manifest.model, &weights, options)?)
     }
@@ -88,7 +93,11 @@ fn ready(arguments: &Run, tensors: Option<&BTreeMap<String, NamedTensor>>) -> Re
         (None, None) => return Err(NoWeights.into()),
     };
     let folder = tempfile::tempdir().map_err(|cause| files::CannotWrite { path: std::env::temp_dir(), cause })?;
-    let code = cli::Code { quant: arguments.quant, ..cli::Code::default() };
+    let target = match arguments.device {
+        cli::Device::Auto | cli::Device::Cpu => cli::Target::Cpu,
+        cli::Device::Cuda => cli::Target::Cuda,
+    };
+    let code = cli::Code { target: vec![target], quant: arguments.quant, ..cli::Code::default() };
     let made = artefact::build_for_now(loaded, source, &code, folder.path())?;
     Ok(Ready { manifest: made.manifest, folder: folder.path().into(), _temporary: Some(folder) })
 }
@@ -100,7 +109,7 @@ fn generate(arguments: &Run, prompt: &str) -> Result<(), Failure> {
     let ready = ready(arguments, None)?;
     let text = Text::open(&ready.folder)?;
     let tokens = Prompt::new(&ready.manifest, &text, &request)?;
-    let model = ready.open(arguments.threads)?;
+    let model = ready.open(arguments.threads, arguments.device)?;
     let mut out = std::io::stdout().lock();
     // A reader that went away is no reason to complain.
     let mut show = |piece: &str| _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
@@ -165,7 +174,7 @@ fn by_library(
     let (taken, positions) = chosen_inputs(&ready.manifest, given, &inputs.display().to_string())?;
     let rows = positions.first().copied().unwrap_or(1);
     let mut results: Vec<NamedTensor> = ready.manifest.outputs.iter().map(|output| output.zeros(rows)).collect();
-    let model = ready.open(arguments.threads)?;
+    let model = ready.open(arguments.threads, arguments.device)?;
     let mut session = model.session(positions.iter().copied().max().unwrap_or(1).max(1))?;
     let routed = match &arguments.trace {
         Some(_) => {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     artefact::{self, Source},
     checkpoint,
-    cli::{Computer, Verify},
+    cli::{Computer, Target, Verify},
     failure::Failure,
     native, spec,
     weights::NonFinite,
@@ -60,13 +60,15 @@ fn by_library(arguments: &Verify, reference: &Reference, tolerances: Tolerances)
     let source = Source::Checkpoint(&arguments.weights, NonFinite::allowed(arguments.allow_non_finite));
     let made = artefact::build_for_now(loaded, source, &arguments.code, folder.path())?;
     let vocabulary = made.manifest.vocabulary.ok_or(native::NativeError::NoTokens)?;
-    let options = native::Options { threads: crate::commands::threads(arguments.threads), level: 0 };
+    let options = native::Options { threads: crate::commands::threads(arguments.threads), ..Default::default() };
     let (library, weights) = (made.manifest.library(folder.path()), made.manifest.weights(folder.path()));
     let model = native::Model::open(&library, &made.manifest.model, &weights, options)?;
     // Its own test first: if a level of this machine is miscompiled, that says more than a wrong logit.
     model.selftest()?;
     let session = model.session(reference.longest().max(1))?;
-    let mut backend = Library { name: format!("cpu {}", model.level()), session, vocabulary };
+    let on_gpu = arguments.code.target == [Target::Cuda];
+    let name = if on_gpu { model.level() } else { format!("cpu {}", model.level()) };
+    let mut backend = Library { name, session, vocabulary };
     verify(&made.manifest.model, reference, &mut backend, tolerances).map_err(Failure::one)
 }
 

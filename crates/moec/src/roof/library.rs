@@ -24,7 +24,7 @@ pub struct Marked {
 impl Marked {
     pub fn build(plan: &Plan, weights: &dyn Instances, sources: &SourceMap) -> Result<Marked, Failure> {
         let folder = tempfile::tempdir().map_err(|cause| files::CannotWrite { path: std::env::temp_dir(), cause })?;
-        let cpu = Cpu { levels: compile::levels(&cli::Code::default().cpu, plan), marks: Marks::Steps };
+        let cpu = Cpu { levels: compile::levels(&cli::Code::default().cpu, plan), image: None, marks: Marks::Steps };
         let objects = cpu.emit(plan).map_err(|unsupported| compile::refused(unsupported, sources))?;
         moec_codegen::link(&objects, &plan.name, folder.path())?;
         let file = folder.path().join("weights");

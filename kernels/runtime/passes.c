@@ -184,6 +184,16 @@ static int make_room(const moec_call *call, moec_error **error) {
     return taken ? MOEC_OK : moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for %" PRId64 " more positions", call->tokens);
 }
 
+static int run_on_device(moec_session *session, int32_t sequence, const moec_pass *pass, moec_error **error) {
+    moec_error *inner = NULL;
+    int code = session->model->calls->run(session->on_device, sequence, pass, &inner);
+    if (code)
+        moec_fail(error, code, "%s%s", moec_error_message(inner),
+            code == MOEC_DEVICE_FAILED ? "; close the model, and open it again or on the CPU" : "");
+    moec_error_free(inner);
+    return code;
+}
+
 static int run_part(const moec_call *call, moec_part part, moec_error **error) {
     moec_session *session = call->session;
     address_inputs(call, part);
@@ -194,7 +204,7 @@ static int run_part(const moec_call *call, moec_part part, moec_error **error) {
     pass.trace = session->trace;
     pass.trace_user = session->trace_user;
     if (session->on_device) {
-        int code = session->model->calls->run(session->on_device, call->sequence, &pass, error);
+        int code = run_on_device(session, call->sequence, &pass, error);
         if (code) return code;
     } else {
         moec_run_by by = {session->model, session->passes[call->sequence], session->threads, session->all_threads,

@@ -95,7 +95,7 @@ static int failed(const moec_cu *driver, moec_cu_result result, const char *doin
 static int load_driver(moec_cu *driver, moec_error **error) {
     driver->library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!driver->library)
-        return moec_fail(error, MOEC_NO_DEVICE, "there is no CUDA driver (%s): run on the CPU, or install NVIDIA's driver",
+        return moec_fail(error, MOEC_NO_DEVICE, "there is no CUDA driver (%s): install NVIDIA's",
             dlerror());
     struct {
         void *at;
@@ -164,12 +164,17 @@ static int find_device(moec_cuda *device, const void **code, moec_error **error)
     if (!result) result = driver->device(&device->device, 0);
     if (!result) result = driver->device_attribute(&major, MOEC_CU_COMPUTE_MAJOR, device->device);
     if (!result) result = driver->device_attribute(&minor, MOEC_CU_COMPUTE_MINOR, device->device);
-    if (result) return failed(driver, result, "be found", error);
+    /* The driver is there, and what it is for is not: as good as no GPU. */
+    if (result) {
+        const char *text = NULL;
+        if (driver->error_string(result, &text) || !text) text = "an error without a text";
+        return moec_fail(error, MOEC_NO_DEVICE, "there is no GPU that the CUDA driver may use: %s (%d)", text, result);
+    }
     /* Machine code is that of sm_90a, which no other part runs. */
     bool machine = major == 9 && minor == 0, portable = major >= 8 && device->image->portable_code;
     if (!machine && !portable)
         return moec_fail(error, MOEC_NO_DEVICE,
-            "the GPU is of compute capability %d.%d, for which this library has no kernels: run on the CPU", major, minor);
+            "the GPU is of compute capability %d.%d, for which this library has no kernels", major, minor);
     *code = (const char *)device->image + (machine ? device->image->machine_code : device->image->portable_code);
     result = driver->context_retain(&device->context, device->device);
     if (result) return failed(driver, result, "be opened", error);

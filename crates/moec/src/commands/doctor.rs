@@ -2,7 +2,7 @@
 
 use std::{process::Command, time::Instant};
 
-use moec_cuda::Compiler;
+use moec_cuda::{Compiler, NvrtcError};
 use serde_json::{Value, json};
 
 use crate::{
@@ -161,7 +161,11 @@ fn nvrtc() -> Finding {
         Ok(compiler) => Finding::here(what, format!("{}, {}", compiler.version(), compiler.path().display())),
         Err(missing) => {
             let help = miette::Diagnostic::help(&missing).map_or_else(String::new, |help| help.to_string());
-            Finding { what, state: State::Absent, found: missing.to_string(), help }
+            let found = match missing {
+                NvrtcError::Missing { reason } => reason,
+                refused @ NvrtcError::Refused { .. } => refused.to_string(),
+            };
+            Finding { what, state: State::Absent, found, help }
         }
     }
 }

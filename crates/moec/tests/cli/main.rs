@@ -3,6 +3,7 @@
 mod artefact;
 mod bad_input;
 mod command;
+mod cuda;
 mod demos;
 mod doctor;
 mod explain;

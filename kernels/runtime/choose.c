@@ -4,7 +4,7 @@
 
 #include "internal.h"
 
-/* Wins over a library's own choice, not over a program's. */
+/* Wins over a library's own choice, not over a program's; read by libraries that have code for a GPU only. */
 static const char VARIABLE[] = "MOEC_DEVICE";
 
 static bool runs(const moec_level_entry *level, int32_t features) {
@@ -59,17 +59,17 @@ int moec_choose_device(const moec_description *description, const moec_options *
     if (of_cpu && options->device == MOEC_DEVICE_CUDA)
         return moec_fail(error, MOEC_BAD_ARGUMENT, "options.level is %d and options.device a GPU: levels are of CPUs",
             (int)options->level);
-    *device = options->device;
-    if (*device == MOEC_DEVICE_AUTO && of_cpu) *device = MOEC_DEVICE_CPU;
-    bool chosen = *device != MOEC_DEVICE_AUTO;
-    int code = chosen ? MOEC_OK : of_environment(device, error);
-    if (code) return code;
     const moec_device_entry *entry = description->device;
-    if (*device == MOEC_DEVICE_AUTO && !entry) *device = MOEC_DEVICE_CPU;
-    if (*device == MOEC_DEVICE_AUTO && !description->level_count) *device = entry->calls->number;
-    if (*device != MOEC_DEVICE_CUDA || (entry && entry->calls->number == *device)) return MOEC_OK;
-    return moec_fail(error, MOEC_BAD_ARGUMENT, "%s asks for a GPU, and %s was built without code for one: build it with --target "
-        "cpu,cuda", chosen ? "options.device" : VARIABLE, description->name);
+    if (!entry && options->device == MOEC_DEVICE_CUDA)
+        return moec_fail(error, MOEC_BAD_ARGUMENT,
+            "options.device asks for a GPU, and %s was built without code for one: build it with --target cpu,cuda",
+            description->name);
+    *device = options->device;
+    if (*device == MOEC_DEVICE_AUTO && (of_cpu || !entry)) *device = MOEC_DEVICE_CPU;
+    if (*device != MOEC_DEVICE_AUTO) return MOEC_OK;
+    int code = of_environment(device, error);
+    if (!code && *device == MOEC_DEVICE_AUTO && !description->level_count) *device = entry->calls->number;
+    return code;
 }
 
 int moec_open_device(moec_open_model *model, moec_error **error) {

@@ -140,7 +140,7 @@ void moec_rooms_free(moec_open_model *model);
 int moec_choose_level(const moec_description *description, int32_t wanted, const moec_level_entry **level,
     moec_error **error);
 
-/* What the options say, or else the environment: AUTO where nobody does and the library has code for a CPU and for a device. */
+/* What the options say, or else, where there is a choice, the environment; AUTO where nobody says it. */
 int moec_choose_device(const moec_description *description, const moec_options *options, int32_t *device,
     moec_error **error);
 

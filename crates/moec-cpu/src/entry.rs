@@ -12,7 +12,9 @@ use inkwell::{
         BasicMetadataValueEnum, BasicValue, BasicValueEnum, FunctionValue, GlobalValue, PointerValue, StructValue,
     },
 };
-use moec_codegen::{CType, Function, Image, Object, Unsupported, fingerprint, functions, port_rows, sees_later_positions};
+use moec_codegen::{
+    CType, Function, Image, Object, Unsupported, fingerprint, functions, port_rows, sees_later_positions,
+};
 use moec_diag::Span;
 use moec_plan::{Plan, Port, RowFormat};
 use moec_types::DType;

@@ -35,12 +35,7 @@ impl Cache {
     }
 
     /// What `compiler` makes of the text, and whether it was kept from before. A cache that cannot be written is none.
-    pub fn compile(
-        &self,
-        compiler: &Compiler,
-        text: &str,
-        architecture: &str,
-    ) -> Result<(Compiled, bool), NvrtcError> {
+    pub fn compile(&self, compiler: &Compiler, text: &str, architecture: &str) -> Result<(Compiled, bool), NvrtcError> {
         let key = [&compiler.version(), "\n", &compiler.options(architecture).join(" "), "\n", text].concat();
         let path = self.folder.as_ref().map(|folder| folder.join(format!("{:016x}", Checksum::of(key.as_bytes()))));
         if let Some(kept) = path.as_ref().and_then(|path| read(path, &key)) {

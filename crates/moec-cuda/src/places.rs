@@ -46,6 +46,10 @@ fn of_wheels(prefix: &Path) -> Vec<PathBuf> {
     let mut pythons: Vec<PathBuf> =
         entries.filter(|entry| python(&entry.file_name())).map(|entry| entry.path()).collect();
     pythons.sort();
-    let packages = pythons.iter().rev().flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.join(name)));
-    packages.flat_map(|packages| IN_WHEELS.map(|folder| packages.join(folder))).filter(|folder| folder.is_dir()).collect()
+    let packages =
+        pythons.iter().rev().flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.join(name)));
+    packages
+        .flat_map(|packages| IN_WHEELS.map(|folder| packages.join(folder)))
+        .filter(|folder| folder.is_dir())
+        .collect()
 }

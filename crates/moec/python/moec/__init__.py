@@ -30,7 +30,7 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from ._native import DTYPES, LEVELS, Library, MoecError, Options, Tensor
+from ._native import DEVICES, DTYPES, LEVELS, Library, MoecError, Options, Tensor
 
 __all__ = ["Model", "MoecError", "Port", "Session", "compile", "load"]
 
@@ -93,15 +93,18 @@ def _compiler() -> str:
     return found
 
 
-def load(build: str | os.PathLike[str], *, threads: int = 0, level: str = "best") -> Model:
-    """Opens the model in a folder that `moec build` wrote with weights. `threads` 0 takes as many as there are CPUs."""
-    return Model(build, threads=threads, level=level)
+def load(build: str | os.PathLike[str], *, threads: int = 0, level: str = "best", device: str = "auto") -> Model:
+    """Opens the model in a folder that `moec build` wrote with weights. `threads` 0 takes as many as there are CPUs; `device`
+    is `auto`, `cpu` or `cuda`."""
+    return Model(build, threads=threads, level=level, device=device)
 
 
 class Model:
     """A compiled model with its weights, which are mapped from the file. May be used by any number of threads."""
 
-    def __init__(self, build: str | os.PathLike[str], *, threads: int = 0, level: str = "best") -> None:
+    def __init__(
+        self, build: str | os.PathLike[str], *, threads: int = 0, level: str = "best", device: str = "auto"
+    ) -> None:
         folder = Path(build)
         self._handle = ctypes.c_void_p()
         try:
@@ -114,18 +117,22 @@ class Model:
             raise MoecError(f"{folder} was built without weights: give `weights` to moec.compile, or --weights to moec build")
         if level not in LEVELS:
             raise MoecError(f"no level `{level}`: one of {', '.join(LEVELS)}")
+        if device not in DEVICES:
+            raise MoecError(f"no device `{device}`: one of {', '.join(DEVICES)}")
         self.name: str = about["model"]
         self.inputs = _ports(about["inputs"])
         self.outputs = _ports(about["outputs"])
         self.vocabulary: int | None = about["vocabulary"]
         self._library = Library(folder / f"lib{self.name}.so", self.name)
-        options = Options(struct_size=ctypes.sizeof(Options), threads=threads, level=LEVELS[level])
+        options = Options(
+            struct_size=ctypes.sizeof(Options), threads=threads, level=LEVELS[level], device=DEVICES[device]
+        )
         weights = os.fsencode(folder / f"{self.name}.weights")
         self._library.call("open", weights, ctypes.byref(options), ctypes.byref(self._handle))
 
     @property
     def level(self) -> str:
-        """The instruction set in use: `scalar`, `avx2`, …"""
+        """The instruction set in use: `scalar`, `avx2`, …; `cuda` on a GPU."""
         return self._library.function("level")(self._handle).decode()
 
     @property

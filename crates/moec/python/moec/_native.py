@@ -20,6 +20,7 @@ DTYPES: dict[str, tuple[int, np.dtype]] = {
 }
 
 LEVELS = {"best": 0, "scalar": 1, "avx2": 2, "avx512": 3, "avx512_dot": 4, "amx": 5}
+DEVICES = {"auto": 0, "cpu": 1, "cuda": 2}
 
 
 class Options(ctypes.Structure):
@@ -29,7 +30,8 @@ class Options(ctypes.Structure):
         ("level", ctypes.c_int32),
         ("verify_checksums", ctypes.c_int32),
         ("cache_mib", ctypes.c_int32),
-        ("reserved", ctypes.c_int32 * 4),
+        ("device", ctypes.c_int32),
+        ("reserved", ctypes.c_int32 * 3),
     ]
 
 

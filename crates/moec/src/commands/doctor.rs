@@ -150,7 +150,8 @@ fn driver() -> Finding {
     if unsafe { libloading::Library::new(LIBRARY) }.is_ok() {
         return Finding::here("GPU driver", LIBRARY);
     }
-    let help = "models run on the processor; for a GPU of NVIDIA's, install its driver. `--target cuda` builds without it";
+    let help =
+        "models run on the processor; for a GPU of NVIDIA's, install its driver. `--target cuda` builds without it";
     Finding { what: "GPU driver", state: State::Absent, found: format!("no {LIBRARY}"), help: help.into() }
 }
 

@@ -87,7 +87,8 @@ fn a_library_for_both_gives_the_same_on_both_and_explains_what_fails() {
 
     // The C client of tests: results, batches, the self-test, failures.
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/devices.c");
-    cc(bench.at.path(), &format!("-D_GNU_SOURCE {} -Ibuild -Lbuild -lbard -lm -ldl -o devices", source.display())).fine();
+    cc(bench.at.path(), &format!("-D_GNU_SOURCE {} -Ibuild -Lbuild -lbard -lm -ldl -o devices", source.display()))
+        .fine();
     let told = bench.run(&bench.path("devices"), "build/bard.weights").fine().stdout;
     let lines: Vec<&str> = told.lines().collect();
     let cpu = "to run on the CPU, set options.device, or MOEC_DEVICE=cpu in the environment";
@@ -107,12 +108,16 @@ fn a_library_for_both_gives_the_same_on_both_and_explains_what_fails() {
     ];
     assert_eq!(lines.len(), expected.len(), "{told}");
     for (line, words) in lines.iter().zip(expected) {
-        assert!(line.starts_with(words[0]) && words.iter().all(|word| line.contains(word)), "{line}: {words:?} in {told}");
+        assert!(
+            line.starts_with(words[0]) && words.iter().all(|word| line.contains(word)),
+            "{line}: {words:?} in {told}"
+        );
     }
 
     // By the command: the same text; without a driver; an image that makes no sense.
     let prompt = "--prompt JULIET. --max-new 8 --greedy";
-    let [on_cpu, on_gpu] = ["cpu", "cuda"].map(|device| bench.moec(&format!("run build --device {device} {prompt}")).fine());
+    let [on_cpu, on_gpu] =
+        ["cpu", "cuda"].map(|device| bench.moec(&format!("run build --device {device} {prompt}")).fine());
     assert_eq!(on_cpu.stdout, on_gpu.stdout);
     assert!(on_gpu.stderr.contains("(cuda,") && !on_cpu.stderr.contains("(cuda,"), "{on_gpu:?}");
     fs::rename(bench.path("driver/libcuda.so.1"), bench.path("driver/elsewhere")).expect("moved");
@@ -145,7 +150,8 @@ fn families_build_for_both_where_nvrtc_is() {
     let bench = folder();
     let doctor = moec_in(bench.path(), "doctor --json").stdout;
     let findings: serde_json::Value = serde_json::from_str(&doctor).expect("JSON");
-    let nvrtc = findings.as_array().into_iter().flatten().find(|finding| finding["what"] == "NVRTC").expect("asked for");
+    let nvrtc =
+        findings.as_array().into_iter().flatten().find(|finding| finding["what"] == "NVRTC").expect("asked for");
     if nvrtc["state"] != "here" {
         eprintln!("no family is built for CUDA: {}; {}", nvrtc["found"], nvrtc["help"]);
         return;

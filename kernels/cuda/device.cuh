@@ -4,6 +4,13 @@
 //
 // All of it is `namespace moec`. Warps are whole: where one lane calls a collective function, all 32 do.
 
+// Whether Hopper's own instructions are there.
+#if defined(MOEC_SHIM) || __CUDA_ARCH__ >= 900
+#define MOEC_HOPPER 1
+#else
+#define MOEC_HOPPER 0
+#endif
+
 #ifndef MOEC_SHIM
 #define MOEC_DEVICE __device__ __forceinline__
 #define MOEC_KERNEL(threads) extern "C" __global__ __launch_bounds__(threads, 1) void

@@ -17,6 +17,6 @@ mod program;
 mod rows;
 
 pub use image::image;
-pub use launch::{Counted, Launch, Traced};
+pub use launch::{Counted, Launch, Sessions, Taken, Traced, Way, Ways};
 pub use nvrtc::{Compiled, Compiler, FOLDER_VARIABLE, NvrtcError};
-pub use program::{Execution, Program, program};
+pub use program::{Execution, Program, program, program_in};

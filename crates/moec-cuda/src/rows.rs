@@ -235,10 +235,14 @@ fn operation(seen: &Seen, op: &RowOp) -> String {
             let (outer, inner) = (unfold("at", 0, extents), unfold("along", extents.len(), over));
             let (last, dtype) = (extents.len(), value_type(dtype));
             let (kept, over, count) = (product(extents), product(over), place::extent(*count));
-            let _ = writeln!(text, "      scatter_add<{dtype}>({kept}, {over}, {count}, [&](i64 at, i64 along) {{");
+            let in_place = matches!(seen.dtype(into.source), DType::F32 | DType::I32);
+            let sizes = format!("{kept}, {over}, {count}");
+            let _ = writeln!(text, "      scatter_add<{dtype}, {in_place}>({sizes}, [&](i64 at, i64 along) {{");
             let _ = writeln!(text, "        {outer}{inner}\n        return {};", seen.read(index, &all));
             let _ = writeln!(text, "      }}, [&](i64 at, i64 along) {{");
             let _ = writeln!(text, "        {outer}{inner}\n        return {value};");
+            let _ = writeln!(text, "      }}, [&](i64 at, i64 i{last}) {{");
+            let _ = writeln!(text, "        {outer}\n        return {};", seen.read(into, &all));
             let _ = writeln!(text, "      }}, [&](i64 at, i64 i{last}, {dtype} value) {{");
             let _ = writeln!(text, "        {outer}\n        {}\n      }});", seen.write(into, &all, "value"));
         }

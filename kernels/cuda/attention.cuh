@@ -7,13 +7,18 @@
 // keys), then the weighted values. Keys and values come by asynchronous copies, a block ahead where there is room. Keys that no
 // row of the tile may look at (causal, window) are skipped. Numbers of f32 are cut into bf16 parts (gemm.cuh).
 //
+// With SPLITS, the keys of a tile are cut into as many stretches of whole pages, a block for each, so that few queries over many
+// keys fill the machine; blocks leave what they have in the pass's scratch, and `AttentionEnd`, launched behind them, puts it
+// together in the order of the stretches. How the keys are cut depends on the tile's keys only.
+//
 // Layouts: queries and results in f32; keys in panels of 16 positions, element by element; values in rows (contract: the
-// plan's `Attention`). Of the last panel, what lies behind the last key may be anything.
-// Grid: (ceil(rows / ROWS)) * TIMES: tiles of ROWS positions, times groups, times parts of a group's queries.
+// plan's `Attention`); both in pages. Of the last panel, what lies behind the last key may be anything.
+// Grid: (ceil(rows / ROWS) + sessions - 1) * TIMES: tiles of ROWS positions of one session, times groups, times parts of a group's
+// queries, times SPLITS.
 // Each row's sums are in the order of the keys in blocks that begin at a multiple of 16.
 //
-// STEP, printed: GROUPS, QUERIES, WIDTH, VALUES, CAUSAL, SINK, WINDOW (0: none), Key, Value, first, end, position, keys, q, out,
-// k, v, score, sink.
+// STEP, printed: GROUPS, QUERIES, WIDTH, VALUES, CAUSAL, SINK, WINDOW (0: none), Key, Value, first, end, keys(pass, segment), q, out,
+// k(pass, rank, segment, position), v, score, sink. `k` is asked for positions that are multiples of 16.
 
 namespace moec {
 
@@ -62,7 +67,7 @@ MOEC_DEVICE void multiply(float (&sums)[4], const RowPairs<ROW_PARTS> &rows, con
             if (order - part >= 0) mma_bf16(sums, rows.parts[order - part], columns.parts[part]);
 }
 
-template <class STEP, int MOST_ROWS = 64> struct Attention {
+template <class STEP, int MOST_ROWS = 64, int SPLITS = 1> struct Attention {
     typedef typename STEP::Key Key;
     typedef typename STEP::Value Value;
     static constexpr int THREADS = 128, WARPS = THREADS / 32, KEYS = 32;
@@ -74,7 +79,7 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
     static constexpr int ROWS = STEP::QUERIES < TILE ? TILE / STEP::QUERIES : 1;
     static constexpr int QUERIES = STEP::QUERIES < TILE ? STEP::QUERIES : TILE;
     static constexpr int QUERY_TILES = (STEP::QUERIES + QUERIES - 1) / QUERIES;
-    static constexpr int TIMES = STEP::GROUPS * QUERY_TILES, MORE = 0;
+    static constexpr int HEADS = STEP::GROUPS * QUERY_TILES, TIMES = HEADS * SPLITS, MORE = 0;
 
     // Strides in elements, so that the lanes of a fragment meet no bank twice, in shared memory.
     static constexpr int Q_ROW = WIDTH_16 + 8, P_ROW = KEYS + 8;
@@ -101,13 +106,61 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
 
     // Which query a row of the tile is. Those from `count` on are none.
     struct Tile {
-        int group, query, count;
+        int group, query, count, split;
+        const Segment *segment;
         i64 row;
+        // The keys that any row may look at; of them, those of this split: from `from` up to `to`.
+        i64 start, end, from, to;
 
         MOEC_DEVICE i64 row_of(int at) const { return row + at / QUERIES; }
         MOEC_DEVICE int query_of(int at) const { return query + at % QUERIES; }
         MOEC_DEVICE bool is_one(int at) const { return at < count && query_of(at) < STEP::QUERIES; }
+        // Keys of a split: whole pages.
+        MOEC_DEVICE i64 stretch() const { return ((end - start + SPLITS - 1) / SPLITS + PAGE - 1) / PAGE * PAGE; }
     };
+
+    // Of the block with this number; false where there is none. Every lane of a warp calls it.
+    static MOEC_DEVICE bool find(const Pass &pass, i64 number, Tile &tile) {
+        const i64 first = STEP::first(pass), rows_end = STEP::end(pass);
+        tile.split = (int)(number % SPLITS);
+        const int head = (int)(number / SPLITS % HEADS);
+        tile.group = head / QUERY_TILES;
+        tile.query = head % QUERY_TILES * QUERIES;
+        int left = (int)(number / TIMES);
+        // Thirty-two sessions at once: how many tiles all up to each have.
+        for (i64 at = 0; at < pass.segment_count; at += 32) {
+            const Segment *of_lane = pass.segments + least(at + lane(), pass.segment_count - 1);
+            i64 from = most(first, of_lane->first), to = least(rows_end, of_lane->first + of_lane->tokens);
+            int tiles = at + lane() < pass.segment_count && from < to ? (int)((to - from + ROWS - 1) / ROWS) : 0;
+            int below = warp_sum_below(tiles);
+            u32 beyond = ballot(below > left);
+            if (!beyond) {
+                left -= shuffle(below, 31);
+                continue;
+            }
+            int one = lowest_bit(beyond);
+            left -= shuffle(below - tiles, one);
+            tile.segment = pass.segments + at + one;
+            tile.row = most(first, tile.segment->first) + (i64)left * ROWS;
+            const i64 positions = least((i64)ROWS, least(rows_end, tile.segment->first + tile.segment->tokens) - tile.row);
+            tile.count = (int)positions * QUERIES;
+            tile.end = STEP::keys(pass, *tile.segment);
+            tile.start = 0;
+            if (STEP::CAUSAL) tile.end = least(tile.end, pass.positions[tile.row] + positions);
+            if (STEP::WINDOW > 0)
+                tile.start = most((i64)0, least(tile.end, pass.positions[tile.row] - (STEP::WINDOW - 1))) / 16 * 16;
+            tile.from = least(tile.end, tile.start + tile.split * tile.stretch());
+            tile.to = SPLITS == 1 ? tile.end : least(tile.end, tile.from + tile.stretch());
+            return true;
+        }
+        return false;
+    }
+
+    // What a split leaves of a row: sums, the largest score, and the sum of exponentials.
+    static constexpr int PARTIAL = STEP::VALUES + 2;
+    static MOEC_DEVICE float *partial(const Pass &pass, i64 number, int row) {
+        return (float *)pass.scratch + (number * TILE + row) * PARTIAL;
+    }
 
     // Bytes of a cache to shared memory; zeros where they are not wanted.
     template <class T, int COUNT> static MOEC_DEVICE void copy_line(T *to, const T *from, int chunk, bool wanted) {
@@ -126,24 +179,26 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
     }
 
     // Starts the copies of the keys from `first` on, a multiple of 16, below `end`.
-    static MOEC_DEVICE void fill(const Pass &pass, int rank, int group, int number, i64 first, i64 end) {
+    static MOEC_DEVICE void fill(const Pass &pass, int rank, const Tile &tile, int number, i64 first) {
+        const i64 end = tile.to;
         if (first < end) {
-            const Key *from_k = STEP::k(pass, rank) + (i64)group * STEP::WIDTH * 16;
             Key *k = keys_at(number);
             constexpr int K_CHUNKS = chunks<Key, 16>();
             for (int at = thread(); at < KEYS / 16 * WIDTH_16 * K_CHUNKS; at += THREADS) {
                 int panel = at / (WIDTH_16 * K_CHUNKS), line = at / K_CHUNKS % WIDTH_16;
-                const Key *from = from_k + (first / 16 + panel) * 16 * STEP::GROUPS * STEP::WIDTH + line * 16;
                 bool wanted = first + panel * 16 < end && line < STEP::WIDTH;
+                // What is not wanted has no page: any address will do.
+                const Key *from = STEP::k(pass, rank, *tile.segment, wanted ? first + panel * 16 : first) +
+                                  ((i64)tile.group * STEP::WIDTH + line) * 16;
                 copy_line<Key, 16>(k + panel * K_PANEL + line * K_LINE, from, at % K_CHUNKS, wanted);
             }
             Value *v = values_at(number);
             constexpr int V_CHUNKS = chunks<Value, STEP::VALUES>();
-            const Value *from_v = STEP::v(pass, rank) + (i64)group * STEP::VALUES;
             for (int at = thread(); at < KEYS * V_CHUNKS; at += THREADS) {
                 int key = at / V_CHUNKS;
-                const Value *from = from_v + (first + key) * STEP::GROUPS * STEP::VALUES;
-                copy_line<Value, STEP::VALUES>(v + key * V_ROW, from, at % V_CHUNKS, first + key < end);
+                bool wanted = first + key < end;
+                const Value *from = STEP::v(pass, rank, *tile.segment, wanted ? first + key : first) + (i64)tile.group * STEP::VALUES;
+                copy_line<Value, STEP::VALUES>(v + key * V_ROW, from, at % V_CHUNKS, wanted);
             }
         }
         copies_group();
@@ -153,21 +208,12 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
         // Of each row: the largest score so far, the sum of exponentials, and what the sums before shrink by.
         MOEC_SHARED float largest[TILE], total[TILE], shrink[TILE];
         Tile tile;
-        const int of_queries = (int)(block() % TIMES);
-        tile.row = STEP::first(pass) + block() / TIMES * ROWS;
-        const i64 rows_end = STEP::end(pass);
-        if (tile.row >= rows_end) return;
-        tile.group = of_queries / QUERY_TILES;
-        tile.query = of_queries % QUERY_TILES * QUERIES;
-        const i64 positions = least((i64)ROWS, rows_end - tile.row);
-        tile.count = (int)positions * QUERIES;
+        if (!find(pass, block(), tile)) return;
+        // Only the first split is never without a key; it has the sink.
+        if (SPLITS > 1 && tile.split > 0 && tile.from >= tile.to) return;
+        const i64 start = tile.from, end = tile.to;
 
-        // The keys that any row may look at.
-        i64 end = STEP::keys(pass), start = 0;
-        if (STEP::CAUSAL) end = least(end, STEP::position(pass, tile.row + positions - 1) + 1);
-        if (STEP::WINDOW > 0) start = most((i64)0, STEP::position(pass, tile.row) - (STEP::WINDOW - 1)) / 16 * 16;
-
-        if (STAGES > 1) fill(pass, rank, tile.group, 0, start, end);
+        if (STAGES > 1) fill(pass, rank, tile, 0, start);
         for (int at = thread(); at < TILE * WIDTH_16; at += THREADS) {
             int row = at / WIDTH_16, c = at % WIDTH_16;
             float value = 0.0f;
@@ -180,7 +226,7 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
             largest[row] = float_of(0xff800000u);
             total[row] = 0.0f;
             if constexpr (STEP::SINK) {
-                if (tile.is_one(row)) {
+                if (tile.is_one(row) && tile.split == 0) {
                     largest[row] = STEP::sink(pass, rank, tile.group, tile.query_of(row));
                     total[row] = 1.0f;
                 }
@@ -197,11 +243,11 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
         for (i64 first = start; first < end; first += KEYS, number++) {
             if (STAGES == 1) {
                 barrier();
-                fill(pass, rank, tile.group, number, first, end);
+                fill(pass, rank, tile, number, first);
             }
             copies_wait<0>();
             barrier();
-            if (STAGES > 1) fill(pass, rank, tile.group, number + 1, first + KEYS, end);
+            if (STAGES > 1) fill(pass, rank, tile, number + 1, first + KEYS);
 
             float products[KEY_TILES][4];
             for (int at = 0; at < KEY_TILES; at++)
@@ -229,7 +275,7 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
                 bool is_one = tile.is_one(row);
                 float *at = scores() + row * P_ROW + lane();
                 if (is_one && key < end) {
-                    int position = (int)STEP::position(pass, tile.row_of(row));
+                    int position = (int)pass.positions[tile.row_of(row)];
                     score = STEP::score(pass, rank, tile.group, tile.query_of(row), *at, position, (int)key);
                 }
                 float before = largest[row], best = score;
@@ -272,9 +318,59 @@ template <class STEP, int MOST_ROWS = 64> struct Attention {
             for (int i = 0; i < 4; i++) {
                 int row = warp_row + i / 2 * 8 + g, column = (part * VALUE_TILES + at) * 8 + t * 2 + i % 2;
                 if (column >= STEP::VALUES || !tile.is_one(row)) continue;
-                int head = tile.group * STEP::QUERIES + tile.query_of(row);
-                STEP::out(pass, rank, tile.row_of(row))[head * STEP::VALUES + column] = sums[at][i] / total[row];
+                if constexpr (SPLITS > 1) {
+                    partial(pass, block(), row)[column] = sums[at][i];
+                } else {
+                    int head = tile.group * STEP::QUERIES + tile.query_of(row);
+                    STEP::out(pass, rank, tile.row_of(row))[head * STEP::VALUES + column] = sums[at][i] / total[row];
+                }
             }
+        if constexpr (SPLITS > 1) {
+            for (int row = thread(); row < TILE; row += THREADS) {
+                if (!tile.is_one(row)) continue;
+                float *of_row = partial(pass, block(), row);
+                of_row[STEP::VALUES] = largest[row];
+                of_row[STEP::VALUES + 1] = total[row];
+            }
+        }
+    }
+};
+
+// Puts the splits of each tile together: a block for a tile, launched behind `Attention` of the same SPLITS.
+template <class STEP, int MOST_ROWS, int SPLITS> struct AttentionEnd {
+    typedef Attention<STEP, MOST_ROWS, SPLITS> Split;
+    static constexpr int THREADS = 128, ROWS = Split::ROWS, MORE = 0, TIMES = Split::HEADS, SHARED_BYTES = 0;
+
+    static MOEC_DEVICE void run(const Pass &pass, int rank) {
+        MOEC_SHARED float factors[Split::TILE][SPLITS], totals[Split::TILE];
+        typename Split::Tile tile;
+        const i64 first = block() * SPLITS;
+        if (!Split::find(pass, first, tile)) return;
+        const i64 stretch = tile.stretch();
+        const int splits = stretch ? (int)most((i64)1, (tile.end - tile.start + stretch - 1) / stretch) : 1;
+        for (int row = thread(); row < Split::TILE; row += THREADS) {
+            if (!tile.is_one(row)) continue;
+            float largest = float_of(0xff800000u), total = 0.0f;
+            for (int split = 0; split < splits; split++)
+                largest = most(largest, Split::partial(pass, first + split, row)[STEP::VALUES]);
+            float base = largest == float_of(0xff800000u) ? 0.0f : largest;
+            for (int split = 0; split < splits; split++) {
+                const float *of_row = Split::partial(pass, first + split, row);
+                factors[row][split] = expf(of_row[STEP::VALUES] - base);
+                total += of_row[STEP::VALUES + 1] * factors[row][split];
+            }
+            totals[row] = total;
+        }
+        barrier();
+        for (int at = thread(); at < Split::TILE * STEP::VALUES; at += THREADS) {
+            int row = at / STEP::VALUES, column = at % STEP::VALUES;
+            if (!tile.is_one(row)) continue;
+            float sum = 0.0f;
+            for (int split = 0; split < splits; split++)
+                sum += Split::partial(pass, first + split, row)[column] * factors[row][split];
+            int head = tile.group * STEP::QUERIES + tile.query_of(row);
+            STEP::out(pass, rank, tile.row_of(row))[head * STEP::VALUES + column] = sum / totals[row];
+        }
     }
 };
 

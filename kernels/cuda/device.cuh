@@ -4,6 +4,13 @@
 //
 // All of it is `namespace moec`. Warps are whole: where one lane calls a collective function, all 32 do.
 
+// Whether Hopper's own instructions are there.
+#if defined(MOEC_SHIM) || __CUDA_ARCH__ >= 900
+#define MOEC_HOPPER 1
+#else
+#define MOEC_HOPPER 0
+#endif
+
 #ifndef MOEC_SHIM
 #define MOEC_DEVICE __device__ __forceinline__
 #define MOEC_KERNEL(threads) extern "C" __global__ __launch_bounds__(threads, 1) void
@@ -41,6 +48,10 @@ template <class T> MOEC_DEVICE T shuffle_up(T value, int distance) { return __sh
 template <class T> MOEC_DEVICE T shuffle(T value, int lane) { return __shfl_sync(~0u, value, lane); }
 // Bit i: what lane i says.
 MOEC_DEVICE u32 ballot(bool vote) { return __ballot_sync(~0u, vote); }
+// Bit i: whether lane i says the same number as this one.
+MOEC_DEVICE u32 same_lanes(int number) { return __match_any_sync(~0u, number); }
+// All lanes of the warp have come here, and see what each wrote.
+MOEC_DEVICE void warp_barrier() { __syncwarp(); }
 MOEC_DEVICE int bits_set(u32 word) { return __popc(word); }
 // The number of the lowest bit that is set; word is not 0.
 MOEC_DEVICE int lowest_bit(u32 word) { return __ffs((int)word) - 1; }

@@ -1,6 +1,7 @@
 // What every kernel is given, and how elements of each storage type are read and written.
 //
-// A pass lies in device memory, so that captured launches see new numbers without new parameters. Rounding to storage types is to
+// A pass lies in device memory, so that captured launches see new numbers without new parameters. Its rows are those of one
+// session, or of several that step together. Rounding to storage types is to
 // the nearest, ties to even.
 
 #ifdef MOEC_SHIM
@@ -15,15 +16,29 @@
 
 namespace moec {
 
-// Field order and sizes are known to the run time (kernels/runtime/cuda.c): change both together.
+// Positions of a page of the caches; instance i of a cache begins at (per_position + i * row bytes) * PAGE of each page.
+enum { PAGE = 128 };
+
+// Field order and sizes of both are known to the run time (kernels/runtime/cuda/cuda.c): change them together.
+
+// One session's rows of a pass.
+struct Segment {
+  i64 first, tokens, past;  // the row of its first new position, how many they are, and positions before them
+  char *states;
+  char *const *pages;  // of its caches: position p is in pages[p / PAGE]
+  const i64 *pasts;    // positions that each sequence of the model had before this pass
+};
+
 struct Pass {
-  i64 tokens, past, first_output, chunk, capacity;
-  char *workspace, *cache, *states;
+  i64 tokens, first_output, chunk, segment_count;
+  char *workspace;
   const char *weights;
   char *const *inputs;   // row 0 of each
   char *const *outputs;  // where row 0 of each is or would be: rows before first_output are never touched
   char *scratch;
-  const i64 *pasts;  // positions that each sequence had before this pass
+  const i64 *positions;        // of each row, within its sequence
+  char *const *const *pages;   // of each row: its session's
+  const Segment *segments;     // in the order of their rows, which they share out
 };
 
 struct Bf16 {
@@ -49,6 +64,15 @@ MOEC_DEVICE void write(Bf16 &at, float value) { at.bits = f32_to_bf16(value); }
 MOEC_DEVICE void write(F16 &at, float value) { at.bits = f32_to_f16(value); }
 MOEC_DEVICE void write(int &at, int value) { at = value; }
 MOEC_DEVICE void write(Bool &at, bool value) { at.byte = value; }
+
+// The page of a cache where a row is kept, from byte `start` on; and the row's place there.
+MOEC_DEVICE char *page_of(const Pass &pass, i64 row, i64 start) { return pass.pages[row][pass.positions[row] / PAGE] + start; }
+MOEC_DEVICE i64 place_of(const Pass &pass, i64 row) { return pass.positions[row] % PAGE; }
+// Of rows of `width` elements in blocks of 16, element by element: where the row's element 0 is.
+MOEC_DEVICE i64 panel_place_of(const Pass &pass, i64 row, i64 width) {
+  i64 place = place_of(pass, row);
+  return place / 16 * 16 * width + place % 16;
+}
 
 // `tokens * times / per`, rounded up or down.
 MOEC_DEVICE i64 share(const Pass &pass, i64 times, i64 per, bool up) {

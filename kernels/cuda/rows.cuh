@@ -91,9 +91,36 @@ MOEC_DEVICE void cumsum(i64 kept, i64 along, Value value, Write write) {
   barrier();
 }
 
-// write(i, n, sum over j, where index(i, j) is n, of value(i, j)) for every n below count, in order of j.
-template <class T, class Index, class Value, class Write>
-MOEC_DEVICE void scatter_add(i64 kept, i64 over, i64 count, Index index, Value value, Write write) {
+// write(i, n, sum over j, where index(i, j) is n, of value(i, j)) for every n below count, in order of j. Few targets: each looks
+// for what is its. Many, where they are T as they stand (IN_PLACE): a warp goes through the values, 32 at a time, of which those
+// with one target are summed by one lane; read(i, n) is what was written last.
+template <class T, bool IN_PLACE, class Index, class Value, class Read, class Write>
+MOEC_DEVICE void scatter_add(i64 kept, i64 over, i64 count, Index index, Value value, Read read_target, Write write) {
+  if constexpr (IN_PLACE) {
+    if (count >= 128 && over >= 64) {
+      for (i64 flat = thread(); flat < kept * count; flat += threads()) write(flat / count, flat % count, Sum::none(T()));
+      barrier();
+      for (i64 at = warp(); at < kept; at += threads() / 32) {
+        for (i64 from = 0; from < over; from += 32) {
+          const i64 j = from + lane();
+          const int n = j < over ? index(at, j) : -1;
+          const T own = j < over ? value(at, j) : Sum::none(T());
+          const u32 same = same_lanes(n);
+          const bool leads = lowest_bit(same) == lane() && n >= 0 && n < count;
+          T sum = leads ? read_target(at, n) : Sum::none(T());
+          for (u32 left = same; ballot(left != 0);) {
+            T other = shuffle(own, left ? lowest_bit(left) : lane());
+            if (left) sum = op_add(sum, other);
+            left &= left - 1;
+          }
+          if (leads) write(at, n, sum);
+          warp_barrier();
+        }
+      }
+      barrier();
+      return;
+    }
+  }
   for (i64 flat = thread(); flat < kept * count; flat += threads()) {
     i64 at = flat / count, n = flat % count;
     T sum = Sum::none(T());
@@ -111,15 +138,73 @@ MOEC_DEVICE bool precedes(float x, i64 i, float y, i64 j) {
   return x == y ? i < j : x > y;
 }
 
-// write(i, place, value, j) for the k largest of len values of i, largest first. Each value counts those before it: that is
-// its place.
+// A value and its place; the place is -1 where there is none.
+struct Ranked {
+  float value;
+  int at;
+};
+
+MOEC_DEVICE bool precedes(const Ranked &x, const Ranked &y) {
+  return x.at >= 0 && (y.at < 0 || precedes(x.value, x.at, y.value, y.at));
+}
+
+// The one of a warp's, or of a block's, that comes before all others, for each lane.
+MOEC_DEVICE Ranked warp_first(Ranked own) {
+  for (int distance = 16; distance > 0; distance /= 2) {
+    Ranked other = {shuffle_xor(own.value, distance), shuffle_xor(own.at, distance)};
+    if (precedes(other, own)) own = other;
+  }
+  return own;
+}
+MOEC_DEVICE Ranked block_first(Ranked own) {
+  MOEC_SHARED float values[32];
+  MOEC_SHARED int places[32];
+  own = warp_first(own);
+  barrier();
+  if (lane() == 0) {
+    values[warp()] = own.value;
+    places[warp()] = own.at;
+  }
+  barrier();
+  bool is_one = lane() * 32 < threads();
+  Ranked of_warp = {is_one ? values[lane()] : 0.0f, is_one ? places[lane()] : -1};
+  return warp_first(of_warp);
+}
+
+// The k first of `len` values of i by lanes `own`, `own + step` and so on, one after the other: each is the first of those that
+// come after the one before.
+template <class First, class Value, class Write>
+MOEC_DEVICE void select_first(i64 at, i64 len, i64 k, int own, int step, First first, Value value, Write write) {
+  Ranked last = {0.0f, -1};
+  for (i64 place = 0; place < k && place < len; place++) {
+    Ranked best = {0.0f, -1};
+    for (i64 j = own; j < len; j += step) {
+      Ranked one = {value(at, j), (int)j};
+      if ((last.at < 0 || precedes(last, one)) && precedes(one, best)) best = one;
+    }
+    last = first(best);
+    if (own == 0) write(at, place, last.value, last.at);
+  }
+}
+
+// write(i, place, value, j) for the k largest of len values of i, largest first. Many of few values: each value counts those
+// before it, which is its place. Few of many: one after the other is selected, by a warp for each i, or by the block.
 template <class Value, class Write>
 MOEC_DEVICE void top_k(i64 kept, i64 len, i64 k, Value value, Write write) {
-  for (i64 flat = thread(); flat < kept * len; flat += threads()) {
-    i64 at = flat / len, j = flat % len, before = 0;
-    float own = value(at, j);
-    for (i64 other = 0; other < len && before < k; other++) before += precedes(value(at, other), other, own, j);
-    if (before < k) write(at, before, own, (int)j);
+  if (k * (len + 320) < len * len) {
+    if (kept == 1 && len > 1024) {
+      select_first(0, len, k, thread(), threads(), [](Ranked own) { return block_first(own); }, value, write);
+    } else {
+      for (i64 at = warp(); at < kept; at += threads() / 32)
+        select_first(at, len, k, lane(), 32, [](Ranked own) { return warp_first(own); }, value, write);
+    }
+  } else {
+    for (i64 flat = thread(); flat < kept * len; flat += threads()) {
+      i64 at = flat / len, j = flat % len, before = 0;
+      float own = value(at, j);
+      for (i64 other = 0; other < len && before < k; other++) before += precedes(value(at, other), other, own, j);
+      if (before < k) write(at, before, own, (int)j);
+    }
   }
   for (i64 flat = thread(); len < k && flat < kept * (k - len); flat += threads())
     write(flat / (k - len), len + flat % (k - len), not_a_number(), 0);

@@ -64,13 +64,12 @@ static int take_pages(moec_open_model *model, const moec_turn *turns, size_t cou
     }
     int code = moec_pages_reserve(model, reserved, error);
     if (code) return code;
-    bool taken = true;
-    for (size_t at = 0; taken && at < count; at++) {
+    for (size_t at = 0; !code && at < count; at++) {
         int64_t past = past_of(&turns[at]);
-        taken = moec_pages_take(turns[at].session, past, past + (int64_t)turns[at].n, &reserved);
+        code = moec_pages_take(turns[at].session, past, past + (int64_t)turns[at].n, &reserved, error);
     }
     moec_pages_give_back(model, reserved);
-    return taken ? MOEC_OK : moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for the positions of %zu sessions", count);
+    return code;
 }
 
 /* How far the batch is: turns of several tokens come first, then those of one, so that rows whose logits are wanted stand
@@ -112,7 +111,7 @@ static void trace_each(void *user, int32_t route, int32_t rank, const int32_t *i
 }
 
 /* One pass: as many tokens as fit; the logits of turns that end in it. */
-static void run_some(const moec_batch *batch, moec_progress *progress) {
+static int run_some(const moec_batch *batch, moec_progress *progress, moec_error **error) {
     moec_room *room = batch->room;
     moec_progress from = *progress;
     int64_t segments = 0, rows = 0, first_output = -1;
@@ -139,7 +138,10 @@ static void run_some(const moec_batch *batch, moec_progress *progress) {
         pass.trace_user = &pass;
     }
     const moec_open_model *model = batch->model;
-    moec_run_pass((moec_run_by){batch->model, model->level->passes[0], model->threads, false, true}, &pass);
+    moec_pass_function *function = model->calls ? NULL : model->level->passes[0];
+    moec_run_by by = {batch->model, room, 0, function, model->threads, false, true};
+    int code = moec_run_pass(by, &pass, error);
+    if (code) return code;
     for (int64_t at = 0; at < segments && next_turn(batch, &from); at++) {
         const moec_segment *segment = &room->segments[at];
         const moec_turn *turn = &batch->turns[from.turn];
@@ -150,39 +152,29 @@ static void run_some(const moec_batch *batch, moec_progress *progress) {
             memcpy(turn->logits, room->staging[0].at + last * row_bytes, row_bytes);
         from = (moec_progress){from.singles, from.turn + 1, 0};
     }
+    return MOEC_OK;
 }
 
-/* On a device sessions step one after the other. */
-static int run_each(const moec_turn *turns, size_t count, moec_error **error) {
-    int code = MOEC_OK;
-    size_t at = 0;
-    for (; !code && at < count; at++) {
-        const moec_turn *turn = &turns[at];
-        moec_session *session = turn->session;
-        const moec_description *description = session->model->description;
-        int64_t tokens = (int64_t)turn->n;
-        for (int32_t input = 0; input < description->input_count; input++) session->bound[input] = NULL;
-        session->bound[moec_input_along(description, 0)] = (void *)(uintptr_t)turn->ids;
-        void *logits = turn->logits;
-        moec_error *inner = NULL;
-        code = moec_append(session, 0, session->bound, &logits, tokens, logits ? tokens - 1 : tokens, &inner);
-        of_turn(at, code, &inner, error);
-    }
-    /* All are as they were, or none: the last has seen to itself. */
-    for (size_t done = 0; code && done + 1 < at; done++)
-        atomic_fetch_sub(&turns[done].session->positions[0], (int64_t)turns[done].n);
-    return code;
+/* Takes back what passes before the one at `until` appended. */
+static void undo(const moec_batch *batch, moec_progress until) {
+    moec_progress at = {0};
+    for (; next_turn(batch, &at) && (at.singles != until.singles || at.turn != until.turn); at.turn++)
+        atomic_fetch_sub(&batch->turns[at.turn].session->positions[0], (int64_t)batch->turns[at.turn].n);
+    atomic_fetch_sub(&batch->turns[until.turn].session->positions[0], until.done);
 }
 
 static int run_all(moec_open_model *model, const moec_turn *turns, size_t count, moec_error **error) {
-    if (model->calls) return run_each(turns, count, error);
     moec_batch batch = {model, moec_room_take(model, MOEC_PASS_TOKENS), turns, count};
     if (!batch.room) return moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for a pass of %d positions", MOEC_PASS_TOKENS);
     int code = MOEC_OK;
     if (!moec_stage(batch.room, model->description, 0)) code = moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for logits");
     if (!code) code = take_pages(model, turns, count, error);
     moec_progress progress = {0};
-    while (!code && next_turn(&batch, &progress)) run_some(&batch, &progress);
+    while (!code && next_turn(&batch, &progress)) {
+        moec_progress from = progress;
+        code = run_some(&batch, &progress, error);
+        if (code) undo(&batch, from);
+    }
     moec_room_give(model, batch.room);
     return code;
 }

@@ -14,11 +14,16 @@ struct moec_device_calls {
     int (*open)(const moec_description *description, const void *image, int64_t image_bytes, const void *weights,
         void **device, moec_error **error);
     void (*close)(void *device);
-    /* For passes of up to `chunk` positions, of which it keeps `capacity`. */
-    int (*session_new)(void *device, int64_t chunk, int64_t capacity, void **session, moec_error **error);
-    void (*session_free)(void *session);
-    /* One pass along a sequence, of one segment: workspace, caches and states are the device's own. */
-    int (*run)(void *session, int32_t sequence, const moec_pass *pass, moec_error **error);
+    /* The device's memory, not zeroed, for a page or a session's states; NULL: there is none. To give NULL is nothing. */
+    char *(*take)(void *device, size_t bytes);
+    void (*give)(void *device, char *at);
+    int (*copy)(void *device, char *to, const char *from, size_t bytes, moec_error **error); /* both are the device's */
+    /* What passes of up to `chunk` positions need besides; for one call at a time. */
+    int (*room_new)(void *device, int64_t chunk, void **room, moec_error **error);
+    void (*room_free)(void *room);
+    /* One pass along a sequence, to its end. Inputs, outputs and tables of pages are the host's; pages and states the device's;
+     * workspace, scratch and weights of `pass` are not looked at. */
+    int (*run)(void *room, int32_t sequence, const moec_pass *pass, moec_error **error);
 };
 
 #endif

@@ -124,6 +124,7 @@ typedef struct moec_room {
     int64_t *positions;
     char *const **pages;
     moec_segment *segments;
+    void *on_device; /* what the device needs for a pass in it; made when first needed */
 } moec_room;
 
 /* As many calls at once keep their rooms. */
@@ -182,8 +183,8 @@ int64_t moec_pages_missing(const moec_session *session, int64_t from, int64_t to
 /* Sets so many aside, or fails with MOEC_CACHE_FULL. */
 int moec_pages_reserve(moec_open_model *model, int64_t count, moec_error **error);
 void moec_pages_give_back(moec_open_model *model, int64_t count);
-/* Gets those that are missing, of those reserved. False: no memory. */
-bool moec_pages_take(moec_session *session, int64_t from, int64_t to, int64_t *reserved);
+/* Gets those that are missing, of those reserved. */
+int moec_pages_take(moec_session *session, int64_t from, int64_t to, int64_t *reserved, moec_error **error);
 /* A new session shares the pages of another's first positions. */
 void moec_pages_share(moec_session *session, const moec_session *from, int64_t positions);
 void moec_pages_release(moec_session *session);
@@ -193,8 +194,6 @@ void moec_pages_release(moec_session *session);
 struct moec_session {
     moec_open_model *model;
     moec_pass_function *const *passes; /* NULL where it is on the model's device */
-    void *on_device;
-    int64_t device_pages; /* set aside for all of its positions there */
     int threads;
     bool all_threads; /* whether or not that is quicker */
     int64_t max_tokens;
@@ -204,7 +203,7 @@ struct moec_session {
     atomic_flag busy;
     moec_page **pages; /* for each MOEC_PAGE positions; NULL where there are no caches, or no page yet */
     char **page_at;    /* their addresses */
-    moec_block states;
+    moec_block states; /* there, too, where it is on a device */
     void **bound; /* addresses of a call's inputs, then outputs */
     moec_trace_function trace;
     void *trace_user;
@@ -253,13 +252,19 @@ const moec_segment *moec_add_segment(moec_room *room, int64_t *segments, moec_se
 /* How a pass is run. */
 typedef struct moec_run_by {
     moec_open_model *model;
-    moec_pass_function *function;
+    moec_room *room;
+    int32_t sequence;
+    moec_pass_function *function; /* NULL: on the model's device */
     int threads;
     bool all_threads; /* whether or not that is quicker */
     bool is_usual;    /* of sequence 0, so that its time says something of others */
 } moec_run_by;
 
-void moec_run_pass(moec_run_by by, moec_pass *pass);
+/* Fails only where a device does. */
+int moec_run_pass(moec_run_by by, moec_pass *pass, moec_error **error);
+
+/* The function of a pass of the session along a sequence; NULL where it is on the model's device. */
+moec_pass_function *moec_pass_function_of(const moec_session *session, int32_t sequence);
 
 /* A pass over the room's segments: inputs, outputs and the trace are the caller's to add. */
 moec_pass moec_pass_of(const moec_open_model *model, const moec_room *room, int64_t segments, int64_t first_output);

@@ -87,9 +87,9 @@ int moec_open(const moec_description *description, const char *weights, const mo
 
 void moec_model_release(moec_open_model *model) {
     if (atomic_fetch_sub(&model->references, 1) > 1) return;
-    if (model->calls) model->calls->close(model->device);
     moec_pool_free(model->pool);
     moec_rooms_free(model);
+    if (model->calls) model->calls->close(model->device);
     moec_weights_close(&model->weights);
     free(model);
 }

@@ -8,7 +8,9 @@
 
 struct moec_page {
     _Atomic int64_t owners;
-    moec_block block;
+    char *at;
+    moec_block block; /* where it is in this machine's memory */
+    bool on_device;
 };
 
 static int64_t page_bytes(const moec_open_model *model) {
@@ -22,16 +24,23 @@ int64_t moec_most_pages(const moec_description *description, int32_t cache_mib) 
 
 static void page_release(moec_open_model *model, moec_page *page) {
     if (!page || atomic_fetch_sub(&page->owners, 1) > 1) return;
+    if (page->on_device) model->calls->give(model->device, page->at);
     moec_block_free(&page->block);
     free(page);
     atomic_fetch_sub(&model->pages, 1);
 }
 
-static moec_page *page_new(size_t bytes) {
+/* Where the session's pages are. */
+static moec_page *page_new(const moec_session *session) {
+    moec_open_model *model = session->model;
+    size_t bytes = (size_t)page_bytes(model);
     moec_page *page = calloc(1, sizeof *page);
     if (!page) return NULL;
     atomic_init(&page->owners, 1);
-    if (moec_block_new(&page->block, 1, bytes)) return page;
+    page->on_device = !session->passes;
+    if (page->on_device) page->at = model->calls->take(model->device, bytes);
+    else if (moec_block_new(&page->block, 1, bytes)) page->at = page->block.at;
+    if (page->at) return page;
     free(page);
     return NULL;
 }
@@ -60,20 +69,29 @@ int moec_pages_reserve(moec_open_model *model, int64_t count, moec_error **error
 
 void moec_pages_give_back(moec_open_model *model, int64_t count) { atomic_fetch_sub(&model->pages, count); }
 
-bool moec_pages_take(moec_session *session, int64_t from, int64_t to, int64_t *reserved) {
+int moec_pages_take(moec_session *session, int64_t from, int64_t to, int64_t *reserved, moec_error **error) {
     moec_open_model *model = session->model;
+    size_t bytes = (size_t)page_bytes(model);
     for (int64_t at = from / MOEC_PAGE; session->pages && at < pages_for(to); at++) {
         moec_page *before = session->pages[at];
         if (!is_missing(before)) continue;
-        moec_page *page = page_new((size_t)page_bytes(model));
-        if (!page) return false;
+        moec_page *page = page_new(session);
+        if (!page)
+            return moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory%s for the caches of %" PRId64 " more positions",
+                session->passes ? "" : " on the GPU", to - from);
         --*reserved;
-        if (before) memcpy(page->block.at, before->block.at, (size_t)page_bytes(model));
+        int code = MOEC_OK;
+        if (before && page->on_device) code = model->calls->copy(model->device, page->at, before->at, bytes, error);
+        else if (before) memcpy(page->at, before->at, bytes);
+        if (code) {
+            page_release(model, page);
+            return code;
+        }
         session->pages[at] = page;
-        session->page_at[at] = page->block.at;
+        session->page_at[at] = page->at;
         page_release(model, before);
     }
-    return true;
+    return MOEC_OK;
 }
 
 bool moec_pages_new(moec_session *session) {

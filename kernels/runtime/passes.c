@@ -16,12 +16,30 @@ static moec_pool *take_pool(moec_open_model *model) {
 /* Passes of so few positions are short ones. */
 enum { SHORT_PASS = 4 };
 
-void moec_run_pass(moec_run_by by, moec_pass *pass) {
+moec_pass_function *moec_pass_function_of(const moec_session *session, int32_t sequence) {
+    return session->passes ? session->passes[sequence] : NULL;
+}
+
+static int run_on_device(moec_run_by by, const moec_pass *pass, moec_error **error) {
+    const moec_device_calls *calls = by.model->calls;
+    moec_error *inner = NULL;
+    int code = MOEC_OK;
+    if (!by.room->on_device) code = calls->room_new(by.model->device, by.room->chunk, &by.room->on_device, &inner);
+    if (!code) code = calls->run(by.room->on_device, by.sequence, pass, &inner);
+    if (code)
+        moec_fail(error, code, "%s%s", moec_error_message(inner),
+            code == MOEC_DEVICE_FAILED ? "; close the model, and open it again or on the CPU" : "");
+    moec_error_free(inner);
+    return code;
+}
+
+int moec_run_pass(moec_run_by by, moec_pass *pass, moec_error **error) {
+    if (!by.function) return run_on_device(by, pass, error);
     moec_open_model *model = by.model;
     moec_pool *pool = by.threads > 1 ? take_pool(model) : NULL;
     if (!pool) {
         moec_run_alone(by.function, pass);
-        return;
+        return MOEC_OK;
     }
     bool alone = !by.all_threads && pass->tokens <= SHORT_PASS && moec_tempo_alone(&model->tempo);
     int64_t start = moec_now_ns();
@@ -31,6 +49,7 @@ void moec_run_pass(moec_run_by by, moec_pass *pass) {
         moec_pool_run(pool, by.function, pass, by.threads);
     if (pass->tokens == 1 && by.is_usual) moec_tempo_note(&model->tempo, alone, moec_now_ns() - start);
     atomic_flag_clear_explicit(&model->pool_busy, memory_order_release);
+    return MOEC_OK;
 }
 
 /* One call of moec_append. */
@@ -179,18 +198,8 @@ static int make_room(const moec_call *call, moec_error **error) {
     int64_t reserved = moec_pages_missing(session, past, to);
     int code = moec_pages_reserve(session->model, reserved, error);
     if (code) return code;
-    bool taken = moec_pages_take(session, past, to, &reserved);
+    code = moec_pages_take(session, past, to, &reserved, error);
     moec_pages_give_back(session->model, reserved);
-    return taken ? MOEC_OK : moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for %" PRId64 " more positions", call->tokens);
-}
-
-static int run_on_device(moec_session *session, int32_t sequence, const moec_pass *pass, moec_error **error) {
-    moec_error *inner = NULL;
-    int code = session->model->calls->run(session->on_device, sequence, pass, &inner);
-    if (code)
-        moec_fail(error, code, "%s%s", moec_error_message(inner),
-            code == MOEC_DEVICE_FAILED ? "; close the model, and open it again or on the CPU" : "");
-    moec_error_free(inner);
     return code;
 }
 
@@ -203,14 +212,10 @@ static int run_part(const moec_call *call, moec_part part, moec_error **error) {
     moec_pass pass = moec_pass_of(session->model, call->room, segments, part.first);
     pass.trace = session->trace;
     pass.trace_user = session->trace_user;
-    if (session->on_device) {
-        int code = run_on_device(session, call->sequence, &pass, error);
-        if (code) return code;
-    } else {
-        moec_run_by by = {session->model, session->passes[call->sequence], session->threads, session->all_threads,
-            call->sequence == 0};
-        moec_run_pass(by, &pass);
-    }
+    moec_run_by by = {session->model, call->room, call->sequence, moec_pass_function_of(session, call->sequence),
+        session->threads, session->all_threads, call->sequence == 0};
+    int code = moec_run_pass(by, &pass, error);
+    if (code) return code;
     keep_wanted(call, part);
     atomic_fetch_add(&session->positions[call->sequence], part.tokens);
     return MOEC_OK;

@@ -13,8 +13,10 @@ static size_t bytes_of(int64_t count, int64_t each, int64_t more) {
     return bytes;
 }
 
-static void room_free(const moec_description *description, moec_room *room) {
+static void room_free(const moec_open_model *model, moec_room *room) {
     if (!room) return;
+    const moec_description *description = model->description;
+    if (room->on_device) model->calls->room_free(room->on_device);
     moec_block_free(&room->workspace);
     moec_block_free(&room->scratch);
     for (int32_t at = 0; room->staging && at < description->output_count; at++) moec_block_free(&room->staging[at]);
@@ -45,7 +47,7 @@ static moec_room *room_new(const moec_open_model *model, int64_t chunk) {
         moec_block_new(&room->workspace, 1, workspace) &&
         moec_block_new(&room->scratch, (size_t)model->threads, (size_t)description->scratch_bytes))
         return room;
-    room_free(description, room);
+    room_free(model, room);
     return NULL;
 }
 
@@ -53,7 +55,7 @@ moec_room *moec_room_take(moec_open_model *model, int64_t chunk) {
     for (int at = 0; at < MOEC_ROOMS; at++) {
         moec_room *room = atomic_exchange(&model->rooms[at], NULL);
         if (room && room->chunk >= chunk) return room;
-        room_free(model->description, room);
+        room_free(model, room);
     }
     return room_new(model, chunk);
 }
@@ -63,9 +65,9 @@ void moec_room_give(moec_open_model *model, moec_room *room) {
         moec_room *empty = NULL;
         if (atomic_compare_exchange_strong(&model->rooms[at], &empty, room)) return;
     }
-    room_free(model->description, room);
+    room_free(model, room);
 }
 
 void moec_rooms_free(moec_open_model *model) {
-    for (int at = 0; at < MOEC_ROOMS; at++) room_free(model->description, atomic_exchange(&model->rooms[at], NULL));
+    for (int at = 0; at < MOEC_ROOMS; at++) room_free(model, atomic_exchange(&model->rooms[at], NULL));
 }

@@ -9,9 +9,8 @@
 static const size_t MOST_TOKENS = INT32_MAX - MOEC_PANEL;
 
 static void session_free(moec_session *session) {
-    if (session->on_device) session->model->calls->session_free(session->on_device);
-    moec_pages_give_back(session->model, session->device_pages);
     moec_pages_release(session);
+    if (!session->passes) session->model->calls->give(session->model->device, session->states.at);
     free(session->pages);
     free(session->page_at);
     moec_block_free(&session->states);
@@ -22,20 +21,11 @@ static void session_free(moec_session *session) {
 
 static bool session_allocate(moec_session *session, const moec_description *description) {
     session->bound = calloc((size_t)(description->input_count + description->output_count) + 1, sizeof *session->bound);
-    if (!session->passes) return session->bound;
-    return session->bound && moec_pages_new(session) &&
-           moec_block_new(&session->states, 1, (size_t)description->state_bytes);
-}
-
-/* Caches and states on the device, of all positions at once. */
-static int session_on_device(moec_session *session, moec_error **error) {
-    moec_open_model *model = session->model;
-    int64_t pages = model->description->cache_bytes_per_position ? (session->max_tokens + MOEC_PAGE - 1) / MOEC_PAGE : 0;
-    int code = moec_pages_reserve(model, pages, error);
-    if (code) return code;
-    session->device_pages = pages;
-    return model->calls->session_new(model->device, session->chunk, pages ? pages * MOEC_PAGE : session->max_tokens,
-        &session->on_device, error);
+    if (!session->bound || !moec_pages_new(session)) return false;
+    size_t bytes = (size_t)description->state_bytes;
+    if (session->passes) return moec_block_new(&session->states, 1, bytes);
+    if (bytes) session->states.at = session->model->calls->take(session->model->device, bytes);
+    return !bytes || session->states.at;
 }
 
 int moec_session_make(moec_open_model *model, const moec_level_entry *level, int threads, size_t max_tokens,
@@ -54,13 +44,12 @@ int moec_session_make(moec_open_model *model, const moec_level_entry *level, int
     made->chunk = whole ? made->max_tokens : MOEC_PASS_TOKENS;
     for (int32_t at = 0; at < MOEC_MOST_SEQUENCES; at++) atomic_init(&made->positions[at], 0);
     atomic_flag_clear(&made->busy);
-    int code = MOEC_OK;
-    if (!session_allocate(made, model->description))
-        code = moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for a session of %zu positions", max_tokens);
-    if (!code && !level) code = session_on_device(made, error);
-    if (!code) *session = made;
-    else session_free(made);
-    return code;
+    if (session_allocate(made, model->description)) {
+        *session = made;
+        return MOEC_OK;
+    }
+    session_free(made);
+    return moec_fail(error, MOEC_OUT_OF_MEMORY, "no memory for a session of %zu positions", max_tokens);
 }
 
 int moec_session_new(moec_open_model *model, size_t max_tokens, moec_session **session, moec_error **error) {
@@ -75,9 +64,6 @@ int moec_session_new(moec_open_model *model, size_t max_tokens, moec_session **s
 static int fork_at(const moec_session *session, int64_t position, moec_session **fork, moec_error **error) {
     const moec_description *description = session->model->description;
     int64_t here = atomic_load(&session->positions[0]), most = position;
-    if (session->on_device)
-        return moec_fail(error, MOEC_BAD_ARGUMENT,
-            "session_fork: a session on a GPU cannot be forked yet: give a new one the same tokens, or open the model on the CPU");
     if (position > here)
         return moec_fail(error, MOEC_BAD_ARGUMENT, "session_fork: position %" PRId64 " of a session that has %" PRId64, position,
             here);
@@ -86,7 +72,8 @@ static int fork_at(const moec_session *session, int64_t position, moec_session *
             "session_fork: %s keeps states, which are those of position %" PRId64 ": it can be forked there only, not at "
             "position %" PRId64, description->name, here, position);
     const moec_level_entry level = {.passes = session->passes};
-    int code = moec_session_make(session->model, &level, session->threads, (size_t)session->max_tokens, fork, error);
+    int code = moec_session_make(session->model, session->passes ? &level : NULL, session->threads,
+        (size_t)session->max_tokens, fork, error);
     if (code) return code;
     moec_session *made = *fork;
     atomic_store(&made->positions[0], position);
@@ -96,8 +83,15 @@ static int fork_at(const moec_session *session, int64_t position, moec_session *
         most = of > most ? of : most;
     }
     moec_pages_share(made, session, most);
-    memcpy(made->states.at, session->states.at, (size_t)description->state_bytes);
-    return MOEC_OK;
+    size_t bytes = (size_t)description->state_bytes;
+    if (session->passes) memcpy(made->states.at, session->states.at, bytes);
+    else if (bytes)
+        code = session->model->calls->copy(session->model->device, made->states.at, session->states.at, bytes, error);
+    if (code) {
+        session_free(made);
+        *fork = NULL;
+    }
+    return code;
 }
 
 int moec_session_fork(moec_session *session, size_t position, moec_session **fork, moec_error **error) {

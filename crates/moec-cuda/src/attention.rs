@@ -2,15 +2,15 @@
 
 use std::fmt::Write;
 
-use moec_plan::{Attention, Plan, Rows, View};
+use moec_plan::{Attention, BufferId, PAGE, Plan, View};
 
 use crate::{
     expr::{self, storage_type},
-    launch::{Kernel, instance},
+    launch::{Counted, Instances, Kernel, Sessions, Taken, Ways, instances},
     place::{self, Seen},
 };
 
-pub fn kernel(plan: &Plan, name: &str, attention: &Attention) -> Kernel {
+pub fn kernel(plan: &Plan, name: &str, attention: &Attention, wanted: Ways) -> Kernel {
     let Attention { groups, queries, width, values, causal, .. } = *attention;
     let mut text =
         format!("  static constexpr int GROUPS = {groups}, QUERIES = {queries}, WIDTH = {width}, VALUES = {values};\n");
@@ -22,24 +22,28 @@ pub fn kernel(plan: &Plan, name: &str, attention: &Attention) -> Kernel {
     let _ = writeln!(text, "  using Key = {key};\n  using Value = {value};");
     let [first, end] = place::range(attention.rows);
     let keys = match attention.keys_of {
-        None => "pass.past + pass.tokens".to_owned(),
-        Some(sequence) => format!("pass.pasts[{sequence}]"),
+        None => "segment.past + segment.tokens".to_owned(),
+        Some(sequence) => format!("segment.pasts[{sequence}]"),
     };
     let mut function = |result: &str, rest: &str, body: &str| {
         let _ = writeln!(text, "  static MOEC_DEVICE {result}{rest} {{\n    {body}\n  }}");
     };
     function("i64 ", "first(const Pass &pass)", &format!("return {first};"));
     function("i64 ", "end(const Pass &pass)", &format!("return {end};"));
-    function("i64 ", "position(const Pass &pass, i64 row)", "return pass.past + row;");
-    function("i64 ", "keys(const Pass &pass)", &format!("return {keys};"));
+    function("i64 ", "keys(const Pass &pass, const Segment &segment)", &format!("return {keys};"));
     let row = |id| format!("return {} + row * {}ll;", place::elements(plan, id), plan.buffer(id).row);
     function("const float *", "q(const Pass &pass, int rank, i64 row)", &row(attention.q));
     function("float *", "out(const Pass &pass, int rank, i64 row)", &row(attention.out));
-    let start = |id| format!("return {};", place::elements(plan, id));
-    function("const Key *", "k(const Pass &pass, int rank)", &start(attention.k));
-    function("const Value *", "v(const Pass &pass, int rank)", &start(attention.v));
+    let given = "(const Pass &pass, int rank, const Segment &segment, i64 position)";
+    let in_page = |id: BufferId| {
+        let (dtype, start) = (storage_type(plan.buffer(id).dtype), place::start_in_page(plan, id));
+        let within = format!("position % {PAGE} * {}ll", plan.buffer(id).row);
+        format!("return ({dtype} *)(segment.pages[position / {PAGE}] + {start}) + {within};")
+    };
+    function("const Key *", &format!("k{given}"), &in_page(attention.k));
+    function("const Value *", &format!("v{given}"), &in_page(attention.v));
 
-    let seen = Seen { plan, rows: Rows::ONE, part: "0ll", expert: None, locals: &[] };
+    let seen = Seen { plan, part: "0ll", expert: None, locals: &[] };
     let head = ["group", "query", "place"].map(str::to_owned);
     let extras = attention.extras.iter().map(|view| seen.read(view, &head[..2]));
     let ends = ["dot", "query_position", "key_position"].map(str::to_owned);
@@ -60,5 +64,39 @@ pub fn kernel(plan: &Plan, name: &str, attention: &Attention) -> Kernel {
     let none = "const float dot = 0.0f; const int query_position = 0, key_position = 0; (void)dot; (void)query_position; (void)key_position;";
     let sink = attention.sink.as_ref().map_or("-infinity()".to_owned(), |sink| expr::print(sink, &without_keys));
     function("float ", &format!("sink({given})"), &format!("{none}\n    return {sink};"));
-    instance("Attention", name, &text, attention.rows)
+    let counted = Counted { rows: attention.rows, each: 1, sessions: Sessions::Apart };
+    let any = Instances::one("Attention", &[], Taken::ALWAYS);
+    let (ways, scratch_bytes) = match wanted {
+        Ways::All => ways(attention),
+        Ways::Last => (Vec::new(), 0),
+    };
+    Kernel { scratch_bytes, ..instances(name, &text, counted, ways.into_iter().chain([any]).collect()) }
+}
+
+/// Rows of the tiles for few positions.
+const FEW: u64 = 16;
+
+/// Blocks that run at once, about.
+const BLOCKS: u64 = 132;
+
+/// Besides the way for any rows: keys split over blocks where rows are so few that blocks are missing, and small tiles where
+/// sessions have few rows each. And the scratch that the first needs.
+fn ways(attention: &Attention) -> (Vec<Instances>, u64) {
+    let Attention { groups, queries, values, window, .. } = *attention;
+    let heads = groups * queries.div_ceil(FEW);
+    let (rows, splits) = (BLOCKS / heads, if heads >= 8 { 16 } else { 32 });
+    // A short window has no keys to split.
+    let is_split = rows > 0 && window.is_none_or(|window| window > 8 * PAGE);
+    let split = is_split.then(|| Instances {
+        chain: vec![("Attention", vec![FEW, splits]), ("AttentionEnd", vec![FEW, splits])],
+        taken: Taken::up_to(rows),
+        hopper: false,
+    });
+    // Tiles are small anyway where values are wide.
+    let few = (values <= 256).then(|| {
+        let of_tile = Taken { of_session: true, ..Taken::up_to((FEW / queries).max(1)) };
+        Instances::one("Attention", &[FEW], of_tile)
+    });
+    let partials = if is_split { rows * heads * splits * FEW * (values + 2) * 4 } else { 0 };
+    (split.into_iter().chain(few).collect(), partials)
 }

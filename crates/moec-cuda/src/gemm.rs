@@ -7,11 +7,11 @@ use moec_types::DType;
 
 use crate::{
     expr,
-    launch::{Counted, Kernel, instance},
+    launch::{Counted, Instances, Kernel, Sessions, Taken, Ways, instances},
     place::{self, Seen},
 };
 
-pub fn kernel(plan: &Plan, name: &str, gemm: &Gemm) -> Kernel {
+pub fn kernel(plan: &Plan, name: &str, gemm: &Gemm, wanted: Ways) -> Kernel {
     let Sizes { k, n, branches } = Sizes::of(plan, gemm.weights);
     let param = plan.param(gemm.weights);
     let grouped = gemm.group.as_ref();
@@ -52,7 +52,33 @@ pub fn kernel(plan: &Plan, name: &str, gemm: &Gemm) -> Kernel {
     let given = "store_zero(const Pass &pass, int rank, i64 row, int n)";
     let zero = choices.map_or(String::new(), |_| target(plan, gemm, To::Choice, n, "0.0f"));
     function(&mut text, "void", given, &zero);
-    instance("Gemm", name, &text, Counted { rows: gemm.rows, each: gemm.batch })
+    let counted = Counted { rows: gemm.rows, each: gemm.batch, sessions: Sessions::Alike };
+    let is_wide = param.storage == Format::Pairs && branches <= 2 && k * n >= LEAST_WIDE;
+    let ways = match wanted {
+        Ways::All => ways(grouped.map(|_| all_experts), is_wide),
+        Ways::Last => Vec::new(),
+    };
+    let any = Instances::one("Gemm", &[], Taken::ALWAYS);
+    instances(name, &text, counted, ways.into_iter().chain([any]).collect())
+}
+
+/// Elements of a matrix for which kernels of warpgroups are worth their code.
+const LEAST_WIDE: u64 = 1 << 16;
+
+/// Besides the way for any rows: a block for each panel where there are few, warpgroups where there are many. Of a grouped step,
+/// rows are taken to be spread over all experts. (Where one gives way to another is a guess that no measurement stands behind.)
+fn ways(experts: Option<u64>, is_wide: bool) -> Vec<Instances> {
+    let each = experts.unwrap_or(1).max(1);
+    let few = if experts.is_some() { 4 * each } else { 8 };
+    let mut ways = vec![Instances::one("GemmFew", &[], Taken::up_to(few))];
+    if is_wide {
+        let wide = |sizes: &[u64], least| Instances { hopper: true, ..Instances::one("GemmWide", sizes, Taken::from(least)) };
+        ways.push(wide(&[], 96 * each));
+        if experts.is_some() {
+            ways.push(wide(&[32], 16 * each));
+        }
+    }
+    ways
 }
 
 /// The sizes of the matrix.
@@ -101,23 +127,15 @@ fn a(plan: &Plan, gemm: &Gemm, k: u64) -> String {
             let (order, batch) = (order(plan, gemm), gemm.batch);
             format!("((i64)({order}[row / {batch}] / {}) * {batch} + row % {batch})", group.choices)
         }
-        Some(_) | None => behind_past(plan, gemm, gemm.a),
+        Some(_) | None => "row".to_owned(),
     };
     format!("return {pointer} + {row} * {k}ll;")
-}
-
-/// A matrix row of a buffer: in a cache, behind those of earlier passes.
-fn behind_past(plan: &Plan, gemm: &Gemm, id: BufferId) -> String {
-    match plan.buffer(id).home {
-        Home::Cache { .. } => format!("(pass.past * {} + row)", gemm.batch),
-        Home::Input(_) | Home::Output(_) | Home::Workspace { .. } | Home::State { .. } => "row".to_owned(),
-    }
 }
 
 fn store(plan: &Plan, gemm: &Gemm, choices: Option<BufferId>, n: u64, branches: u32) -> String {
     let expert = gemm.group.as_ref().map(|_| "expert");
     // Extras count matrix rows, of which a step's row has as many as the batch.
-    let seen = Seen { plan, rows: gemm.rows, part: "row", expert, locals: &[] };
+    let seen = Seen { plan, part: "row", expert, locals: &[] };
     let column = ["n".to_owned()];
     let sums = (0..branches).map(|branch| format!("sums[{branch}]"));
     let args: Vec<String> = sums.chain(gemm.extras.iter().map(|view| seen.read(view, &column))).collect();
@@ -149,7 +167,7 @@ fn target(plan: &Plan, gemm: &Gemm, to: To, n: u64, value: &str) -> String {
     match plan.buffer(gemm.out).home {
         Home::Cache { .. } => {
             let element = format!("({row} % {batch}) * {n} + n");
-            let position = format!("pass.past + {row} / {batch}");
+            let position = format!("{row} / {batch}");
             format!("write({}, {value});", place::of_row(plan, gemm.out, &position, &element))
         }
         Home::Input(_) | Home::Output(_) | Home::Workspace { .. } | Home::State { .. } => {

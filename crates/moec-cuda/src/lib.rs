@@ -20,6 +20,6 @@ mod rows;
 
 pub use cache::Cache;
 pub use image::image;
-pub use launch::{Counted, Launch, Traced};
+pub use launch::{Counted, Launch, Sessions, Taken, Traced, Way, Ways};
 pub use nvrtc::{Compiled, Compiler, FOLDER_VARIABLE, NvrtcError};
-pub use program::{Execution, Program, program};
+pub use program::{Execution, Program, program, program_in};

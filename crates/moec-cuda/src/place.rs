@@ -2,12 +2,13 @@
 //!
 //! Every printed function has `pass` (`const Pass &`) and `rank` (the layer's, within its kind) in sight.
 
-use moec_plan::{Buffer, BufferId, Extent, Home, PANEL, ParamId, Plan, Rows, Share, Source, View};
+use moec_plan::{BufferId, Extent, Home, PAGE, PANEL, ParamId, Plan, Rows, Share, Source, View};
 use moec_types::DType;
 
 use crate::expr::storage_type;
 
-/// Where the buffer's row 0 is (of a cache: position 0), as a `char *`.
+/// Where the row 0 of a buffer, which is no cache, is, as a `char *`. States are
+/// those of the first of `pass.segments`.
 pub fn base(plan: &Plan, id: BufferId) -> String {
     let buffer = plan.buffer(id);
     let instance = |instances: u32| if instances > 1 { "rank" } else { "0" };
@@ -15,12 +16,9 @@ pub fn base(plan: &Plan, id: BufferId) -> String {
         Home::Input(at) => format!("pass.inputs[{at}]"),
         Home::Output(at) => format!("pass.outputs[{at}]"),
         Home::Workspace { per_token, fixed } => format!("(pass.workspace + {per_token}ll * pass.chunk + {fixed}ll)"),
-        Home::Cache { instances, per_position, panels: _ } => {
-            let (row, instance) = (buffer.row_bytes(), instance(instances));
-            format!("(pass.cache + ({per_position}ll + {row}ll * {instance}) * pass.capacity)")
-        }
+        Home::Cache { .. } => unreachable!("checked before: a cache is reached by its pages"),
         Home::State { instances, offset } => {
-            format!("(pass.states + {offset}ll + {}ll * {})", buffer.instance_bytes(), instance(instances))
+            format!("(pass.segments->states + {offset}ll + {}ll * {})", buffer.instance_bytes(), instance(instances))
         }
     }
 }
@@ -62,30 +60,35 @@ pub fn range(rows: Rows) -> [String; 2] {
         Rows::Tokens => [zero(), "pass.tokens".to_owned()],
         Rows::Outputs => ["pass.first_output".to_owned(), "pass.tokens".to_owned()],
         Rows::Slots { choices } => [zero(), format!("(pass.tokens * {choices})")],
-        Rows::Positions => [zero(), "(pass.past + pass.tokens)".to_owned()],
+        Rows::Positions => unreachable!("verified: no step computes all positions"),
     }
 }
 
-fn in_panels(buffer: &Buffer) -> bool {
-    matches!(buffer.home, Home::Cache { panels: true, .. })
+/// Where a cache's instance of this layer begins in each page, in bytes.
+pub fn start_in_page(plan: &Plan, id: BufferId) -> String {
+    let buffer = plan.buffer(id);
+    let Home::Cache { instances, per_position, .. } = buffer.home else { unreachable!("only caches have pages") };
+    let (first, each) = (per_position * PAGE, buffer.row_bytes() * PAGE);
+    if instances > 1 { format!("({first}ll + {each}ll * rank)") } else { format!("{first}ll") }
 }
 
-/// The element of a buffer at a place of a row, that is a position of a cache.
+/// The element of a buffer at a place of a row; in a cache, that of the row's position.
 pub fn of_row(plan: &Plan, id: BufferId, row: &str, element: &str) -> String {
     let buffer = plan.buffer(id);
-    let (pointer, width) = (elements(plan, id), buffer.row);
-    if in_panels(buffer) {
-        let start = format!("({row}) / {PANEL} * {} + ({row}) % {PANEL}", PANEL * width);
-        return format!("{pointer}[{start} + ({element}) * {PANEL}]");
+    let (dtype, width) = (storage_type(buffer.dtype), buffer.row);
+    let Home::Cache { panels, .. } = buffer.home else {
+        return format!("{}[({row}) * {width}ll + ({element})]", elements(plan, id));
+    };
+    let page = format!("(({dtype} *)page_of(pass, {row}, {}))", start_in_page(plan, id));
+    match panels {
+        true => format!("{page}[panel_place_of(pass, {row}, {width}ll) + ({element}) * {PANEL}]"),
+        false => format!("{page}[place_of(pass, {row}) * {width}ll + ({element})]"),
     }
-    format!("{pointer}[({row}) * {width}ll + ({element})]")
 }
 
 /// What views are looked at from.
 pub struct Seen<'a> {
     pub plan: &'a Plan,
-    /// The rows of the step.
-    pub rows: Rows,
     /// What `View::row` counts: the row, or a scan's part.
     pub part: &'static str,
     /// For parameters with an instance for each expert.
@@ -118,7 +121,11 @@ impl Seen<'_> {
             }
             Source::Literal(id) => format!("literal_{}[{at}]", id.0),
             Source::Place => format!("(int)({at})"),
-            Source::Position => format!("(int)(pass.past + {at})"),
+            // What an index says of no row is not looked up.
+            Source::Position => match view.index {
+                None => format!("(int)pass.positions[{at}]"),
+                Some(_) => format!("(int)pass.positions[least(most({at}, 0ll), pass.tokens - 1)]"),
+            },
             Source::Count(extent) => format!("(int){}", self::extent(extent)),
         }
     }
@@ -126,10 +133,9 @@ impl Seen<'_> {
     /// The row of the buffer that row `row` of the step means.
     fn row_of(&self, id: BufferId) -> &'static str {
         let buffer = self.plan.buffer(id);
-        let is_cache = matches!(buffer.home, Home::Cache { .. });
-        match (is_cache, self.rows, buffer.rows) {
-            (true, Rows::Tokens | Rows::Outputs, _) => "pass.past + row",
-            (false, _, Rows::ONE) => "0ll",
+        match (&buffer.home, buffer.rows) {
+            (Home::Cache { .. }, _) => "row",
+            (_, Rows::ONE) => "0ll",
             _ => "row",
         }
     }

@@ -10,12 +10,12 @@ use crate::{
     assign, attention, bin,
     expr::{float, storage_type},
     gemm,
-    launch::{Kernel, Launch},
+    launch::{Kernel, Launch, Ways},
     rows,
 };
 
 /// What does not depend on the plan, in the order in which one needs the other.
-const FIXED: [&str; 10] = [
+const FIXED: [&str; 11] = [
     include_str!("../../../kernels/cuda/device.cuh"),
     include_str!("../../../kernels/cuda/pass.cuh"),
     include_str!("../../../kernels/cuda/scalar.cuh"),
@@ -24,6 +24,7 @@ const FIXED: [&str; 10] = [
     include_str!("../../../kernels/cuda/row_tile.cuh"),
     include_str!("../../../kernels/cuda/few_rows.cuh"),
     include_str!("../../../kernels/cuda/gemm.cuh"),
+    include_str!("../../../kernels/cuda/gemm_wide.cuh"),
     include_str!("../../../kernels/cuda/bin.cuh"),
     include_str!("../../../kernels/cuda/attention.cuh"),
 ];
@@ -53,8 +54,13 @@ pub struct Program {
 
 /// The plan's kernels and when they run.
 pub fn program(plan: &Plan) -> Result<Program, Unsupported> {
+    program_in(plan, Ways::All)
+}
+
+/// The same with some of the ways to make a step.
+pub fn program_in(plan: &Plan, ways: Ways) -> Result<Program, Unsupported> {
     check_steps(plan, "cuda")?;
-    let mut making = Making { plan, kernels: Vec::new(), assigns: false };
+    let mut making = Making { plan, ways, kernels: Vec::new(), assigns: false };
     let passes = plan.passes().map(|pass| making.nodes(pass)).collect::<Vec<_>>();
     let passes = passes.into_iter().map(|tree| {
         let mut executions = Vec::new();
@@ -87,6 +93,7 @@ enum Numbered {
 
 struct Making<'a> {
     plan: &'a Plan,
+    ways: Ways,
     kernels: Vec<Kernel>,
     assigns: bool,
 }
@@ -109,9 +116,9 @@ impl Making<'_> {
         let kernel = match &step.kind {
             StepKind::Rows { rows, program, group } => rows::rows(plan, &name, *rows, program, group.as_ref()),
             StepKind::Scan(scan) => rows::scan(plan, &name, scan),
-            StepKind::Gemm(gemm) => gemm::kernel(plan, &name, gemm),
+            StepKind::Gemm(gemm) => gemm::kernel(plan, &name, gemm, self.ways),
             StepKind::Bin(bin) => bin::kernel(plan, &name, bin),
-            StepKind::Attention(attention) => attention::kernel(plan, &name, attention),
+            StepKind::Attention(attention) => attention::kernel(plan, &name, attention, self.ways),
             StepKind::Assign(assign) => {
                 self.assigns = true;
                 assign::kernel(plan, &name, assign)

@@ -11,7 +11,7 @@ use moec_types::{DType, Expr};
 
 use crate::{
     expr::{self, read_as, storage_type, value_type},
-    launch::{Kernel, Launch},
+    launch::{Counted, Kernel, Launch, Sessions, Taken, Way},
     place::{self, Seen},
 };
 
@@ -25,7 +25,7 @@ pub fn rows(plan: &Plan, name: &str, rows: Rows, program: &RowProgram, group: Op
     let room = Room::new(&[program]);
     let threads = threads(&[program]);
     let expert = group.map(|_| "expert");
-    let seen = Seen { plan, rows, part: "row", expert, locals: &dtypes(program) };
+    let seen = Seen { plan, part: "row", expert, locals: &dtypes(program) };
     let mut text = opening(name, threads, &room);
     let [first, end] = place::range(rows);
     let _ = writeln!(text, "  for (i64 row = {first} + block(); row < {end}; row += blocks()) {{");
@@ -36,24 +36,29 @@ pub fn rows(plan: &Plan, name: &str, rows: Rows, program: &RowProgram, group: Op
     }
     text.push_str(&room.locals(program));
     program.ops.iter().for_each(|op| text.push_str(&operation(&seen, op)));
-    room.kernel(name, threads, text, rows)
+    room.kernel(name, threads, text, rows.into())
 }
 
-/// Each part goes through all tokens: what a token needs of the one before it, its block has.
+/// Each part of each session goes through all its tokens: what a token needs of the one before it, its block has.
 pub fn scan(plan: &Plan, name: &str, scan: &Scan) -> Kernel {
     let programs = [&scan.start, &scan.program];
     let room = Room::new(&programs);
     let threads = threads(&programs);
     let mut text = opening(name, threads, &room);
-    let _ = writeln!(text, "  for (i64 part = block(); part < {}ll; part += blocks()) {{", scan.parts);
-    for (program, tokens) in [(&scan.start, "(pass.past == 0 ? 1 : 0)"), (&scan.program, "pass.tokens")] {
-        let seen = Seen { plan, rows: Rows::Tokens, part: "part", expert: None, locals: &dtypes(program) };
-        let _ = writeln!(text, "    for (i64 row = 0; row < {tokens}; row++) {{");
+    let parts = scan.parts;
+    let _ = writeln!(text, "  for (i64 item = block(); item < given->segment_count * {parts}ll; item += blocks()) {{");
+    let _ = writeln!(text, "    Pass pass = *given;\n    pass.segments += item / {parts}ll;");
+    let _ = writeln!(text, "    const i64 part = item % {parts}ll, first = pass.segments->first;");
+    let new = "(pass.segments->past == 0 ? 1 : 0)";
+    for (program, tokens) in [(&scan.start, new), (&scan.program, "pass.segments->tokens")] {
+        let seen = Seen { plan, part: "part", expert: None, locals: &dtypes(program) };
+        let _ = writeln!(text, "    for (i64 row = first; row < first + {tokens}; row++) {{");
         text.push_str(&room.locals(program));
         program.ops.iter().for_each(|op| text.push_str(&operation(&seen, op)));
         text.push_str("    }\n");
     }
-    room.kernel(name, threads, text, Rows::Fixed(scan.parts))
+    let counted = Counted { rows: Rows::Fixed(parts), each: 1, sessions: Sessions::Each };
+    room.kernel(name, threads, text, counted)
 }
 
 fn dtypes(program: &RowProgram) -> Vec<DType> {
@@ -104,11 +109,12 @@ impl Room {
     }
 
     /// The kernel, but for its end: one block for a row.
-    fn kernel(&self, name: &str, threads: u64, mut text: String, rows: Rows) -> Kernel {
+    fn kernel(&self, name: &str, threads: u64, mut text: String, counted: Counted) -> Kernel {
         let most = if self.is_shared() { 0 } else { MOST_WITH_SCRATCH };
         text.push_str("  }\n}\n");
         let _ = writeln!(text, "MOEC_SHAPE {name}_shape[] = {{{threads}, 1, 0, 1, 0, {most}}};");
-        let launch = Launch { name: name.to_owned(), counted: rows.into(), traced: None };
+        let way = Way { kernels: vec![name.to_owned()], taken: Taken::ALWAYS, hopper: false };
+        let launch = Launch { ways: vec![way], counted, traced: None };
         Kernel { text, launch, scratch_bytes: self.bytes * most }
     }
 
@@ -229,10 +235,14 @@ fn operation(seen: &Seen, op: &RowOp) -> String {
             let (outer, inner) = (unfold("at", 0, extents), unfold("along", extents.len(), over));
             let (last, dtype) = (extents.len(), value_type(dtype));
             let (kept, over, count) = (product(extents), product(over), place::extent(*count));
-            let _ = writeln!(text, "      scatter_add<{dtype}>({kept}, {over}, {count}, [&](i64 at, i64 along) {{");
+            let in_place = matches!(seen.dtype(into.source), DType::F32 | DType::I32);
+            let sizes = format!("{kept}, {over}, {count}");
+            let _ = writeln!(text, "      scatter_add<{dtype}, {in_place}>({sizes}, [&](i64 at, i64 along) {{");
             let _ = writeln!(text, "        {outer}{inner}\n        return {};", seen.read(index, &all));
             let _ = writeln!(text, "      }}, [&](i64 at, i64 along) {{");
             let _ = writeln!(text, "        {outer}{inner}\n        return {value};");
+            let _ = writeln!(text, "      }}, [&](i64 at, i64 i{last}) {{");
+            let _ = writeln!(text, "        {outer}\n        return {};", seen.read(into, &all));
             let _ = writeln!(text, "      }}, [&](i64 at, i64 i{last}, {dtype} value) {{");
             let _ = writeln!(text, "        {outer}\n        {}\n      }});", seen.write(into, &all, "value"));
         }

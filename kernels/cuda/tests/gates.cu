@@ -43,12 +43,15 @@ template <class CACHE, int G, int Q, int W, int V> struct Heads {
     typedef CACHE Value;
     static MOEC_DEVICE i64 first(const Pass &pass) { return pass.first_output; }
     static MOEC_DEVICE i64 end(const Pass &pass) { return pass.tokens; }
-    static MOEC_DEVICE i64 position(const Pass &pass, i64 row) { return pass.past + row; }
-    static MOEC_DEVICE i64 keys(const Pass &pass) { return pass.past + pass.tokens; }
+    static MOEC_DEVICE i64 keys(const Pass &, const Segment &segment) { return segment.past + segment.tokens; }
     static MOEC_DEVICE const float *q(const Pass &pass, int, i64 row) { return (float *)pass.workspace + row * G * Q * W; }
     static MOEC_DEVICE float *out(const Pass &pass, int, i64 row) { return (float *)pass.outputs[0] + row * G * Q * V; }
-    static MOEC_DEVICE const Key *k(const Pass &pass, int) { return (const Key *)pass.cache; }
-    static MOEC_DEVICE const Value *v(const Pass &pass, int) { return (const Value *)(pass.cache + pass.capacity * G * W * 2); }
+    static MOEC_DEVICE const Key *k(const Pass &, int rank, const Segment &segment, i64 position) {
+        return (const Key *)(segment.pages[position / PAGE] + (i64)rank * PAGE * G * W * 2) + position % PAGE * G * W;
+    }
+    static MOEC_DEVICE const Value *v(const Pass &, int rank, const Segment &segment, i64 position) {
+        return (const Value *)(segment.pages[position / PAGE] + (1 << 20) + (i64)rank * PAGE * G * V * 2) + position % PAGE * G * V;
+    }
     static MOEC_DEVICE float score(const Pass &, int, int, int, float dot, int query, int key) {
         return key > query || query - key >= WINDOW ? float_of(0xff800000u) : 50.0f * tanhf(dot * 0.088f / 50.0f);
     }
@@ -76,6 +79,8 @@ GATE(few_mxfp4, moec::GemmFew<Experts<Store_Mxfp4, 32>>)
 GATE(bin, moec::Bin<Routing>)
 GATE(attention_prefill, moec::Attention<Heads<Bf16, 8, 4, 128, 128>>)
 GATE(attention_decode, moec::Attention<Heads<Bf16, 8, 4, 128, 128>, 16>)
+GATE(attention_split, moec::Attention<Heads<Bf16, 8, 4, 128, 128>, 16, 16>)
+GATE(end_of_split, moec::AttentionEnd<Heads<Bf16, 8, 4, 128, 128>, 16, 16>)
 GATE(attention_compressed, moec::Attention<Heads<Bf16, 1, 16, 576, 512>>)
 #if __CUDA_ARCH__ >= 900
 GATE(wide_pairs, moec::GemmWide<Experts<Store_Pairs, 0>>)

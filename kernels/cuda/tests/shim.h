@@ -304,6 +304,22 @@ inline u32 ballot(bool vote) {
     });
     return word;
 }
+struct Numbered {
+    int number;
+    u32 same;
+};
+inline u32 same_lanes(int number) {
+    Numbered own = {number, 0};
+    moec_shim::collective("same_lanes", &own, [](void **lanes) {
+        for (int at = 0; at < 32; at++)
+            for (int other = 0; other < 32; other++)
+                ((Numbered *)lanes[at])->same |= (u32)(((Numbered *)lanes[other])->number == ((Numbered *)lanes[at])->number) << other;
+    });
+    return own.same;
+}
+inline void warp_barrier() {
+    moec_shim::collective("warp_barrier", nullptr, [](void **) {});
+}
 inline int bits_set(u32 word) { return __builtin_popcount(word); }
 inline int lowest_bit(u32 word) { return __builtin_ctz(word); }
 

@@ -12,20 +12,28 @@ static int open_device(const moec_description *description, const void *image, i
 
 static void close_device(void *device) { moec_cuda_close(device); }
 
-static int new_session(void *device, int64_t chunk, int64_t capacity, void **session, moec_error **error) {
-    moec_cuda_session *made = NULL;
-    int code = moec_cuda_session_new(device, chunk, capacity, &made, error);
-    *session = made;
+static char *take(void *device, size_t bytes) { return moec_cuda_take(device, bytes); }
+
+static void give(void *device, char *at) { moec_cuda_give(device, at); }
+
+static int copy(void *device, char *to, const char *from, size_t bytes, moec_error **error) {
+    return moec_cuda_copy(device, to, from, bytes, error);
+}
+
+static int new_room(void *device, int64_t chunk, void **room, moec_error **error) {
+    moec_cuda_room *made = NULL;
+    int code = moec_cuda_room_new(device, chunk, &made, error);
+    *room = made;
     return code;
 }
 
-static void free_session(void *session) { moec_cuda_session_free(session); }
+static void free_room(void *room) { moec_cuda_room_free(room); }
 
-static int run_pass(void *session, int32_t sequence, const moec_pass *pass, moec_error **error) {
-    return moec_cuda_run(session, sequence, pass, error);
+static int run_pass(void *room, int32_t sequence, const moec_pass *pass, moec_error **error) {
+    return moec_cuda_run(room, sequence, pass, error);
 }
 
 /* Named by the description (crates/moec-cpu/src/entry.rs). */
 extern const moec_device_calls moec_cuda_calls;
-const moec_device_calls moec_cuda_calls = {"cuda", MOEC_DEVICE_CUDA, open_device, close_device, new_session, free_session,
-    run_pass};
+const moec_device_calls moec_cuda_calls = {"cuda", MOEC_DEVICE_CUDA, open_device, close_device, take, give, copy, new_room,
+    free_room, run_pass};

@@ -176,6 +176,9 @@ pub struct Session<'a> {
     seconds: f64,
 }
 
+/// Random specs whose sessions step together.
+pub const SPECS_TOGETHER: u32 = 12;
+
 /// What a pass takes and gives: one row-major array for each input or output.
 pub type Arrays = Vec<Vec<f64>>;
 

@@ -165,7 +165,7 @@ fn a_nan_is_the_maximum_and_the_minimum() {
 
 #[test]
 fn top_k_with_ties_and_nan() {
-    for (groups, len, k) in [(1, 1, 1), (1, 8, 2), (3, 5, 5), (2, 64, 8), (1, 130, 6), (4, 16, 3)] {
+    for (groups, len, k) in [(1, 1, 1), (1, 8, 2), (3, 5, 5), (2, 64, 8), (1, 130, 6), (4, 16, 3), (3, 512, 8), (1, 1300, 9)] {
         let mut b = Building::new(len);
         let x = b.input(DType::F32, Rows::Tokens, groups * len);
         for strides in [[len, 1], [1, groups]] {
@@ -195,6 +195,36 @@ fn top_k_with_ties_and_nan() {
         values[4 * size..5 * size].iter_mut().for_each(|value| *value = (*value * 3.0).round());
         check(&b, &[PassInput { tokens, first_output: 0, inputs: vec![values] }], 0.0);
     }
+}
+
+/// More values than a warp takes at once, more targets than threads; some values go nowhere.
+#[test]
+fn values_to_many_targets() {
+    let (kept, over, count) = (2, 150, 300);
+    let mut b = Building::new(14);
+    let x = b.input(DType::F32, Rows::Tokens, kept * over);
+    let places = b.input(DType::I32, Rows::Tokens, kept * over);
+    for dtype in [DType::F32, DType::I32] {
+        let out = b.output(dtype, Rows::Tokens, kept * count);
+        b.step(rows(
+            Rows::Tokens,
+            vec![RowOp::ScatterAdd {
+                extents: fixed(&[kept]),
+                over: fixed(&[over]),
+                count: Extent::Fixed(count),
+                index: row(places, &[over, 1]),
+                expr: arg(0),
+                args: vec![row(if dtype == DType::F32 { x } else { places }, &[over, 1])],
+                into: row(out, &[count, 1]),
+            }],
+        ));
+    }
+    let tokens = 4;
+    // Of the first token, few targets get all; elsewhere, they are anywhere, and outside.
+    let place = |(at, place): (usize, f64)| if at < 300 { place % 3.0 } else { place - 9.0 };
+    let places = b.indices(tokens * kept * over, count + 20).into_iter().enumerate().map(place).collect();
+    let inputs = vec![b.values(tokens * kept * over), places];
+    check(&b, &[PassInput { tokens, first_output: 0, inputs }], 1e-5);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use moec_codegen::{PortRows, port_rows, sees_later_positions};
 use moec_oracle::RandomWeights;
 
 use crate::{
-    host::{Library, Session, levels, together},
+    host::{Library, SPECS_TOGETHER, Session, levels, together},
     random_specs::{
         ROUNDING, packed,
         specs::{
@@ -82,7 +82,7 @@ fn sessions_that_step_together_get_what_they_get_alone() {
         let Some(faults) = faults_together(&text, seed) else { continue };
         assert!(faults.is_empty(), "{name}: {}\n{text}", faults.join("\n"));
         judged += 1;
-        if judged == 12 {
+        if judged == SPECS_TOGETHER {
             return;
         }
     }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use moec_codegen::{PortRows, port_rows};
-use moec_cuda::{Program, image};
-use moec_plan::{Plan, Port, Rows};
+use moec_cuda::{Program, Ways, image, program_in};
+use moec_plan::{PAGE, Plan, Port, Rows};
 
 use crate::memory::{Memory, output_room, packed, read_ports, write_ports};
 
@@ -91,7 +91,9 @@ struct Description {
 type Error = *mut c_void;
 type Open =
     unsafe extern "C" fn(*const Description, *const u8, usize, *const u8, *mut *mut c_void, *mut Error) -> c_int;
-type SessionNew = unsafe extern "C" fn(*mut c_void, i64, i64, *mut *mut c_void, *mut Error) -> c_int;
+type RoomNew = unsafe extern "C" fn(*mut c_void, i64, *mut *mut c_void, *mut Error) -> c_int;
+type Take = unsafe extern "C" fn(*mut c_void, usize) -> *mut u8;
+type Give = unsafe extern "C" fn(*mut c_void, *mut u8);
 type Run = unsafe extern "C" fn(*mut c_void, i32, *const Pass, *mut Error) -> c_int;
 type Free = unsafe extern "C" fn(*mut c_void);
 type Message = unsafe extern "C" fn(Error) -> *const c_char;
@@ -120,7 +122,8 @@ impl Runtime {
             made
         };
         let double = compile("libcuda.so.1", &["tests/driver/libcuda.c"], &["-Wl,-soname,libcuda.so.1"]);
-        let sources = ["../../kernels/runtime/cuda/cuda.c", "../../kernels/runtime/error.c"];
+        let sources = ["cuda/cuda.c", "cuda/cuda_run.c", "error.c"].map(|name| format!("../../kernels/runtime/{name}"));
+        let sources = sources.each_ref().map(String::as_str);
         let runtime = compile("runtime.so", &sources, &[]);
         // Who asks for libcuda.so.1 gets what is loaded under that name.
         let [double, library] =
@@ -168,13 +171,44 @@ pub struct Library {
 }
 
 impl Library {
+    /// The most ways that a step can be made in.
+    pub fn ways(&self) -> u64 {
+        self.launches().map(|launch| self.image[launch + 7]).max().unwrap_or(1)
+    }
+
+    /// The same, but that every step is made in this one of its ways, or in its last.
+    pub fn in_way(&self, wanted: u64) -> Library {
+        let mut made = self.copy();
+        let first = 10 + 2 * self.image[2] as usize;
+        for launch in self.launches() {
+            let (way, count) = (self.image[launch + 6], self.image[launch + 7]);
+            for at in 0..count {
+                let least = if at == wanted { 0 } else { i64::MAX as u64 };
+                let word = first + 5 * (way + at) as usize;
+                made.image[word..word + 3].copy_from_slice(&[least, i64::MAX as u64, 0]);
+            }
+        }
+        made
+    }
+
+    /// Where the words of each launch are (crates/moec-cuda/src/image.rs).
+    fn launches(&self) -> impl Iterator<Item = usize> {
+        let first = 10 + 2 * self.image[2] as usize + 5 * self.image[3] as usize;
+        (0..self.image[4] as usize).map(move |launch| first + 16 * launch)
+    }
+
     /// The same, to be spoiled.
     pub fn copy(&self) -> Library {
         Library { image: self.image.clone(), _folder: self._folder.clone() }
     }
 
+    /// With the way for any rows of each step; others have tests of their own, since compiling is what tests take long for.
     pub fn new(plan: &Plan, _: Level) -> Library {
-        let program = moec_cuda::program(plan).expect("a supported plan");
+        Library::of(plan, Ways::Last)
+    }
+
+    pub fn of(plan: &Plan, ways: Ways) -> Library {
+        let program = program_in(plan, ways).expect("a supported plan");
         let folder = tempfile::tempdir().expect("a folder");
         let [text, library] = ["plan.cpp", "plan.so"].map(|name| folder.path().join(name));
         std::fs::write(&text, &program.text).expect("written");
@@ -212,10 +246,23 @@ pub struct Session<'a> {
     inputs: Vec<DescribedPort>,
     outputs: Vec<DescribedPort>,
     description: Option<Box<Description>>,
-    /// The model on its device, and the session there.
-    opened: Option<[*mut c_void; 2]>,
+    opened: Option<Opened>,
     pub traced: Vec<Traced>,
+    /// Whether its passes are traced; such are never captured.
+    pub observed: bool,
 }
+
+/// A model on its device, what passes need there, and what the session has there.
+#[derive(Clone)]
+struct Opened {
+    device: *mut c_void,
+    room: *mut c_void,
+    states: *mut u8,
+    pages: Vec<*mut u8>,
+}
+
+/// Random specs whose sessions step together.
+pub const SPECS_TOGETHER: u32 = 3;
 
 /// What a pass takes and gives: one row-major array for each input or output.
 pub type Arrays = Vec<Vec<f64>>;
@@ -272,13 +319,14 @@ impl<'a> Session<'a> {
             description: None,
             opened: None,
             traced: Vec::new(),
+            observed: true,
         }
     }
 
     /// Opens the model and a session; the run time's message where it cannot.
-    pub fn open(&mut self, runtime: &Runtime, library: &Library) -> Result<[*mut c_void; 2], String> {
-        if let Some(opened) = self.opened {
-            return Ok(opened);
+    fn open(&mut self, runtime: &Runtime, library: &Library) -> Result<Opened, String> {
+        if let Some(opened) = &self.opened {
+            return Ok(opened.clone());
         }
         let (plan, (per_token, fixed)) = (self.plan, self.plan.workspace_bytes());
         let description = self.description.insert(Box::new(Description {
@@ -303,30 +351,38 @@ impl<'a> Session<'a> {
             row_bits: 24,
             device: ptr::null(),
         }));
-        let (mut device, mut session, mut error) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (mut device, mut room, mut error) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         unsafe {
             let bytes = (library.image.as_ptr().cast(), library.image.len() * 8);
             let open = runtime.call::<Open>("moec_cuda_open");
             if open(&**description, bytes.0, bytes.1, self.weights.pointer(), &mut device, &mut error) != 0 {
                 return Err(runtime.message(error));
             }
-            let new = runtime.call::<SessionNew>("moec_cuda_session_new");
-            if new(device, self.chunk as i64, self.capacity as i64, &mut session, &mut error) != 0 {
+            let new = runtime.call::<RoomNew>("moec_cuda_room_new");
+            if new(device, self.chunk as i64, &mut room, &mut error) != 0 {
                 runtime.call::<Free>("moec_cuda_close")(device);
                 return Err(runtime.message(error));
             }
+            let take = |bytes: u64| runtime.call::<Take>("moec_cuda_take")(device, bytes as usize);
+            let pages = (0..self.capacity.div_ceil(PAGE)).map(|_| take(plan.cache_bytes_per_position() * PAGE));
+            let opened = Opened { device, room, states: take(plan.state_bytes()), pages: pages.collect() };
+            let all = opened.pages.iter().chain([&opened.states]).all(|at| !at.is_null());
+            self.opened = Some(opened.clone());
+            if !all {
+                self.close(runtime);
+                return Err("out of memory".to_owned());
+            }
+            Ok(opened)
         }
-        self.opened = Some([device, session]);
-        Ok([device, session])
     }
 
     /// Gives everything back to the driver.
     pub fn close(&mut self, runtime: &Runtime) {
-        if let Some([device, session]) = self.opened.take() {
-            unsafe {
-                runtime.call::<Free>("moec_cuda_session_free")(session);
-                runtime.call::<Free>("moec_cuda_close")(device);
-            }
+        let Some(Opened { device, room, states, pages }) = self.opened.take() else { return };
+        unsafe {
+            pages.iter().chain([&states]).for_each(|at| runtime.call::<Give>("moec_cuda_give")(device, *at));
+            runtime.call::<Free>("moec_cuda_room_free")(room);
+            runtime.call::<Free>("moec_cuda_close")(device);
         }
     }
 
@@ -345,47 +401,81 @@ impl<'a> Session<'a> {
         tokens: u64,
         first_output: u64,
     ) -> Result<Arrays, String> {
-        let [_, session] = self.open(runtime, library)?;
-        let plan = self.plan;
-        let mut input_memory = write_ports(plan, inputs, tokens);
-        let mut output_memory = output_room(plan, tokens);
-        let input_pointers: Vec<*mut u8> = input_memory.iter_mut().map(Memory::pointer).collect();
-        let output_pointers: Vec<*mut u8> = output_memory.iter_mut().map(Memory::pointer).collect();
-        let segment = Segment {
-            first: 0,
-            tokens: tokens as i64,
-            past: self.pasts[0],
-            states: ptr::null_mut(),
-            pages: ptr::null(),
-            pasts: self.pasts.as_ptr(),
-            session: ptr::null(),
-        };
-        let pass = Pass {
-            tokens: tokens as i64,
-            first_output: first_output as i64,
-            chunk: 0,
-            workspace: ptr::null_mut(),
-            weights: ptr::null(),
-            inputs: input_pointers.as_ptr(),
-            outputs: output_pointers.as_ptr(),
-            scratch: ptr::null_mut(),
-            scratch_bytes: 0,
-            team: ptr::null_mut(),
-            trace: Some(trace),
-            trace_user: &raw mut self.traced as *mut c_void,
-            positions: ptr::null(),
-            pages: ptr::null(),
-            segments: &segment,
-            segment_count: 1,
-        };
-        let mut error = ptr::null_mut();
-        if unsafe { runtime.call::<Run>("moec_cuda_run")(session, 0, &pass, &mut error) } != 0 {
-            return Err(runtime.message(error));
-        }
-        self.pasts[0] += tokens as i64;
-        output_memory.iter().for_each(Memory::check_ends);
-        Ok(read_ports(plan, &output_memory, 0, tokens))
+        let mut found = together_on(runtime, library, &mut [self], &[(inputs.clone(), tokens)], first_output)?;
+        Ok(found.pop().expect("one session's"))
     }
+}
+
+/// One pass over new positions of several sessions of a plan, each with its inputs and how many they are; what each would get
+/// alone. The first lends its model, its room and its trace: pages and states are anywhere on the device.
+pub fn together(
+    library: &Library,
+    sessions: &mut [&mut Session],
+    given: &[(Arrays, u64)],
+    first_output: u64,
+) -> Vec<Arrays> {
+    let runtime = Runtime::take();
+    together_on(&runtime, library, sessions, given, first_output).unwrap_or_else(|message| panic!("{message}"))
+}
+
+pub fn together_on(
+    runtime: &Runtime,
+    library: &Library,
+    sessions: &mut [&mut Session],
+    given: &[(Arrays, u64)],
+    first_output: u64,
+) -> Result<Vec<Arrays>, String> {
+    let plan = sessions[0].plan;
+    let opened = sessions.iter_mut().map(|session| session.open(runtime, library)).collect::<Result<Vec<_>, _>>()?;
+    let tokens: u64 = given.iter().map(|(_, tokens)| tokens).sum();
+    let joined = |number: usize| given.iter().flat_map(|(inputs, _)| inputs[number].iter().copied()).collect();
+    let inputs: Vec<Vec<f64>> = (0..plan.inputs.len()).map(joined).collect();
+    let mut input_memory = write_ports(plan, &inputs, tokens);
+    let mut output_memory = output_room(plan, tokens);
+    let input_pointers: Vec<*mut u8> = input_memory.iter_mut().map(Memory::pointer).collect();
+    let output_pointers: Vec<*mut u8> = output_memory.iter_mut().map(Memory::pointer).collect();
+    let (mut positions, mut segments): (Vec<i64>, Vec<Segment>) = (Vec::new(), Vec::new());
+    for ((session, opened), (_, tokens)) in sessions.iter().zip(&opened).zip(given) {
+        let past = session.pasts[0];
+        segments.push(Segment {
+            first: positions.len() as i64,
+            tokens: *tokens as i64,
+            past,
+            states: opened.states.cast(),
+            pages: opened.pages.as_ptr(),
+            pasts: session.pasts.as_ptr(),
+            session: ptr::null(),
+        });
+        positions.extend((0..*tokens as i64).map(|token| past + token));
+    }
+    let pass = Pass {
+        tokens: tokens as i64,
+        first_output: first_output as i64,
+        chunk: 0,
+        workspace: ptr::null_mut(),
+        weights: ptr::null(),
+        inputs: input_pointers.as_ptr(),
+        outputs: output_pointers.as_ptr(),
+        scratch: ptr::null_mut(),
+        scratch_bytes: 0,
+        team: ptr::null_mut(),
+        trace: sessions[0].observed.then_some(trace),
+        trace_user: &raw mut sessions[0].traced as *mut c_void,
+        positions: positions.as_ptr(),
+        pages: ptr::null(),
+        segments: segments.as_ptr(),
+        segment_count: segments.len() as i64,
+    };
+    let mut error = ptr::null_mut();
+    if unsafe { runtime.call::<Run>("moec_cuda_run")(opened[0].room, 0, &pass, &mut error) } != 0 {
+        return Err(runtime.message(error));
+    }
+    for (session, (_, tokens)) in sessions.iter_mut().zip(given) {
+        session.pasts[0] += *tokens as i64;
+    }
+    output_memory.iter().for_each(Memory::check_ends);
+    let own = |segment: &Segment| read_ports(plan, &output_memory, segment.first as u64, segment.tokens as u64);
+    Ok(segments.iter().map(own).collect())
 }
 
 impl Drop for Session<'_> {

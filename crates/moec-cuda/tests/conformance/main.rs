@@ -26,6 +26,9 @@ mod memory;
 mod random_specs;
 #[path = "../../../moec-cpu/tests/conformance/row_programs.rs"]
 mod row_programs;
+#[path = "../../../moec-cpu/tests/conformance/together.rs"]
+mod together;
+mod ways;
 
 use build::Building;
 use host::{Level, Library, Session};

@@ -13,8 +13,23 @@ enum { GUARD = 64, MOST_BLOCKS = 4096, USUAL_SHARED = 48 << 10, MOST_SHARED = 22
 struct moec_cu_context {
     int unused;
 };
+/* A launch that was captured: of a kernel, of so many blocks, upon the pass and the rank. */
+struct captured {
+    moec_cu_function function;
+    unsigned blocks, threads, shared_bytes;
+    moec_cu_address pass;
+    int rank;
+};
+struct moec_cu_graph {
+    struct captured *launches;
+    int count;
+};
+struct moec_cu_ready_graph {
+    struct moec_cu_graph graph;
+};
 struct moec_cu_stream {
-    int unused;
+    int is_capturing;
+    struct moec_cu_graph captured;
 };
 struct moec_cu_module {
     void *library;
@@ -61,6 +76,11 @@ int double_live_blocks(void) {
     for (int at = 0; at < MOST_BLOCKS; at++) count += blocks[at].raw != NULL;
     return count;
 }
+
+/* Graphs that are ready to be launched, and launches of such, since the program began. */
+static int live_graphs, launched_graphs;
+int double_live_graphs(void) { return live_graphs; }
+int double_launched_graphs(void) { return launched_graphs; }
 
 static int comes(const char *call) {
     if (strcmp(asked.call, call)) return 0;
@@ -216,16 +236,27 @@ int cuMemFree_v2(moec_cu_address given) {
     insist(0, "freed what is no block");
     return 1;
 }
+/* Only launches can be captured. */
+static void not_captured(moec_cu_stream stream) { insist(!stream || !stream->is_capturing, "a copy or a wait in a capture"); }
+
 int cuMemcpyHtoDAsync_v2(moec_cu_address to, const void *from, size_t bytes, moec_cu_stream stream) {
     COMES;
-    (void)stream;
+    not_captured(stream);
     check_range(to, bytes);
     memcpy((void *)(size_t)to, from, bytes);
     return 0;
 }
+int cuMemcpyDtoDAsync_v2(moec_cu_address to, moec_cu_address from, size_t bytes, moec_cu_stream stream) {
+    COMES;
+    not_captured(stream);
+    check_range(to, bytes);
+    check_range(from, bytes);
+    memcpy((void *)(size_t)to, (const void *)(size_t)from, bytes);
+    return 0;
+}
 int cuMemcpyDtoHAsync_v2(void *to, moec_cu_address from, size_t bytes, moec_cu_stream stream) {
     COMES;
-    (void)stream;
+    not_captured(stream);
     memcpy(to, (const void *)(size_t)from, bytes);
     if (from == (moec_cu_address)(size_t)shape) return 0;
     check_range(from, bytes);
@@ -247,22 +278,83 @@ int cuStreamDestroy_v2(moec_cu_stream stream) {
 }
 int cuStreamSynchronize(moec_cu_stream stream) {
     COMES;
-    (void)stream;
+    not_captured(stream);
     return 0;
 }
+
+static int launch(const struct captured *one) {
+    int failed = one->function->module->launch(one->function->kernel, one->blocks, one->threads, one->shared_bytes,
+        (const void *)(size_t)one->pass, one->rank);
+    for (int at = 0; at < MOST_BLOCKS; at++)
+        if (blocks[at].raw) check_guards(at);
+    return failed ? 719 : 0;
+}
+
 int cuLaunchKernel(moec_cu_function function, unsigned count, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
     unsigned threads_z, unsigned shared_bytes, moec_cu_stream stream, void **parameters, void **extra) {
     COMES;
-    (void)stream;
     insist(pushed > 0, "no context is current");
     insist(count > 0 && count < 1u << 31 && y == 1 && z == 1, "a grid that there is not");
     insist(threads > 0 && threads <= 1024 && threads % 32 == 0 && threads_y == 1 && threads_z == 1, "a block of odd size");
     insist((int)shared_bytes <= function->most_shared, "more shared memory than was asked for");
     insist(!extra, "extra parameters");
-    moec_cu_address pass = *(moec_cu_address *)parameters[0];
-    int failed = function->module->launch(function->kernel, count, threads, shared_bytes, (const void *)(size_t)pass,
-        *(int *)parameters[1]);
-    for (int at = 0; at < MOST_BLOCKS; at++)
-        if (blocks[at].raw) check_guards(at);
-    return failed ? 719 : 0;
+    struct captured one = {function, count, threads, shared_bytes, *(moec_cu_address *)parameters[0], *(int *)parameters[1]};
+    if (!stream->is_capturing) return launch(&one);
+    struct moec_cu_graph *graph = &stream->captured;
+    graph->launches = realloc(graph->launches, sizeof one * (size_t)(graph->count + 1));
+    graph->launches[graph->count++] = one;
+    return 0;
+}
+
+/* ---- graphs: launches that are kept, and nothing else */
+
+int cuStreamBeginCapture_v2(moec_cu_stream stream, int mode) {
+    COMES;
+    insist(mode == MOEC_CU_CAPTURE_OF_THREAD, "a capture that others can spoil");
+    insist(!stream->is_capturing, "a capture within a capture");
+    stream->is_capturing = 1;
+    stream->captured = (struct moec_cu_graph){NULL, 0};
+    return 0;
+}
+int cuStreamEndCapture(moec_cu_stream stream, moec_cu_graph *graph) {
+    insist(stream->is_capturing, "no capture to end");
+    stream->is_capturing = 0;
+    int result = comes(__func__);
+    if (result) {
+        free(stream->captured.launches);
+        *graph = NULL;
+        return result;
+    }
+    *graph = malloc(sizeof **graph);
+    **graph = stream->captured;
+    return 0;
+}
+int cuGraphInstantiateWithFlags(moec_cu_ready_graph *ready, moec_cu_graph graph, unsigned long long flags) {
+    COMES;
+    insist(flags == 0, "another flag");
+    size_t bytes = sizeof(struct captured) * (size_t)graph->count;
+    *ready = malloc(sizeof **ready);
+    (*ready)->graph.count = graph->count;
+    (*ready)->graph.launches = memcpy(malloc(bytes + 1), graph->launches, bytes);
+    live_graphs++;
+    return 0;
+}
+int cuGraphLaunch(moec_cu_ready_graph ready, moec_cu_stream stream) {
+    COMES;
+    not_captured(stream);
+    launched_graphs++;
+    int failed = 0;
+    for (int at = 0; !failed && at < ready->graph.count; at++) failed = launch(&ready->graph.launches[at]);
+    return failed;
+}
+int cuGraphDestroy(moec_cu_graph graph) {
+    free(graph->launches);
+    free(graph);
+    return 0;
+}
+int cuGraphExecDestroy(moec_cu_ready_graph ready) {
+    live_graphs--;
+    free(ready->graph.launches);
+    free(ready);
+    return 0;
 }

@@ -92,10 +92,11 @@ fn a_library_for_both_gives_the_same_on_both_and_explains_what_fails() {
     let told = bench.run(&bench.path("devices"), "build/bard.weights").fine().stdout;
     let lines: Vec<&str> = told.lines().collect();
     let cpu = "to run on the CPU, set options.device, or MOEC_DEVICE=cpu in the environment";
-    let expected: [&[&str]; 12] = [
+    let expected: [&[&str]; 13] = [
         &["on a CPU and cuda, 1"],
         &["logits agree"],
         &["batches agree"],
+        &["forks agree, 0 bytes left"],
         &["11 the GPU could not run a pass", "close the model, and open it again or on the CPU"],
         &["lost: 11 at"],
         &["blocks 0"],

@@ -11,7 +11,7 @@ use crate::{
     builder::{Builder, Cmp, Elem, F32, I32, Ty, Val},
     expr,
     frame::{Frame, Matrix, Segment},
-    kernel::{Columns, Kernel, Kernels},
+    kernel::{Ahead, Columns, Kernel, Kernels},
     math, memory,
     view::Row,
 };
@@ -256,7 +256,7 @@ impl Item<'_> {
                 b.range(from, end, size, |b, panel| {
                     let ptr = b.offset(start, b.mul(panel, b.i64(panel_bytes)));
                     let k_bytes = b.i64(PANEL_KEYS * element);
-                    let columns = Columns { ptr, k_bytes, group_bytes: b.i64(panel_bytes) };
+                    let columns = Columns { ptr, k_bytes, group_bytes: b.i64(panel_bytes), ahead: Ahead::none(b) };
                     let kernel = Kernel {
                         rows,
                         groups,
@@ -384,7 +384,12 @@ impl Item<'_> {
             let pointers = b.offset(pointers, b.shl(row, 3));
             let part = |b: &Builder, column: Val, lanes: u32, groups: u32| {
                 let ptr = b.offset(start, b.mul(column, b.i64(element)));
-                let columns = Columns { ptr, k_bytes: row_bytes, group_bytes: b.i64(i64::from(lanes) * element) };
+                let columns = Columns {
+                    ptr,
+                    k_bytes: row_bytes,
+                    group_bytes: b.i64(i64::from(lanes) * element),
+                    ahead: Ahead::none(b),
+                };
                 let kernel = Kernel { rows, groups, branches: 1, wide: groups, lanes, storage: storage.into() };
                 self.kernels.call(b, kernel, pointers, columns, block.keys, tile);
                 let wide = lanes * groups;

@@ -11,7 +11,7 @@ use crate::{
     expr,
     frame::{Frame, Matrix},
     helping,
-    kernel::{Columns, Kernel, Kernels},
+    kernel::{Ahead, Columns, Kernel, Kernels},
     level::Level,
     memory,
     view::Row,
@@ -90,12 +90,11 @@ impl Shape {
         (self.storage.padded(self.k) as i64, bytes as i64)
     }
 
-    /// How `panels` panels are taken in turn by kernels of so many rows: where each begins, and how many panels it takes.
-    fn cuts(&self, level: Level, rows: u32, panels: u32) -> Vec<(u32, u32)> {
+    /// Panels that a kernel of so many rows takes at once.
+    fn at_once(&self, level: Level, rows: u32) -> u32 {
         // Weights with a scale for each group have two sets of sums.
         let sets = if self.storage.group(0) > 0 { 2 } else { 1 };
-        let most = (level.accumulators() / sets / (rows * self.branches)).max(1);
-        (0..panels).step_by(most as usize).map(|at| (at, most.min(panels - at))).collect()
+        (level.accumulators() / sets / (rows * self.branches)).max(1)
     }
 }
 
@@ -412,52 +411,122 @@ impl Block<'_> {
         of_a: &RowPointer,
         target: &RowTarget,
     ) {
-        let shape = self.shape;
         let from = self.many_rows(b, (panels, rest), column, [from, to], ptr, of_a, target);
-        let (depth, k_bytes) = shape.depth();
-        let kernel = |rows, groups| Kernel {
-            rows,
-            groups,
-            branches: shape.branches,
-            wide: panels,
-            lanes: 16,
-            storage: shape.storage,
+        let from = self.blocks(b, (panels, rest), column, [from, to], ptr, of_a, target);
+        self.last_rows(b, (panels, rest), column, [from, to], ptr, of_a, target);
+    }
+
+    /// As many rows as the largest kernel takes, as often as there are so many: panels in turn, and for each all the blocks, so
+    /// that a panel comes from memory once, while the one before it is multiplied. Gives the first row behind them.
+    #[allow(clippy::too_many_arguments)]
+    fn blocks(
+        &self,
+        b: &Builder,
+        (panels, rest): (u32, u64),
+        column: Val,
+        [from, to]: [Val; 2],
+        ptr: Val,
+        of_a: &RowPointer,
+        target: &RowTarget,
+    ) -> Val {
+        let shape = self.shape;
+        let rows = b.i64(shape.rows.into());
+        let count = b.div(b.sub(to, from), rows);
+        let at_once = shape.at_once(self.frame.level, shape.rows).min(panels);
+        let whole = (panels - u32::from(rest > 0)) / at_once * at_once;
+        let run = |b: &Builder, panel: Val, panels: u32, rest: u64| {
+            let bytes = shape.panel_bytes();
+            let ptr = b.offset(ptr, b.mul(panel, b.i64(bytes)));
+            let column = b.add(column, b.shl(panel, 4));
+            b.range(b.i64(0), count, b.i64(1), |b, at| {
+                let row = b.add(from, b.mul(at, rows));
+                let ahead = Ahead::next(b, at, count, bytes * i64::from(panels));
+                self.point_at(b, row, rows, of_a);
+                self.kernel(b, (shape.rows, panels, panels), (ptr, ahead), self.room.tile);
+                self.epilogues(b, [row, rows], (panels, rest), column, target);
+            });
         };
+        b.when(b.cmp(Cmp::Gt, count, b.i64(0)), |b| {
+            b.range(b.i64(0), b.i64(whole.into()), b.i64(at_once.into()), |b, panel| run(b, panel, at_once, 0));
+            if whole < panels {
+                run(b, b.i64(whole.into()), panels - whole, rest);
+            }
+        });
+        b.add(from, b.mul(count, rows))
+    }
+
+    /// Fewer rows than the largest kernel takes, by kernels of fewer: each goes through all panels.
+    #[allow(clippy::too_many_arguments)]
+    fn last_rows(
+        &self,
+        b: &Builder,
+        (panels, rest): (u32, u64),
+        column: Val,
+        [from, to]: [Val; 2],
+        ptr: Val,
+        of_a: &RowPointer,
+        target: &RowTarget,
+    ) {
+        let shape = self.shape;
+        let sizes: Vec<u32> = (0..shape.rows.ilog2()).map(|power| 1 << power).collect();
         b.while_loop(
             &[from],
             |b, row| b.cmp(Cmp::Lt, row[0], to),
             |b, row| {
                 let row = row[0];
                 let left = b.sub(to, row);
-                let sizes: Vec<u32> = (0..=shape.rows.ilog2()).map(|power| 1 << power).collect();
-                let size = sizes[1..].iter().fold(b.i64(1), |size, next| {
+                let size = sizes.iter().skip(1).fold(b.i64(1), |size, next| {
                     let next = b.i64(i64::from(*next));
                     b.select(b.cmp(Cmp::Ge, left, next), next, size)
                 });
-                b.repeat(size, |b, at| {
-                    let pointer = of_a(b, b.add(row, at));
-                    b.store(pointer, b.offset(self.room.pointers, b.shl(at, 3)));
-                });
-                for rows in sizes {
+                self.point_at(b, row, size, of_a);
+                for rows in sizes.iter().copied() {
                     b.when(b.cmp(Cmp::Eq, size, b.i64(i64::from(rows))), |b| {
-                        let Room { pointers, tile } = self.room;
-                        for (at, groups) in shape.cuts(self.frame.level, rows, panels) {
+                        let at_once = shape.at_once(self.frame.level, rows);
+                        for at in (0..panels).step_by(at_once as usize) {
                             let ptr = b.offset_by(ptr, shape.panel_bytes() * i64::from(at));
-                            let columns =
-                                Columns { ptr, k_bytes: b.i64(k_bytes), group_bytes: b.i64(shape.panel_bytes()) };
-                            let tile = b.offset_by(tile, 64 * i64::from(at));
-                            self.kernels.call(b, kernel(rows, groups), pointers, columns, b.i64(depth), tile);
+                            let tile = b.offset_by(self.room.tile, 64 * i64::from(at));
+                            self.kernel(b, (rows, at_once.min(panels - at), panels), (ptr, Ahead::near(b)), tile);
                         }
                     });
                 }
-                b.repeat(size, |b, at| {
-                    let tile_row = kernel(1, panels).tile_row() as i64 * 4;
-                    let sums = b.offset(self.room.tile, b.mul(at, b.i64(tile_row)));
-                    self.epilogue(b, sums, panels, rest, column, &target(b, b.add(row, at)));
-                });
+                self.epilogues(b, [row, size], (panels, rest), column, target);
                 vec![b.add(row, size)]
             },
         );
+    }
+
+    /// Pointers to `count` rows of `a` from `row` on, for the kernel.
+    fn point_at(&self, b: &Builder, row: Val, count: Val, of_a: &RowPointer) {
+        b.repeat(count, |b, at| {
+            let pointer = of_a(b, b.add(row, at));
+            b.store(pointer, b.offset(self.room.pointers, b.shl(at, 3)));
+        });
+    }
+
+    /// So many rows times some panels of the `wide` that the tile has.
+    fn kernel(&self, b: &Builder, (rows, groups, wide): (u32, u32, u32), (ptr, ahead): (Val, Ahead), tile: Val) {
+        let shape = self.shape;
+        let (depth, k_bytes) = shape.depth();
+        let kernel = Kernel { rows, groups, branches: shape.branches, wide, lanes: 16, storage: shape.storage };
+        let columns = Columns { ptr, k_bytes: b.i64(k_bytes), group_bytes: b.i64(shape.panel_bytes()), ahead };
+        self.kernels.call(b, kernel, self.room.pointers, columns, b.i64(depth), tile);
+    }
+
+    /// The rows of the tile to their places.
+    fn epilogues(
+        &self,
+        b: &Builder,
+        [row, count]: [Val; 2],
+        (panels, rest): (u32, u64),
+        column: Val,
+        target: &RowTarget,
+    ) {
+        let bytes = i64::from(panels * self.shape.branches) * 64;
+        b.repeat(count, |b, at| {
+            let sums = b.offset(self.room.tile, b.mul(at, b.i64(bytes)));
+            self.epilogue(b, sums, panels, rest, column, &target(b, b.add(row, at)));
+        });
     }
 
     /// One row of the tile, `[branches, panels, 16]`, to its place.

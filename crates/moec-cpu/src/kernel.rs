@@ -16,7 +16,7 @@ use moec_plan::Format;
 use moec_types::DType;
 
 use crate::{
-    builder::{Builder, Elem, I64, ModuleBuilder, PTR, Ty, Val},
+    builder::{Builder, Cmp, Elem, I64, ModuleBuilder, PTR, Ty, Val},
     level::Level,
     memory,
 };
@@ -53,6 +53,33 @@ pub struct Columns {
     pub k_bytes: Val,
     /// Bytes from one group to the next.
     pub group_bytes: Val,
+    pub ahead: Ahead,
+}
+
+/// How many bytes ahead of what is read the caches are told to fetch, where columns are panels of packed weights: ahead of the
+/// even vectors and of the odd ones. Into the second level, whose queue is longer than the first's.
+#[derive(Clone, Copy)]
+pub struct Ahead(pub [Val; 2]);
+
+impl Ahead {
+    /// Not at all: what is being read is on its way.
+    pub fn none(b: &Builder) -> Ahead {
+        Ahead([b.i64(0); 2])
+    }
+
+    /// For one kernel alone, with few rows. The machine's own prefetching begins anew with every page.
+    pub fn near(b: &Builder) -> Ahead {
+        Ahead([b.i64(1024); 2])
+    }
+
+    /// For kernel number `at` of `count` that go through the same panels one after the other: while the first two have theirs
+    /// from the second level, they have the next panels fetched, `bytes` further on; half each, if there are two.
+    pub fn next(b: &Builder, at: Val, count: Val, bytes: i64) -> Ahead {
+        let (bytes, none) = (b.i64(bytes), b.i64(0));
+        let first = b.cmp(Cmp::Eq, at, b.i64(0));
+        let odd = b.cmp(Cmp::Eq, at, b.min(b.sub(count, b.i64(1)), b.i64(1)));
+        Ahead([b.select(first, bytes, none), b.select(odd, bytes, none)])
+    }
 }
 
 impl Kernel {
@@ -90,16 +117,18 @@ impl Kernels {
     /// sums. `k` counts what fills up the last group.
     pub fn call(&self, b: &Builder, kernel: Kernel, rows: Val, columns: Columns, k: Val, tile: Val) {
         self.used.borrow_mut().insert(kernel);
-        b.call(&kernel.name(), &[rows, columns.ptr, columns.k_bytes, columns.group_bytes, k, tile], &[]);
+        let Columns { ptr, k_bytes, group_bytes, ahead: Ahead([even, odd]) } = columns;
+        b.call(&kernel.name(), &[rows, ptr, k_bytes, group_bytes, even, odd, k, tile], &[]);
     }
 
     /// Emits all that were called.
     pub fn emit(&self, module: &ModuleBuilder, level: Level) {
         self.emit_tiles(module);
         for kernel in self.used.borrow().iter() {
-            module.function(&kernel.name(), &[PTR, PTR, I64, I64, I64, PTR], &[], |b, arguments| {
-                let [rows, ptr, k_bytes, group_bytes, k, tile] = [0, 1, 2, 3, 4, 5].map(|at| arguments[at]);
-                let columns = Columns { ptr, k_bytes, group_bytes };
+            module.function(&kernel.name(), &[PTR, PTR, I64, I64, I64, I64, I64, PTR], &[], |b, arguments| {
+                let [rows, ptr, k_bytes, group_bytes, even, odd, k, tile] =
+                    [0, 1, 2, 3, 4, 5, 6, 7].map(|at| arguments[at]);
+                let columns = Columns { ptr, k_bytes, group_bytes, ahead: Ahead([even, odd]) };
                 match kernel.storage {
                     Format::Each(dtype) => body(b, level, (*kernel, dtype), rows, columns, k, tile),
                     Format::Pairs => pairs::body(b, level, kernel, rows, columns, k, tile),
@@ -119,20 +148,15 @@ fn group_starts(b: &Builder, kernel: &Kernel, columns: Columns) -> Vec<Val> {
 }
 
 /// The 64 bytes of each vector that stand `at` bytes behind where its panel begins.
-fn vectors_at(b: &Builder, kernel: &Kernel, starts: &[Val], at: Val) -> Vec<Val> {
+fn vectors_at(b: &Builder, kernel: &Kernel, (starts, ahead): (&[Val], Ahead), at: Val) -> Vec<Val> {
     let load = |vector: u32| {
         let start = b.offset(starts[(vector / kernel.branches) as usize], at);
         let ptr = b.offset_by(start, 64 * i64::from(vector % kernel.branches));
-        b.prefetch(b.offset_by(ptr, AHEAD));
+        b.prefetch(b.offset(ptr, ahead.0[vector as usize % 2]));
         b.load(Ty::vector(Elem::I32, 16), ptr)
     };
     (0..kernel.vectors()).map(load).collect()
 }
-
-/// Bytes ahead of what is read that the caches are told to fetch: the machine's own prefetching begins anew with every page,
-/// and packed weights are streams of a few pages. Into the second level: its queue is the longer one (into the first, the
-/// same hint made reading slower by a tenth; measured on Zen 4).
-const AHEAD: i64 = 1024;
 
 fn row_pointers(b: &Builder, kernel: &Kernel, rows: Val) -> Vec<Val> {
     (0..kernel.rows).map(|row| b.load(PTR, b.offset_by(rows, 8 * i64::from(row)))).collect()

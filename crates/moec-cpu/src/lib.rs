@@ -47,8 +47,8 @@ pub struct Cpu {
 pub enum Marks {
     #[default]
     Routes,
-    /// Every step also begins with a barrier, and then one thread calls the observer with [`mark`] of the step as its route
-    /// and the layer's rank, no choices and no addresses; and with [`END`] when a pass is over. For measuring only.
+    /// Before every step all threads meet, one calls the observer with [`mark`] of the step as its route and the layer's rank,
+    /// no choices and no addresses, and all meet again; [`END`] is told when a pass is over. For measuring only.
     Steps,
 }
 

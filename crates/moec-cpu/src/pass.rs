@@ -126,6 +126,8 @@ impl<'c> Emitter<'_, 'c> {
                 }
                 if let Some(mark) = call.mark {
                     Frame::new(b, self.plan, self.level, arguments).mark(b, mark);
+                    // Nobody begins before the mark is made: whoever is early would do the work of who makes it as well.
+                    frame::barrier(b, arguments[0]);
                 }
                 b.call(&call.function, arguments, &[]);
             }

@@ -79,6 +79,7 @@ struct Functions {
     close: unsafe extern "C" fn(RawModel),
     session_new: unsafe extern "C" fn(RawModel, usize, *mut RawSession, *mut RawError) -> c_int,
     session_free: unsafe extern "C" fn(RawSession),
+    session_fork: unsafe extern "C" fn(RawSession, usize, *mut RawSession, *mut RawError) -> c_int,
     session_reset: unsafe extern "C" fn(RawSession) -> c_int,
     session_trace: unsafe extern "C" fn(RawSession, Option<Trace>, *mut c_void) -> c_int,
     session_run:
@@ -202,6 +203,7 @@ impl Functions {
                 close: get(library, name, "close")?,
                 session_new: get(library, name, "session_new")?,
                 session_free: get(library, name, "session_free")?,
+                session_fork: get(library, name, "session_fork")?,
                 session_reset: get(library, name, "session_reset")?,
                 session_trace: get(library, name, "session_trace")?,
                 session_run: get(library, name, "session_run")?,
@@ -352,6 +354,17 @@ impl Session {
             place.copy_to(&mut output.bytes);
         }
         Ok(())
+    }
+
+    /// Another session at an earlier position of this one.
+    pub fn fork(&mut self, position: usize) -> Result<Session, NativeError> {
+        let functions = &self.model.functions;
+        let mut handle = ptr::null_mut();
+        let mut error = ptr::null_mut();
+        // SAFETY: all pointers are valid for the call.
+        let code = unsafe { (functions.session_fork)(self.handle, position, &mut handle, &mut error) };
+        functions.check(code, error)?;
+        Ok(Session { model: self.model.clone(), handle })
     }
 
     /// Back to position 0.

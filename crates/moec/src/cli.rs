@@ -407,9 +407,9 @@ pub struct Explain {
     /// A checkpoint's folder: its config.json is used, and if its tensors are there, their element types.
     #[arg(long, value_name = "DIR")]
     pub weights: Option<PathBuf>,
-    /// Costs of a pass over so many tokens.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub tokens: u64,
+    /// Costs of a pass over so many tokens; of several numbers, the first, and a roof for each.
+    #[arg(long, value_delimiter = ',', value_name = "N,…", default_values_t = [1])]
+    pub tokens: Vec<u64>,
     /// Positions that are in the cache already.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub past: u64,

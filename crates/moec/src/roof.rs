@@ -2,20 +2,25 @@
 //!
 //! *Roof*: the longer of (bytes, each read once) over the rate of reading and (operations) over the rate of the fastest
 //! multiply-add. No code is faster. *Predicted*: what our own code is expected to take, from how fast its products are with
-//! as many rows as each matrix is expected to meet (experts: binomially many under uniform routing).
+//! as many rows as each matrix is expected to meet (experts: binomially many under uniform routing), and how fast its row
+//! programs, its attention and its barriers are.
 
 mod check;
 mod drawn;
+mod effort;
 mod kernels;
 mod library;
+mod passes;
 mod probe;
+mod rates;
 mod work;
 
 use moec_plan::{Format, Plan};
 use moec_program::products::{Product, Size};
 
-pub use check::measure;
+pub use check::{Measured, measure};
 pub use probe::Machine;
+pub use rates::Rates;
 pub use work::{Place, outputs, products};
 
 use kernels::Kernels;
@@ -23,10 +28,6 @@ use work::{Counted, Other};
 
 /// How much of the fastest multiply-add's rate our products reach, where it is not measured.
 const ASSUMED_SHARE: f64 = 0.5;
-/// What a row program does with f32 numbers, beside the fastest multiply-add's two operations: loads and stores as well.
-const ROW_SHARE: f64 = 1.0 / 12.0;
-/// All threads meeting once.
-const BARRIER_SECONDS: f64 = 1.5e-6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -59,14 +60,16 @@ pub struct Line {
     pub flops: f64,
     pub roof_seconds: f64,
     pub seconds: f64,
+    /// Of these, how many the threads spend meeting.
+    meeting: f64,
     pub bound: Bound,
 }
 
 /// The lines of a pass, outer steps last.
-pub fn predict(plan: &Plan, size: Size, machine: &Machine, kernels: Option<&Kernels>) -> Vec<Line> {
+pub fn predict(plan: &Plan, size: Size, machine: &Machine, rates: &Rates, kernels: Option<&Kernels>) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (number, step) in work::steps(plan, size).iter().enumerate().filter(|(_, step)| step.executions > 0) {
-        let new = line(number, step, size, machine, kernels);
+        let new = line(number, step, size, (machine, rates, kernels));
         match lines.iter_mut().find(|line| (line.place, line.step) == (new.place, new.step)) {
             Some(line) => line.add(new),
             None => lines.push(new),
@@ -77,7 +80,10 @@ pub fn predict(plan: &Plan, size: Size, machine: &Machine, kernels: Option<&Kern
     lines
 }
 
-fn line(number: usize, step: &Counted, size: Size, machine: &Machine, kernels: Option<&Kernels>) -> Line {
+/// The machine, and our own code on it.
+type Known<'a> = (&'a Machine, &'a Rates, Option<&'a Kernels>);
+
+fn line(number: usize, step: &Counted, size: Size, (machine, rates, kernels): Known) -> Line {
     let times = step.executions as f64;
     let (bytes, flops, rate) = match &step.product {
         Some(product) => {
@@ -88,8 +94,9 @@ fn line(number: usize, step: &Counted, size: Size, machine: &Machine, kernels: O
     };
     let seconds = match &step.product {
         Some(product) => product_seconds(product, size, machine, kernels) * times,
-        None => other_seconds(step.other, machine) * times,
+        None => other_seconds(step.other, machine, rates) * times,
     };
+    let meeting = rates.barrier * times;
     Line {
         place: step.place,
         step: step.name,
@@ -98,7 +105,8 @@ fn line(number: usize, step: &Counted, size: Size, machine: &Machine, kernels: O
         bytes,
         flops,
         roof_seconds: (bytes / machine.read).max(flops / rate),
-        seconds: seconds + BARRIER_SECONDS * times,
+        seconds: seconds + meeting,
+        meeting,
         bound: if bytes / machine.read >= flops / rate { Bound::Memory } else { Bound::Compute },
     }
 }
@@ -115,10 +123,11 @@ impl Line {
         self.flops += other.flops;
         self.roof_seconds += other.roof_seconds;
         self.seconds += other.seconds;
+        self.meeting += other.meeting;
     }
 
     fn decide(&mut self) {
-        if self.executions as f64 * BARRIER_SECONDS > self.seconds / 2.0 {
+        if self.meeting > self.seconds / 2.0 {
             self.bound = Bound::Barriers;
         }
     }
@@ -139,8 +148,8 @@ fn product_seconds(product: &Product, size: Size, machine: &Machine, kernels: Op
     product.matrices * expected
 }
 
-fn other_seconds(other: Other, machine: &Machine) -> f64 {
-    (other.bytes / machine.read).max(other.flops / (machine.f32 * ROW_SHARE))
+fn other_seconds(other: Other, machine: &Machine, rates: &Rates) -> f64 {
+    (other.bytes / machine.read).max(rates.seconds(other.effort, machine.threads))
 }
 
 /// Seconds that a pass takes at least: the weights' products alone.

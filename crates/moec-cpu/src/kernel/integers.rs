@@ -6,7 +6,7 @@
 
 use moec_plan::Format;
 
-use super::{Columns, Kernel, group_starts, row_pointers, store_tile, vectors_at, walk};
+use super::{Ahead, Columns, Kernel, group_starts, row_pointers, store_tile, vectors_at, walk};
 use crate::{
     builder::{Builder, Elem, F32, I32, Ty, Val},
     gemm::rows::integer_tail,
@@ -21,7 +21,7 @@ pub fn body(b: &Builder, level: Level, kernel: &Kernel, rows: Val, columns: Colu
     let pointers = row_pointers(b, kernel, rows);
     let starts = group_starts(b, kernel, columns);
     let tails: Vec<Val> = pointers.iter().map(|row| b.offset(*row, integer_tail(b, k))).collect();
-    let body = Body { level, kernel, pointers, tails, starts, scales: columns.k_bytes };
+    let body = Body { level, kernel, pointers, tails, starts, scales: columns.k_bytes, ahead: columns.ahead };
     let sums = match kernel.storage {
         Format::Int4 { group } => body.four_bits(b, k, group),
         _ => body.eight_bits(b, k),
@@ -40,6 +40,7 @@ struct Body<'a> {
     starts: Vec<Val>,
     /// Bytes of a panel's scales.
     scales: Val,
+    ahead: Ahead,
 }
 
 impl Body<'_> {
@@ -107,7 +108,7 @@ impl Body<'_> {
     /// The 64 bytes of each vector that are number `at` of its panel.
     fn words(&self, b: &Builder, at: Val) -> Vec<Val> {
         let at = b.add(b.mul(at, b.i64(64 * i64::from(self.kernel.branches))), self.scales);
-        vectors_at(b, self.kernel, &self.starts, at)
+        vectors_at(b, self.kernel, (&self.starts, self.ahead), at)
     }
 
     /// Adds the products of four elements from `k` on.

@@ -23,8 +23,10 @@ pub fn body(b: &Builder, level: Level, kernel: &Kernel, rows: Val, columns: Colu
     let sums = walk(b, b.div(k, b.i64(PAIR)), &zeros, &|b, pair, sums| {
         let row_at = b.shl(pair, 2);
         let at = b.mul(pair, b.i64(64 * i64::from(kernel.branches)));
-        let weights: Vec<Pair> =
-            vectors_at(b, kernel, &starts, at).into_iter().map(|words| Pair::new(b, level, words)).collect();
+        let weights: Vec<Pair> = vectors_at(b, kernel, (&starts, columns.ahead), at)
+            .into_iter()
+            .map(|words| Pair::new(b, level, words))
+            .collect();
         for (row, pointer) in pointers.iter().enumerate() {
             let a = Pair::new(b, level, b.splat(b.load(I32, b.offset(*pointer, row_at)), 16));
             for (sum, weight) in sums[row * vectors..].iter_mut().zip(&weights) {

@@ -31,7 +31,7 @@ pub fn body(b: &Builder, _: Level, kernel: &Kernel, rows: Val, columns: Columns,
         let of_group = b.for_loop(range, &zeros, |b, word, sums| {
             let mut sums = sums.to_vec();
             let at = b.add(b.mul(word, b.i64(64 * branches)), columns.k_bytes);
-            let words = vectors_at(b, kernel, &starts, at);
+            let words = vectors_at(b, kernel, (&starts, columns.ahead), at);
             let row_at = b.mul(word, b.i64(4 * small.in_word));
             for element in 0..small.in_word {
                 let weights: Vec<Val> = words.iter().map(|words| small.element(b, *words, element)).collect();

@@ -8,13 +8,17 @@
 mod across;
 #[path = "../../../moec-cpu/tests/conformance/attention.rs"]
 mod attention;
+mod bench;
 #[path = "../../../moec-cpu/tests/conformance/build.rs"]
 mod build;
+mod domains;
 mod failures;
 #[path = "../../../../tests/from_oracle.rs"]
 mod from_oracle;
 #[path = "../../../moec-cpu/tests/conformance/gemm.rs"]
 mod gemm;
+mod goldens;
+mod gpu;
 #[path = "../../../moec-cpu/tests/conformance/grouped.rs"]
 mod grouped;
 mod host;
@@ -22,6 +26,8 @@ mod host;
 mod layers;
 #[path = "../../../moec-cpu/tests/conformance/memory.rs"]
 mod memory;
+mod models;
+mod pack;
 #[path = "../../../moec-cpu/tests/conformance/random_specs.rs"]
 mod random_specs;
 #[path = "../../../moec-cpu/tests/conformance/row_programs.rs"]
@@ -33,6 +39,7 @@ mod ways;
 use build::Building;
 use host::{Level, Library, Session};
 use moec_interpreter::Machine;
+use pack::PackedPass;
 
 /// One pass: positions, the first whose output is wanted, and the inputs.
 pub struct PassInput {
@@ -41,7 +48,7 @@ pub struct PassInput {
     pub inputs: Vec<Vec<f64>>,
 }
 
-/// Runs the passes one after the other in one session, and compares all outputs.
+/// Runs the passes one after the other in one session, and compares all outputs; or writes them down for a GPU.
 pub fn check(building: &Building, passes: &[PassInput], tolerance: f64) {
     let plan = &building.plan;
     moec_plan::verify(plan).unwrap_or_else(|error| panic!("{error}"));
@@ -49,6 +56,23 @@ pub fn check(building: &Building, passes: &[PassInput], tolerance: f64) {
     let positions: u64 = passes.iter().map(|pass| pass.tokens).sum();
     let capacity = positions.next_multiple_of(16);
     let mut machine = Machine::new(plan, building, chunk, capacity);
+    if let Some(folder) = pack::asked() {
+        let expected = |pass: &PassInput| {
+            let given = machine.run(pass.inputs.clone(), pass.tokens, pass.first_output);
+            PackedPass {
+                sequence: 0,
+                tokens: pass.tokens,
+                first_output: pass.first_output,
+                inputs: pass.inputs.clone(),
+                outputs: given.outputs,
+                routes: given.routes,
+            }
+        };
+        let passes: Vec<PackedPass> = passes.iter().map(expected).collect();
+        let (name, weights) = (pack::next_name(), pack::Weights::Values(&building.weights));
+        let case = pack::Case { name: &name, plan, weights, chunk, capacity, tolerance, passes: &passes };
+        return pack::write(&folder, &case);
+    }
     let library = Library::new(plan, Level::Shim);
     let mut session = Session::new(plan, &building.weights, chunk, capacity, 1);
     for (at, pass) in passes.iter().enumerate() {

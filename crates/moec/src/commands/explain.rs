@@ -83,15 +83,16 @@ struct Explained<'a> {
     routes: Vec<RouteShape>,
     /// The layers of each kind.
     kinds: Vec<Vec<u32>>,
-    pass: Pass,
+    /// At least one; costs are those of the first.
+    passes: Vec<Pass>,
     cost: Cost,
     /// Bytes of one element of each parameter.
     stored: Vec<f64>,
     report: Report,
     /// Why there is none, where lowering refuses.
     plan: Result<Plan, String>,
-    /// Where there is a plan.
-    roof: Option<roof::Roof>,
+    /// Of each pass, where there is a plan.
+    roofs: Vec<roof::Roof>,
 }
 
 impl<'a> Explained<'a> {
@@ -102,26 +103,28 @@ impl<'a> Explained<'a> {
         matched: Option<&checkpoint::Matched>,
         sources: &SourceMap,
     ) -> Result<Self, Failure> {
-        let pass = Pass { tokens: arguments.tokens.max(1), past: arguments.past };
+        let pass = |tokens: &u64| Pass { tokens: (*tokens).max(1), past: arguments.past };
+        let passes: Vec<Pass> = arguments.tokens.iter().map(pass).collect();
         let (fused, report) = compile::fuse(module.clone(), &arguments.disable_pass)?;
         let mut plan = compile::plan(&fused, sources).map_err(|failure| failure.messages());
         if let Ok(plan) = &mut plan {
             quant::apply(plan, arguments.quant.quant, matched);
         }
         let stored = stored_bytes(module, plan.as_ref().ok());
-        let roof = plan.as_ref().ok().map(|plan| roof::Roof::assumed(plan, pass));
+        let assumed = |plan| passes.iter().map(|pass| roof::Roof::assumed(plan, *pass)).collect();
+        let roofs = plan.as_ref().map_or_else(|_| Vec::new(), assumed);
         Ok(Explained {
             module,
             parameters: count::parameters(module),
             placement,
             routes: routes::all(module),
             kinds: layer_kinds(module),
-            pass,
-            cost: cost::of(module, pass, &stored),
+            cost: cost::of(module, passes[0], &stored),
+            passes,
             stored,
             report,
             plan,
-            roof,
+            roofs,
         })
     }
 
@@ -141,8 +144,13 @@ impl<'a> Explained<'a> {
             Some(_) | None => weights,
         });
         let weights = weights.as_ref().map(|weights| weights as &dyn Instances);
-        self.roof = Some(roof::Roof::measured(self.module, plan, self.pass, weights, sources)?);
+        self.roofs = roof::Roof::measured(self.module, plan, &self.passes, weights, sources)?;
         Ok(())
+    }
+
+    /// The one whose costs are told.
+    fn pass(&self) -> Pass {
+        self.passes[0]
     }
 
     /// The formats of the weights: those of the plan, or the types of the parameters.

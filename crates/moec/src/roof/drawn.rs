@@ -71,13 +71,25 @@ fn input(plan: &Plan, port: &Port, tokens: u64, round: u64) -> NamedTensor {
                 (0..count).flat_map(|_| (random.next() as u16 & 0x80ff | 0x3b00).to_le_bytes()).collect()
             }
             DType::I32 => (0..count.div_ceil(row))
-                // The indices of one row differ where there are enough, as those of a choice do.
-                .flat_map(|_| std::iter::repeat_n(random.next() % limit, row as usize).zip(0u64..))
-                .flat_map(|(first, at)| (((first + at * (limit / row).max(1)) % limit) as i32).to_le_bytes())
+                .flat_map(|_| different(&mut random, limit, row))
+                .flat_map(|index| (index as i32).to_le_bytes())
                 .collect(),
             DType::Bool => vec![1; bytes],
         }
     })
+}
+
+/// The indices of one row: they differ where there are enough, as those of a choice do.
+fn different(random: &mut Random, limit: u64, count: u64) -> Vec<u64> {
+    let mut row: Vec<u64> = Vec::new();
+    while (row.len() as u64) < count {
+        let mut index = random.next() % limit;
+        while (row.len() as u64) < limit && row.contains(&index) {
+            index = (index + 1) % limit;
+        }
+        row.push(index);
+    }
+    row
 }
 
 fn tensor(plan: &Plan, port: &Port, tokens: u64, make: impl FnOnce(DType, usize) -> Vec<u8>) -> NamedTensor {

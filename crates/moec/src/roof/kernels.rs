@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use moec_cpu::Marks;
 use moec_diag::{SourceMap, Span};
 use moec_plan::{
     Buffer, BufferId, Format, Gemm, Home, Layers, Layout, Node, PackSource, PackedParam, ParamId, Plan, Port, Rows,
@@ -11,18 +12,19 @@ use moec_plan::{
 use moec_types::{DType, Expr};
 
 use super::{
-    check::usual,
     drawn::{self, Drawn},
-    library::Marked,
+    library::Temporary,
+    passes::usual,
 };
 use crate::{failure::Failure, native::Session};
 
 /// Numbers of rows that are tried; between them, the line through both is taken.
 const ROWS: [u64; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 const WIDTH: u64 = 2048;
-const COLUMNS: u64 = 1024;
-/// Of all layers together: twice what a large last-level cache holds.
-const BYTES: u64 = 96 << 20;
+/// So many that threads take many items each, as they do of the experts of a layer.
+const COLUMNS: u64 = 8192;
+/// Of all layers together: several times what a large last-level cache holds.
+const BYTES: u64 = 128 << 20;
 
 /// Seconds for one weight, by format and rows.
 pub struct Kernels(BTreeMap<Format, Probe>);
@@ -30,7 +32,7 @@ pub struct Kernels(BTreeMap<Format, Probe>);
 struct Probe {
     plan: Plan,
     session: Session,
-    _library: Marked,
+    _library: Temporary,
     /// Of each of [`ROWS`], the seconds of each product so far.
     seconds: [Vec<f64>; ROWS.len()],
 }
@@ -41,6 +43,11 @@ impl Kernels {
         Ok(Kernels(each.collect::<Result<_, Failure>>()?))
     }
 
+    /// What was measured so far was another minute's.
+    pub fn forget(&mut self) {
+        self.0.values_mut().for_each(|probe| probe.seconds = Default::default());
+    }
+
     /// Measures once more.
     pub fn round(&mut self) -> Result<(), Failure> {
         self.0.values_mut().try_for_each(Probe::round)
@@ -48,9 +55,7 @@ impl Kernels {
 
     /// For one weight that so many rows meet; beyond the most that was tried, in proportion.
     pub fn seconds(&self, format: Format, rows: f64) -> Option<f64> {
-        let probe = self.0.get(&format)?;
-        let weights = probe.plan.params[0].weights() as f64;
-        let known = probe.seconds.each_ref().map(|seconds| usual(seconds) / weights);
+        let known = self.0.get(&format)?.known();
         let Some(after) = ROWS.iter().position(|at| *at as f64 >= rows) else {
             return Some(known[ROWS.len() - 1] * rows / ROWS[ROWS.len() - 1] as f64);
         };
@@ -64,9 +69,16 @@ impl Probe {
     fn build(format: Format) -> Result<Probe, Failure> {
         let plan = plan(format);
         let axes = vec![("F".to_owned(), COLUMNS), ("D".to_owned(), WIDTH)];
-        let library = Marked::build(&plan, &Drawn::new(vec![(DType::F32, axes)]), &SourceMap::default())?;
+        let library =
+            Temporary::build(&plan, &Drawn::new(vec![(DType::F32, axes)]), Marks::Steps, &SourceMap::default())?;
         let session = library.model.session(ROWS[ROWS.len() - 1] as usize)?;
         Ok(Probe { plan, session, _library: library, seconds: Default::default() })
+    }
+
+    /// Seconds for a weight, by [`ROWS`].
+    fn known(&self) -> [f64; ROWS.len()] {
+        let weights = self.plan.params[0].weights() as f64;
+        self.seconds.each_ref().map(|seconds| usual(seconds) / weights)
     }
 
     fn round(&mut self) -> Result<(), Failure> {

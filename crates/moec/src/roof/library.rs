@@ -1,4 +1,4 @@
-//! A library that marks its steps, built for this machine alone, and gone when it is closed.
+//! A library that is built for this machine alone, and gone when it is closed.
 
 use std::sync::Arc;
 
@@ -16,21 +16,26 @@ use crate::{
 };
 
 /// An opened model, and the folder that goes away with it.
-pub struct Marked {
+pub struct Temporary {
     pub model: Arc<Model>,
     _folder: TempDir,
 }
 
-impl Marked {
-    pub fn build(plan: &Plan, weights: &dyn Instances, sources: &SourceMap) -> Result<Marked, Failure> {
+impl Temporary {
+    pub fn build(
+        plan: &Plan,
+        weights: &dyn Instances,
+        marks: Marks,
+        sources: &SourceMap,
+    ) -> Result<Temporary, Failure> {
         let folder = tempfile::tempdir().map_err(|cause| files::CannotWrite { path: std::env::temp_dir(), cause })?;
-        let cpu = Cpu { levels: compile::levels(&cli::Code::default().cpu, plan), image: None, marks: Marks::Steps };
+        let cpu = Cpu { levels: compile::levels(&cli::Code::default().cpu, plan), image: None, marks };
         let objects = cpu.emit(plan).map_err(|unsupported| compile::refused(unsupported, sources))?;
         moec_codegen::link(&objects, &plan.name, folder.path())?;
         let file = folder.path().join("weights");
         moec_codegen::write_weights(plan, weights, &file, &mut |_, _| ())?;
         let library = folder.path().join(format!("lib{}.so", plan.name));
         let model = Model::open(&library, &plan.name, &file, Options::default())?;
-        Ok(Marked { model, _folder: folder })
+        Ok(Temporary { model, _folder: folder })
     }
 }

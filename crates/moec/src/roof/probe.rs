@@ -1,6 +1,11 @@
 //! What the machine can do at this moment: bytes read from memory, and multiply-adds on registers alone, with all threads at
 //! once. A shared machine swings from minute to minute, so it is asked again each time.
 
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use std::{hint::black_box, sync::Barrier, time::Instant};
 
 use moec_plan::{Format, RowFormat};
@@ -24,7 +29,7 @@ const ASSUMED_F32: f64 = 150e9;
 
 /// Twice what caches hold, and read in a few milliseconds: the shorter, the likelier it is that nobody interferes.
 const READ_BYTES: usize = 64 << 20;
-const REPEATS: usize = 16;
+const REPEATS: usize = 12;
 
 impl Machine {
     pub fn assumed(threads: usize) -> Machine {
@@ -82,25 +87,38 @@ fn together(threads: usize, work: &(impl Fn(usize) + Sync)) -> f64 {
     })
 }
 
+/// One stream a thread as the machine prefetches it, or eight that are prefetched by hand, whichever is faster: some machines
+/// leave a third of what memory gives to one stream alone, others read one faster than several.
 fn read(threads: usize) -> f64 {
-    let data = vec![1u64; READ_BYTES / 8];
+    let data = in_huge_pages();
     let part = data.len() / threads;
-    let seconds = together(threads, &|thread| {
-        black_box(sum_of_streams(&data[thread * part..][..part]));
-    });
-    (part * threads * 8) as f64 / seconds
+    let seconds = |sum: fn(&[u64]) -> u64| {
+        together(threads, &|thread| {
+            black_box(sum(&data[thread * part..][..part]));
+        })
+    };
+    (part * threads * 8) as f64 / seconds(sum_of_streams::<1>).min(seconds(sum_of_streams::<8>))
 }
 
-/// Eight streams: one alone leaves a third of what memory gives.
-fn sum_of_streams(data: &[u64]) -> u64 {
-    const STREAMS: usize = 8;
+/// As weight files are.
+fn in_huge_pages() -> Vec<u64> {
+    let mut data = vec![0u64; READ_BYTES / 8];
+    // SAFETY: advice about memory of ours, which nobody has touched; where there are no such pages, small ones do.
+    unsafe { libc::madvise(data.as_mut_ptr().map_addr(|at| at & !4095).cast(), READ_BYTES, libc::MADV_HUGEPAGE) };
+    data.fill(1);
+    data
+}
+
+fn sum_of_streams<const STREAMS: usize>(data: &[u64]) -> u64 {
     const LINE: usize = 16;
     let length = data.len() / STREAMS / LINE * LINE;
     let streams: [&[u64]; STREAMS] = std::array::from_fn(|at| &data[at * length..][..length]);
     let mut sums = [0u64; LINE];
     for at in (0..length).step_by(LINE) {
         for stream in streams {
-            ahead(stream, at + 8 * LINE);
+            if STREAMS > 1 {
+                ahead(stream, at + AHEAD);
+            }
             for (sum, value) in sums.iter_mut().zip(&stream[at..at + LINE]) {
                 *sum ^= value;
             }
@@ -109,12 +127,18 @@ fn sum_of_streams(data: &[u64]) -> u64 {
     sums.iter().fold(0, |all, sum| all ^ sum)
 }
 
+/// A kilobyte, in numbers of 8 bytes.
+const AHEAD: usize = 128;
+
+/// Into the second level: what is fetched into the first waits for the buffers that loads wait for, too.
 #[cfg(target_arch = "x86_64")]
 fn ahead(stream: &[u64], at: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    if let Some(next) = stream.get(at) {
-        // SAFETY: the address is one of a slice's element.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>((next as *const u64).cast()) };
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    for line in [at, at + 8] {
+        if let Some(next) = stream.get(line) {
+            // SAFETY: the address is one of a slice's element.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>((next as *const u64).cast()) };
+        }
     }
 }
 
@@ -137,7 +161,8 @@ fn multiply_adds(threads: usize) -> [f64; 3] {
     };
     let bf16 = if has!("avx512bf16") { rate(64, &|| unsafe { x86::bf16() }) } else { f32 };
     let int8 = if has!("avx512vnni") { rate(128, &|| unsafe { x86::int8() }) } else { f32 };
-    [f32, bf16.max(f32), int8.max(f32)]
+    let [tiles_bf16, tiles_int8] = if tiles::usable() { tiles::rates(threads) } else { [0.0; 2] };
+    [f32, bf16.max(f32).max(tiles_bf16), int8.max(f32).max(tiles_int8)]
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -148,66 +173,3 @@ fn multiply_adds(threads: usize) -> [f64; 3] {
 /// Independent sums, enough to hide how long one takes.
 const CHAINS: usize = 16;
 const STEPS: usize = 200_000;
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::{
-        arch::{asm, x86_64::*},
-        hint::black_box,
-    };
-
-    use super::{CHAINS, STEPS};
-
-    /// A function that adds up products in registers. The empty instruction keeps the compiler from knowing the factors, or
-    /// it would do the sum once.
-    macro_rules! chains {
-        ($name:ident, $feature:literal, $register:ident, $zero:expr, |$sum:ident, $a:ident, $b:ident| $step:expr) => {
-            #[target_feature(enable = $feature)]
-            pub fn $name() {
-                let (mut $a, $b) = ($zero, $zero);
-                let mut sums = [$zero; CHAINS];
-                for _ in 0..STEPS {
-                    for sum in &mut sums {
-                        let $sum = *sum;
-                        *sum = $step;
-                    }
-                    // SAFETY: it has no instruction.
-                    unsafe { asm!("/* {0} */", inout($register) $a, options(nomem, nostack, preserves_flags)) };
-                }
-                black_box(sums);
-            }
-        };
-    }
-
-    chains!(f32_512, "avx512f", zmm_reg, _mm512_setzero_ps(), |sum, a, b| _mm512_fmadd_ps(a, b, sum));
-    chains!(f32_256, "avx2,fma", ymm_reg, _mm256_setzero_ps(), |sum, a, b| _mm256_fmadd_ps(a, b, sum));
-    chains!(int8, "avx512f,avx512vnni", zmm_reg, _mm512_setzero_si512(), |sum, a, b| _mm512_dpbusd_epi32(sum, a, b));
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub fn bf16() {
-        let (mut a, zero) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-        let mut sums = [_mm512_setzero_ps(); CHAINS];
-        for _ in 0..STEPS {
-            // SAFETY: both are 64 bytes, any of which are good.
-            let [a_pairs, b_pairs] = [a, zero].map(|bits| unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) });
-            for sum in &mut sums {
-                *sum = _mm512_dpbf16_ps(*sum, a_pairs, b_pairs);
-            }
-            // SAFETY: it has no instruction.
-            unsafe { asm!("/* {0} */", inout(zmm_reg) a, options(nomem, nostack, preserves_flags)) };
-        }
-        black_box(sums);
-    }
-
-    pub fn f32_128() {
-        let (mut a, b) = (1.0f32, 1.0f32);
-        let mut sums = [[0.0f32; 4]; CHAINS];
-        for _ in 0..STEPS {
-            for sum in &mut sums {
-                sum.iter_mut().for_each(|sum| *sum += a * b);
-            }
-            a = black_box(a);
-        }
-        black_box(sums);
-    }
-}

@@ -6,6 +6,8 @@ use moec_plan::{
 };
 use moec_program::products::{Product, Size};
 
+use super::effort::{self, Effort};
+
 /// What one execution of a step does besides products with matrices of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Other {
@@ -13,6 +15,7 @@ pub struct Other {
     pub flops: f64,
     /// Of parameters and caches.
     pub bytes: f64,
+    pub effort: Effort,
 }
 
 /// Where a step stands.
@@ -30,6 +33,13 @@ pub struct Counted {
     pub executions: u64,
     pub product: Option<Product>,
     pub other: Other,
+}
+
+impl Counted {
+    /// Where it is no product.
+    pub fn other(&self) -> Option<Other> {
+        self.product.is_none().then_some(self.other)
+    }
 }
 
 /// Every step, by its number in the plan.
@@ -81,14 +91,20 @@ impl Counter<'_> {
             StepKind::Gemm(gemm) => product = Some(self.gemm(gemm, executions)),
             StepKind::Attention(attention) => other = self.attention(attention),
             StepKind::Scan(scan) => {
-                other = self.rows(self.size.tokens as f64 * scan.parts as f64, &scan.program, None);
+                let (tokens, parts) = (self.size.tokens as f64, scan.parts as f64);
+                other = self.rows(tokens * parts, &scan.program, None);
+                let [operations, moved] = self.of_row(&scan.program).map(|each| tokens * each);
+                other.effort = Effort::Rows { rows: parts, operations, moved };
             }
             // Each choice is looked at three times, and written.
             StepKind::Bin(bin) => {
-                other.flops = self.count(bin.tokens) * bin.choices as f64 * 8.0 + bin.experts as f64 * 4.0
+                let choices = self.count(bin.tokens) * bin.choices as f64;
+                other.flops = choices * 8.0 + bin.experts as f64 * 4.0;
+                other.effort = Effort::Choices(choices + bin.experts as f64);
             }
             StepKind::Assign(assign) => {
-                other.flops = self.count(assign.tokens) * (assign.experts * assign.experts) as f64
+                other.flops = self.count(assign.tokens) * (assign.experts * assign.experts) as f64;
+                other.effort = Effort::Rows { rows: 1.0, operations: other.flops * effort::LANES, moved: 0.0 };
             }
         }
         Counted { place, name: step.kind.name(), executions, product, other }
@@ -141,24 +157,41 @@ impl Counter<'_> {
         let seen = if attention.causal { past as f64 + (tokens as f64 + 1.0) / 2.0 } else { all };
         let seen = attention.window.map_or(seen, |window| seen.min(window as f64));
         let read = attention.window.map_or(all, |window| all.min((window + tokens) as f64));
-        let scores = self.count(attention.rows) * (attention.groups * attention.queries) as f64 * seen;
+        let queries = self.count(attention.rows) * attention.queries as f64;
+        let scores = queries * attention.groups as f64 * seen;
         let row = |id| self.plan.buffer(id).row_bytes() as f64;
+        let width = (attention.width + attention.values) as f64;
         Other {
             flops: scores * (2 * (attention.width + attention.values) + attention.score.operations() + 8) as f64,
             bytes: read * (row(attention.k) + row(attention.v)),
+            effort: Effort::Attention {
+                items: effort::attention_items(queries) * attention.groups as f64,
+                read: seen * width,
+                multiplied: scores * (width + effort::of_expression(&attention.score) + effort::SOFTMAX),
+            },
         }
     }
 
     fn rows(&self, rows: f64, program: &RowProgram, group: Option<&RowGroup>) -> Other {
         let instances = group.map_or(1.0, |group| f64::from(group.count));
-        program.ops.iter().fold(Other::default(), |sum, op| {
+        let [operations, moved] = self.of_row(program);
+        let none = Other { effort: Effort::Rows { rows, operations, moved }, ..Other::default() };
+        program.ops.iter().fold(none, |sum, op| {
             let (elements, operations) = self.op(op);
             let read = |view: &&View| self.param_bytes(view, rows, elements) * instances;
             Other {
                 flops: sum.flops + rows * elements * operations,
                 bytes: sum.bytes + op.reads().iter().map(read).sum::<f64>(),
+                ..sum
             }
         })
+    }
+
+    /// Operations of one row, and bytes of activations that come and go.
+    fn of_row(&self, program: &RowProgram) -> [f64; 2] {
+        let (tokens, bytes) = (self.size.tokens, |id| self.plan.buffer(id).dtype.bytes());
+        let operations = program.ops.iter().map(|op| effort::of_op(op, tokens)).sum();
+        [operations, program.ops.iter().map(|op| effort::moved(op, tokens, bytes)).sum()]
     }
 
     /// A look-up reads what it asks for; what all rows read is read once.

@@ -120,7 +120,7 @@ fn a_pass_has_a_roof_and_is_measured_against_it() {
         let explained: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         let steps: u64 =
             explained["plan"]["steps"].as_object().expect("steps").values().filter_map(Value::as_u64).sum();
-        (explained["roof"].clone(), steps)
+        (explained["roofs"][0].clone(), steps)
     };
     let seconds = |roof: &Value, of: &str| -> Vec<Option<f64>> {
         roof["lines"].as_array().expect("lines").iter().map(|line| line[of].as_f64()).collect()

@@ -47,8 +47,8 @@ impl Explained<'_> {
             "placement": placement::json(&self.placement),
             "routes": routes,
             "pass": {
-                "tokens": self.pass.tokens,
-                "past": self.pass.past,
+                "tokens": self.pass().tokens,
+                "past": self.pass().past,
                 "product_flops": self.cost.product_flops,
                 "other_flops": self.cost.other_flops,
                 "weight_bytes": self.cost.weight_bytes,
@@ -59,7 +59,7 @@ impl Explained<'_> {
             }).collect::<Vec<_>>(),
             "fusion": fusion_json(&self.report, sources),
             "plan": plan,
-            "roof": self.roof.as_ref().map(|roof| roof.json()),
+            "roofs": self.roofs.iter().map(|roof| roof.json()).collect::<Vec<_>>(),
         })
     }
 }

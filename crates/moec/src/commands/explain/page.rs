@@ -46,7 +46,7 @@ pub fn page(explained: &Explained, placements: &[Placement], data: &Value, sourc
                 (costs(explained))
                 (fused(explained, sources))
                 (plan(explained))
-                @if let Some(roof) = &explained.roof { (roof.markup()) }
+                @for roof in &explained.roofs { (roof.markup()) }
                 script type="application/json" id="data" { (PreEscaped(data)) }
             }
         }
@@ -198,7 +198,7 @@ fn routes(routes: &[RouteShape], sources: &SourceMap) -> Markup {
 }
 
 fn costs(explained: &Explained) -> Markup {
-    let past = explained.pass.past;
+    let past = explained.pass().past;
     let rows = TOKENS.map(|tokens| (tokens, cost::of(explained.module, Pass { tokens, past }, &explained.stored)));
     html! {
         section {

@@ -12,12 +12,13 @@ use super::short;
 use crate::{
     cost::Pass,
     failure::Failure,
-    roof::{self, Line, Machine, Place},
+    roof::{self, Line, Machine, Measured, Place, Rates},
 };
 
 pub struct Roof {
     size: Size,
     machine: Machine,
+    rates: Rates,
     lines: Vec<Line>,
     check: Option<Check>,
 }
@@ -34,22 +35,27 @@ impl Roof {
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
         let size = size(plan, pass);
         let machine = Machine::assumed(threads);
-        Roof { size, machine, lines: roof::predict(plan, size, &machine, None), check: None }
+        let rates = Rates::assumed(&machine);
+        let lines = roof::predict(plan, size, &machine, &rates, None);
+        Roof { size, machine, rates, lines, check: None }
     }
 
     pub fn measured(
         module: &Module,
         plan: &Plan,
-        pass: Pass,
+        passes: &[Pass],
         weights: Option<&dyn Instances>,
         sources: &SourceMap,
-    ) -> Result<Roof, Failure> {
-        let size = size(plan, pass);
-        let measured = roof::measure(module, plan, size, weights, sources)?;
-        let median_error = measured.median_error();
-        let (lines, seconds) = measured.lines.into_iter().unzip();
-        let check = Check { level: measured.level, seconds, median_error };
-        Ok(Roof { size, machine: measured.machine, lines, check: Some(check) })
+    ) -> Result<Vec<Roof>, Failure> {
+        let sizes: Vec<Size> = passes.iter().map(|pass| size(plan, *pass)).collect();
+        let measured = roof::measure(module, plan, &sizes, weights, sources)?;
+        let one = |(size, measured): (Size, Measured)| {
+            let median_error = measured.median_error();
+            let (lines, seconds) = measured.lines.into_iter().unzip();
+            let check = Check { level: measured.level, seconds, median_error };
+            Roof { size, machine: measured.machine, rates: measured.rates, lines, check: Some(check) }
+        };
+        Ok(sizes.into_iter().zip(measured).map(one).collect())
     }
 
     fn sums(&self) -> (f64, f64, Option<f64>) {
@@ -67,12 +73,14 @@ impl Roof {
         let Machine { threads, read, f32, bf16, int8, measured } = self.machine;
         let how = if measured { "measured just now" } else { "assumed; `--check` measures" };
         let [f32, bf16, int8] = [f32, bf16, int8].map(|rate| short(rate, "FLOP/s"));
-        format!("{threads} threads, reads {}, f32 {f32}, bf16 {bf16}, int8 {int8} ({how})", short(read, "B/s"))
+        let (read, barrier) = (short(read, "B/s"), time(self.rates.barrier));
+        format!("{threads} threads, reads {read}, f32 {f32}, bf16 {bf16}, int8 {int8}, a barrier {barrier} ({how})")
     }
 
     pub fn text(&self, lines: &mut Vec<String>) {
         lines.push(String::new());
         lines.push(format!("roof         {}", self.head()));
+        lines.push(format!("  a pass of {} after {}", self.size.tokens, self.size.past));
         let measured = if self.check.is_some() { "  measured  pred/meas  of roof" } else { "" };
         lines.push(format!(
             "  {:<14} {:<13} {:>5} {:>10} {:>12}  {:<8} {:>10} {:>10}{measured}",
@@ -126,8 +134,17 @@ impl Roof {
                 "f32_flops": f32,
                 "bf16_flops": bf16,
                 "int8_flops": int8,
+                "barrier_seconds": self.rates.barrier,
+                "operation_seconds": self.rates.operation,
+                "moved_byte_seconds": self.rates.moved,
+                "choice_seconds": self.rates.choice,
+                "key_read_seconds": self.rates.key_read,
+                "key_multiplied_seconds": self.rates.key_multiplied,
             },
+            "tokens": self.size.tokens,
+            "past": self.size.past,
             "outputs": self.size.outputs,
+            "level": self.check.as_ref().map(|check| check.level.as_str()),
             "lines": self.lines.iter().enumerate().map(line).collect::<Vec<_>>(),
             "roof_seconds": roof,
             "predicted_seconds": predicted,

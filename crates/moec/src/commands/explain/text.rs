@@ -22,7 +22,7 @@ impl Explained<'_> {
         let fused = fusion::counted(&self.report, sources);
         lines.extend(fused.iter().map(|(told, count)| format!("  {}{}", told.line(), fusion::times(*count))));
         self.text_of_plan(&mut lines);
-        if let Some(roof) = &self.roof {
+        for roof in &self.roofs {
             roof.text(&mut lines);
         }
         lines.join("\n") + "\n"
@@ -70,7 +70,7 @@ impl Explained<'_> {
     }
 
     fn text_of_cost(&self, lines: &mut Vec<String>) {
-        let Pass { tokens, past } = self.pass;
+        let Pass { tokens, past } = self.pass();
         let each = |number: f64| number / tokens as f64;
         lines.push(String::new());
         let plural = if tokens == 1 { "token" } else { "tokens" };

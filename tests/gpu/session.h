@@ -6,7 +6,9 @@
 
 typedef struct gpu_session {
     moec_cuda *device;
-    moec_cuda_session *session;
+    moec_cuda_room *room;
+    char *states, **pages;
+    int64_t page_count, *positions;
     int64_t pasts[MOEC_MOST_SEQUENCES];
 } gpu_session;
 

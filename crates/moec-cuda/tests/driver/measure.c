@@ -26,11 +26,6 @@ int cuMemsetD8_v2(moec_cu_address to, unsigned char value, size_t bytes) {
     memset((void *)(size_t)to, value, bytes);
     return 0;
 }
-int cuMemcpyDtoDAsync_v2(moec_cu_address to, moec_cu_address from, size_t bytes, moec_cu_stream stream) {
-    (void)stream;
-    memcpy((void *)(size_t)to, (const void *)(size_t)from, bytes);
-    return 0;
-}
 int cuCtxSynchronize(void) { return 0; }
 int cuEventCreate(struct moec_cu_event **event, unsigned flags) {
     (void)flags;

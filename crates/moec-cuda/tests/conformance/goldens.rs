@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Every so many of the catalogue's plans are compiled here, unless all are asked for: a plan takes seconds.
-const EVERY: usize = 12;
+const EVERY: usize = 20;
 
 const ALL_VARIABLE: &str = "MOEC_CUDA_GOLDENS";
 

@@ -14,7 +14,7 @@ use super::{
     Line, Machine,
     drawn::Drawn,
     kernels::Kernels,
-    library::Temporary,
+    library::{self, Temporary},
     passes::{Passes, TURNS},
     predict,
     rates::{Rates, Sample},
@@ -52,10 +52,11 @@ pub fn measure(
 ) -> Result<Vec<Measured>, Failure> {
     let drawn = weights.is_none().then(|| Drawn::of(module));
     let weights = weights.or(drawn.as_ref().map(|drawn| drawn as &dyn Instances)).expect("one of both");
-    let library = Temporary::build(plan, weights, Marks::Steps, sources)?;
+    let library = Temporary::build(plan, weights, Marks::Steps, library::all_levels(plan), sources)?;
+    let level = library.model.level();
     let threads = usize::try_from(library.model.threads()).unwrap_or(1).max(1);
-    let mut kernels = Kernels::build(formats(plan))?;
-    let mut sample = Sample::build()?;
+    let mut kernels = Kernels::build(formats(plan), &level)?;
+    let mut sample = Sample::build(&level)?;
     let one = |size: &Size| -> Result<Measured, Failure> {
         let mut machine = Machine::probe(threads);
         let mut passes = Passes::new(plan, *size, &library)?;
@@ -67,6 +68,7 @@ pub fn measure(
             sample.round()?;
             passes.turn(plan)?;
         }
+        machine.read = machine.read.max(kernels.read());
         let rates = sample.rates(&machine);
         let lines = predict(plan, *size, &machine, &rates, Some(&kernels));
         let marking = |line: &Line| line.executions as f64 * sample.marking();
@@ -74,7 +76,7 @@ pub fn measure(
         // What marks took is known roughly: a step that was seen took some time of its own.
         let seconds = |line: &Line| (took(line) - marking(line)).max(took(line) / 10.0);
         let lines = lines.into_iter().map(|line| (seconds(&line), line)).map(|(seconds, line)| (line, seconds));
-        Ok(Measured { machine, rates, level: library.model.level(), lines: lines.collect() })
+        Ok(Measured { machine, rates, level: level.clone(), lines: lines.collect() })
     };
     sizes.iter().map(one).collect()
 }

@@ -13,7 +13,7 @@ use moec_types::{DType, Expr};
 
 use super::{
     drawn::{self, Drawn},
-    library::Temporary,
+    library::{self, Temporary},
     passes::usual,
 };
 use crate::{failure::Failure, native::Session};
@@ -38,8 +38,9 @@ struct Probe {
 }
 
 impl Kernels {
-    pub fn build(formats: impl IntoIterator<Item = Format>) -> Result<Kernels, Failure> {
-        let each = formats.into_iter().map(|format| Ok((format, Probe::build(format)?)));
+    /// At the level in force.
+    pub fn build(formats: impl IntoIterator<Item = Format>, level: &str) -> Result<Kernels, Failure> {
+        let each = formats.into_iter().map(|format| Ok((format, Probe::build(format, level)?)));
         Ok(Kernels(each.collect::<Result<_, Failure>>()?))
     }
 
@@ -51,6 +52,15 @@ impl Kernels {
     /// Measures once more.
     pub fn round(&mut self) -> Result<(), Failure> {
         self.0.values_mut().try_for_each(Probe::round)
+    }
+
+    /// Bytes a second, all threads together: the fastest of all products. A roof is not below what was seen.
+    pub fn read(&self) -> f64 {
+        let fastest = |probe: &Probe| {
+            let bytes = probe.plan.params[0].needed_bytes() as f64;
+            probe.seconds.each_ref().map(|seconds| bytes / usual(seconds)).into_iter().fold(0.0, f64::max)
+        };
+        self.0.values().map(fastest).fold(0.0, f64::max)
     }
 
     /// For one weight that so many rows meet; beyond the most that was tried, in proportion.
@@ -66,11 +76,12 @@ impl Kernels {
 }
 
 impl Probe {
-    fn build(format: Format) -> Result<Probe, Failure> {
+    fn build(format: Format, level: &str) -> Result<Probe, Failure> {
         let plan = plan(format);
         let axes = vec![("F".to_owned(), COLUMNS), ("D".to_owned(), WIDTH)];
-        let library =
-            Temporary::build(&plan, &Drawn::new(vec![(DType::F32, axes)]), Marks::Steps, &SourceMap::default())?;
+        let weights = Drawn::new(vec![(DType::F32, axes)]);
+        let levels = library::levels_at(&plan, level);
+        let library = Temporary::build(&plan, &weights, Marks::Steps, levels, &SourceMap::default())?;
         let session = library.model.session(ROWS[ROWS.len() - 1] as usize)?;
         Ok(Probe { plan, session, _library: library, seconds: Default::default() })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moec_codegen::{Backend, Instances};
-use moec_cpu::{Cpu, Marks};
+use moec_cpu::{Cpu, Level, Marks};
 use moec_diag::SourceMap;
 use moec_plan::Plan;
 use tempfile::TempDir;
@@ -26,10 +26,11 @@ impl Temporary {
         plan: &Plan,
         weights: &dyn Instances,
         marks: Marks,
+        levels: Vec<Level>,
         sources: &SourceMap,
     ) -> Result<Temporary, Failure> {
         let folder = tempfile::tempdir().map_err(|cause| files::CannotWrite { path: std::env::temp_dir(), cause })?;
-        let cpu = Cpu { levels: compile::levels(&cli::Code::default().cpu, plan), image: None, marks };
+        let cpu = Cpu { levels, image: None, marks };
         let objects = cpu.emit(plan).map_err(|unsupported| compile::refused(unsupported, sources))?;
         moec_codegen::link(&objects, &plan.name, folder.path())?;
         let file = folder.path().join("weights");
@@ -38,4 +39,17 @@ impl Temporary {
         let model = Model::open(&library, &plan.name, &file, Options::default())?;
         Ok(Temporary { model, _folder: folder })
     }
+}
+
+/// Whatever this machine may have.
+pub fn all_levels(plan: &Plan) -> Vec<Level> {
+    compile::levels(&cli::Code::default().cpu, plan)
+}
+
+/// The one of a plan that the run time takes where it takes `name` of another, and the one that every library has.
+pub fn levels_at(plan: &Plan, name: &str) -> Vec<Level> {
+    let all = all_levels(plan);
+    let wanted = Level::ALL.into_iter().find(|level| level.name() == name);
+    let best = all.iter().copied().filter(|level| Some(*level) <= wanted).max();
+    all.into_iter().filter(|level| *level == Level::Scalar || Some(*level) == best).collect()
 }

@@ -15,7 +15,7 @@ use super::{
     Machine,
     drawn::{self, Drawn},
     effort::Effort,
-    library::Temporary,
+    library::{self, Temporary},
     passes::{Passes, usual},
     work,
 };
@@ -86,16 +86,18 @@ pub struct Sample {
 }
 
 impl Sample {
-    pub fn build() -> Result<Sample, Failure> {
+    /// At the level in force.
+    pub fn build(level: &str) -> Result<Sample, Failure> {
         let mut sources = SourceMap::default();
         let (tree, _) = moec_syntax::parse_bytes(&mut sources, "sample.moe", include_bytes!("sample.moe"));
         let tree = tree.expect("the sample is a file of ours");
         let module = spec::check(&mut sources, &tree, &moec_sema::Settings::default())?.module;
         let (fused, _) = compile::fuse(module, &[])?;
         let plan = compile::plan(&fused, &sources)?;
-        let library = Temporary::build(&plan, &Drawn::of(&fused), Marks::Steps, &sources)?;
+        let library =
+            Temporary::build(&plan, &Drawn::of(&fused), Marks::Steps, library::levels_at(&plan, level), &sources)?;
         let [many, one] = SIZES.map(|size| Passes::new(&plan, size, &library));
-        Ok(Sample { passes: [many?, one?], meetings: Meetings::build()?, plan, _library: library })
+        Ok(Sample { passes: [many?, one?], meetings: Meetings::build(level)?, plan, _library: library })
     }
 
     /// Measures once more.
@@ -196,9 +198,12 @@ impl Meetings {
     /// So many that all threads are used.
     const TOKENS: u64 = 16;
 
-    fn build() -> Result<Meetings, Failure> {
+    fn build(level: &str) -> Result<Meetings, Failure> {
         let plan = idle_plan();
-        let library = |marks| Temporary::build(&plan, &Drawn::new(Vec::new()), marks, &SourceMap::default());
+        let library = |marks| {
+            let levels = library::levels_at(&plan, level);
+            Temporary::build(&plan, &Drawn::new(Vec::new()), marks, levels, &SourceMap::default())
+        };
         let libraries = [library(Marks::Routes)?, library(Marks::Steps)?];
         let session = |library: &Temporary| library.model.session(Self::TOKENS as usize);
         let sessions = [session(&libraries[0])?, session(&libraries[1])?];

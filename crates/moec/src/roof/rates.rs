@@ -60,9 +60,8 @@ impl Rates {
                 longest(rows) * operations * self.operation + far(longest(rows) * moved) * self.moved
             }
             Effort::Choices(choices) => choices * self.choice,
-            Effort::Attention { items, .. } if items == 0.0 => 0.0,
             Effort::Attention { items, read, multiplied } => {
-                longest(items) * (read * self.key_read + multiplied / items * self.key_multiplied)
+                longest(items) * (read * self.key_read + multiplied / items.max(1.0) * self.key_multiplied)
             }
         }
     }

@@ -105,4 +105,6 @@ const char *moec_level(const moec_open_model *model) {
 
 int moec_threads(const moec_open_model *model) { return model ? model->threads : 0; }
 
+int moec_abi(void) { return MOEC_ABI; }
+
 const char *moec_version(const moec_description *description) { return description->version; }

@@ -11,6 +11,9 @@
 
 #include "moec_model.h"
 
+/* NAME_ABI */
+#define MOEC_ABI 1
+
 enum {
     MOEC_OK = 0,
     MOEC_BAD_ARGUMENT = 1,
@@ -96,6 +99,7 @@ int moec_threads(const moec_open_model *model);
 int moec_error_code(const moec_error *error);
 const char *moec_error_message(const moec_error *error);
 void moec_error_free(moec_error *error);
+int moec_abi(void);
 const char *moec_version(const moec_description *description);
 
 #endif

@@ -60,7 +60,8 @@ const fn describing(suffix: &'static str, result: CType, params: &'static [CType
     Function { suffix, result, params, describes: true }
 }
 
-const FUNCTIONS: [Function; 18] = [
+const FUNCTIONS: [Function; 19] = [
+    function("abi", Int, &[]),
     describing("open", Int, &[Pointer, Pointer, Pointer, Pointer]),
     function("close", Nothing, &[Pointer]),
     function("session_new", Int, &[Pointer, Size, Pointer, Pointer]),

@@ -5,8 +5,9 @@
 pub enum Sampling {
     /// The largest logit; the lowest token of equal ones.
     Greedy,
-    /// From the softmax of `logits / temperature`, cut to the `top_k` largest where given.
-    Random { temperature: f32, top_k: Option<usize> },
+    /// From the softmax of `logits / temperature`, cut to the `top_k` largest and to the likeliest that make up `top_p` of the
+    /// probability, where given.
+    Random { temperature: f32, top_k: Option<usize>, top_p: Option<f32> },
 }
 
 /// Draws tokens. The same seed and logits give the same tokens on every machine.
@@ -25,17 +26,20 @@ impl Sampler {
     pub fn next(&mut self, logits: &[f32]) -> Option<usize> {
         match self.sampling {
             Sampling::Greedy => argmax(logits),
-            Sampling::Random { temperature, top_k } => self.draw(logits, temperature, top_k),
+            Sampling::Random { temperature, top_k, top_p } => self.draw(logits, temperature, top_k, top_p),
         }
     }
 
-    fn draw(&mut self, logits: &[f32], temperature: f32, top_k: Option<usize>) -> Option<usize> {
+    fn draw(&mut self, logits: &[f32], temperature: f32, top_k: Option<usize>, top_p: Option<f32>) -> Option<usize> {
         let mut order: Vec<usize> = (0..logits.len()).filter(|at| !logits[*at].is_nan()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
         order.truncate(top_k.unwrap_or(order.len()).max(1));
         let largest = f64::from(logits[*order.first()?]);
         let scale = f64::from(temperature);
-        let weights: Vec<f64> = order.iter().map(|at| ((f64::from(logits[*at]) - largest) / scale).exp()).collect();
+        let mut weights: Vec<f64> = order.iter().map(|at| ((f64::from(logits[*at]) - largest) / scale).exp()).collect();
+        if let Some(part) = top_p {
+            weights.truncate(as_many_as_make_up(f64::from(part), &weights));
+        }
         let mut left = self.uniform() * weights.iter().sum::<f64>();
         for (at, weight) in order.iter().zip(&weights) {
             left -= weight;
@@ -56,6 +60,17 @@ impl Sampler {
         bits ^= bits >> 31;
         (bits >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// How many of the first make up a part of the whole; at least one.
+fn as_many_as_make_up(part: f64, weights: &[f64]) -> usize {
+    let enough = part * weights.iter().sum::<f64>();
+    let mut sum = 0.0;
+    let reaches = |weight: &f64| {
+        sum += weight;
+        sum >= enough
+    };
+    weights.iter().position(reaches).map_or(weights.len(), |last| last + 1)
 }
 
 /// The largest; of equal ones the first.

@@ -255,13 +255,17 @@ fn progress_bar(what: &'static str) -> ProgressBar {
     ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style).with_message(what)
 }
 
+/// What a checkpoint says about text.
+const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
 /// Takes the tokenizer along, and returns the configuration, in which the settings for generating win.
 fn copied_from_checkpoint(source: Source, folder: &Path) -> Result<Option<serde_json::Value>, Failure> {
     let Source::Checkpoint(dir, _) = source else { return Ok(None) };
-    let tokenizer = dir.join("tokenizer.json");
-    if tokenizer.exists() {
-        let bytes = files::read(&tokenizer, 256 << 20)?;
-        files::write(&folder.join("tokenizer.json"), &bytes)?;
+    for name in TEXT_FILES {
+        let path = dir.join(name);
+        if path.exists() {
+            files::write(&folder.join(name), &files::read(&path, 256 << 20)?)?;
+        }
     }
     let mut config: Option<serde_json::Value> = None;
     for name in ["config.json", "generation_config.json"] {

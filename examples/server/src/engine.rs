@@ -13,12 +13,13 @@ use std::{
     thread::JoinHandle,
 };
 
-use tokio::sync::mpsc;
-
-use crate::{
-    model::{Model, Session, Turn},
+use moec_program::{
+    native::{NativeError, Session, Turn},
     sampling::{Sampler, Sampling},
 };
+use tokio::sync::mpsc;
+
+use crate::model::Model;
 
 /// Prompts of which the first so many tokens are known are not computed anew from the start.
 const LEAST_SHARED: usize = 16;
@@ -192,7 +193,7 @@ impl Running {
     }
 
     /// A session that has as much of the tokens as some earlier one had in common, but not the last.
-    fn session_for(&mut self, tokens: &[i32]) -> Result<Session, crate::model::Failure> {
+    fn session_for(&mut self, tokens: &[i32]) -> Result<Session, NativeError> {
         let common = |other: &[i32]| other.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let best = self.kept.iter_mut().max_by_key(|(other, _)| common(other));
         if let Some((other, session)) = best {
@@ -265,7 +266,7 @@ impl Running {
                 self.active.push(active);
                 continue;
             }
-            let token = active.work.sampler.next(row);
+            let token = active.work.sampler.next(row).expect("a vocabulary has tokens") as i32;
             match active.work.gets(token, &self.model.about.end_tokens) {
                 Next::More => self.active.push(active),
                 Next::Ended => {

@@ -2,10 +2,12 @@
 //! budget, prompts that share what they have in common. docs/guides/serve.md says how to run it, and what it does when it is
 //! asked for too much.
 
+mod answer;
 mod api;
+mod chat;
 mod engine;
 mod model;
-mod sampling;
+mod request;
 mod text;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -23,6 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 pub struct Server {
     engine: engine::Engine,
     tokenizer: Arc<Tokenizer>,
+    chat: chat::Chat,
 }
 
 impl Server {
@@ -30,8 +33,9 @@ impl Server {
     pub fn open(folder: &Path, options: Options, limits: Limits) -> Result<Server, Box<dyn std::error::Error>> {
         let path = folder.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let engine = engine::Engine::start(model::Model::open(folder, options)?, limits);
-        Ok(Server { engine, tokenizer: Arc::new(tokenizer) })
+        let chat = chat::Chat::open(folder)?;
+        let engine = engine::Engine::start(Arc::new(model::Model::open(folder, options)?), limits);
+        Ok(Server { engine, tokenizer: Arc::new(tokenizer), chat })
     }
 
     pub fn model(&self) -> &str {
@@ -47,6 +51,7 @@ impl Server {
         let service = Arc::new(api::Service {
             model: self.engine.model.clone(),
             tokenizer: self.tokenizer,
+            chat: self.chat,
             entrance: self.engine.entrance(),
             metrics: self.engine.metrics.clone(),
             numbers: Default::default(),

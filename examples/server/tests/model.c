@@ -36,3 +36,6 @@ int parrot_open(const char *weights, const moec_options *options, moec_open_mode
 int parrot_open(const char *weights, const moec_options *options, moec_open_model **model, moec_error **error) {
     return moec_open(&description, weights, options, model, error);
 }
+
+int parrot_abi(void);
+int parrot_abi(void) { return ABI; }

@@ -17,14 +17,23 @@ use moec_server::{Limits, Options, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 18] = [
     "close",
     "session_new",
     "session_fork",
     "session_free",
+    "session_reset",
     "session_position",
+    "session_trace",
+    "session_run",
+    "forward",
+    "step",
     "step_batch",
+    "selftest",
     "cache_bytes",
+    "level",
+    "threads",
+    "error_code",
     "error_message",
     "error_free",
 ];
@@ -38,20 +47,24 @@ impl Instances for Nothing {
 }
 
 /// What `moec build` would write.
-fn build(folder: &Path) {
+fn build(folder: &Path, abi: u32) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (inputs, outputs, params, literals, buffers, body) = Default::default();
     let plan = Plan { name: "parrot".into(), inputs, outputs, params, literals, buffers, body, sources: Vec::new() };
     write_weights(&plan, &Nothing, &folder.join("parrot.weights"), &mut |_, _| ()).expect("a weight file");
-    fs::write(folder.join("build.json"), r#"{ "model": "parrot", "vocabulary": 256, "context": 256 }"#)
-        .expect("written");
+    let about = json!({
+        "version": 1, "model": "parrot", "moec": "by hand", "levels": [], "inputs": [], "outputs": [], "weights": true,
+        "vocabulary": 256, "context": 256, "end_tokens": [],
+    });
+    fs::write(folder.join("build.json"), about.to_string()).expect("written");
     fs::copy(here.join("../bard/tokenizer.json"), folder.join("tokenizer.json")).expect("a tokenizer");
     let runtime = here.join("../../kernels/runtime");
     let sources = fs::read_dir(&runtime).expect("the run time").map(|entry| entry.expect("an entry").path());
     let sources: Vec<PathBuf> = sources.filter(|path| path.extension().is_some_and(|end| end == "c")).collect();
     let mut cc = Command::new("cc");
     cc.args(["-std=c11", "-O1", "-shared", "-fPIC", "-pthread"])
-        .arg(format!("-DFINGERPRINT=0x{:x}u", fingerprint(&plan)));
+        .arg(format!("-DFINGERPRINT=0x{:x}u", fingerprint(&plan)))
+        .arg(format!("-DABI={abi}"));
     cc.args(FUNCTIONS.map(|function| format!("-Dmoec_{function}=parrot_{function}")));
     cc.arg("-I").arg(&runtime).arg(here.join("tests/model.c")).args(sources).arg("-lm");
     assert!(cc.arg("-o").arg(folder.join("libparrot.so")).status().expect("a C compiler").success());
@@ -68,7 +81,7 @@ struct Running {
 impl Running {
     fn start(cache_mib: i32, limits: Limits) -> Running {
         let folder = tempfile::tempdir().expect("a folder");
-        build(folder.path());
+        build(folder.path(), 1);
         let options = Options { threads: 1, cache_mib };
         let server = Server::open(folder.path(), options, limits).expect("a server");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -206,15 +219,16 @@ fn what_cannot_be_served_is_refused() {
         request.to_string()
     };
     let cases = [
-        ("{", 400, "no completion request"),
-        ("[]", 400, "no completion request"),
-        ("\u{0}", 400, "no completion request"),
+        ("{", 400, "no such request"),
+        ("[]", 400, "no such request"),
+        ("\u{0}", 400, "no such request"),
         (&with("prompt", json!("")), 400, "no tokens"),
-        (&with("prompt", json!(["a", "b"])), 400, "no completion request"),
+        (&with("prompt", json!(["a", "b"])), 400, "no such request"),
         (&with("prompt", json!([1, 256])), 400, "in 0 .. 256"),
+        (&with("prompt", json!([])), 400, "at least one"),
         (&with("prompt", json!("a".repeat(256))), 400, "256 tokens"),
         (&with("max_tokens", json!(254)), 400, "room for 1 to 253"),
-        (&with("max_tokens", json!(-1)), 400, "no completion request"),
+        (&with("max_tokens", json!(-1)), 400, "no such request"),
         (&with("model", json!("other")), 404, "no model `other`"),
         (&with("temperature", json!(9)), 400, "temperature"),
         (&with("n", json!(2)), 400, "one completion"),
@@ -226,7 +240,21 @@ fn what_cannot_be_served_is_refused() {
         let error: Value = serde_json::from_str(&body).expect("JSON");
         assert!(error["error"]["message"].as_str().expect("a message").contains(says), "{body}");
     }
-    assert_eq!(answer(connect(at, "POST", "/v1/chat/completions", "{}")).0, 400);
+    let talk = json!([{ "role": "user", "content": "abc" }]);
+    let chats = [
+        (json!({}), 400, "no such request"),
+        (json!({ "messages": [] }), 400, "empty"),
+        (json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }), 400, "no such request"),
+        (json!({ "messages": talk, "tools": [{}] }), 400, "tools"),
+        (json!({ "messages": talk, "response_format": { "type": "json_object" } }), 400, "response_format"),
+        (json!({ "messages": talk, "max_tokens": 1000 }), 400, "room for 1 to"),
+        (json!({ "messages": talk, "model": "other" }), 404, "no model `other`"),
+        (json!({ "messages": [{ "role": "user", "content": "a".repeat(300) }] }), 400, "tokens"),
+    ];
+    for (body, status, says) in chats {
+        let (found, answer) = answer(connect(at, "POST", "/v1/chat/completions", &body.to_string()));
+        assert!(found == status && answer.contains(says), "{body}: {found} {answer}");
+    }
     assert_eq!(answer(connect(at, "GET", "/elsewhere", "")).0, 404);
     assert!(answer(connect(at, "GET", "/v1/models", "")).1.contains("parrot"));
     let (status, body) = ask(at, &good);
@@ -240,6 +268,59 @@ fn what_cannot_be_served_is_refused() {
     assert_eq!(body["choices"][0]["text"], whole[..whole.find(stop).expect("it is there")]);
     assert_eq!(body["choices"][0]["finish_reason"], "stop");
     server.stop();
+}
+
+/// Turns become a prompt, in a plain form where the checkpoint has none of its own; an answer says who speaks.
+#[test]
+fn conversations_are_continued() {
+    let mut server = Running::start(1, Limits { batch: 4, queue: 4 });
+    let chat = |stream: bool, stop: Value| {
+        let messages = json!([
+            { "role": "system", "content": "Be brief." },
+            { "role": "user", "content": [{ "type": "text", "text": "Who " }, { "type": "text", "text": "art thou?" }] },
+        ]);
+        let body = json!({
+            "model": "parrot", "messages": messages, "max_completion_tokens": 30, "temperature": 0, "stop": stop,
+            "stream": stream, "stream_options": { "include_usage": true },
+        });
+        answer(connect(server.at, "POST", "/v1/chat/completions", &body.to_string()))
+    };
+    let prompt = "system: Be brief.\n\nuser: Who art thou?\n\nassistant:";
+    let wanted = expected(prompt, 30);
+    let (status, body) = chat(false, Value::Null);
+    let whole: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, &whole["object"]), (200, &json!("chat.completion")), "{body}");
+    assert_eq!(whole["choices"][0]["message"], json!({ "role": "assistant", "content": wanted, "refusal": null }));
+    let usage = json!({ "prompt_tokens": prompt.len(), "completion_tokens": 30, "total_tokens": prompt.len() + 30 });
+    assert_eq!(whole["usage"], usage);
+    let stop = &wanted[9..12];
+    let stopped: Value = serde_json::from_str(&chat(false, json!([stop])).1).expect("JSON");
+    assert_eq!(stopped["choices"][0]["message"]["content"], wanted[..wanted.find(stop).expect("there")]);
+    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+
+    let (_, body) = chat(true, Value::Null);
+    let events: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(events.last(), Some(&"[DONE]"), "{body}");
+    let chunks: Vec<Value> =
+        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    assert!(chunks.iter().all(|chunk| chunk["object"] == "chat.completion.chunk"), "{body}");
+    let [first, middle @ .., end, last] = &chunks[..] else { panic!("{body}") };
+    assert_eq!(first["choices"][0]["delta"], json!({ "role": "assistant", "content": "" }));
+    let told = middle.iter().map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().expect("text"));
+    assert_eq!(told.collect::<String>(), wanted);
+    assert_eq!(end["choices"][0]["finish_reason"], "length");
+    assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &usage));
+    server.stop();
+}
+
+#[test]
+fn a_library_of_another_interface_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    build(folder.path(), 7);
+    let Err(error) = Server::open(folder.path(), Options::default(), Limits { batch: 1, queue: 1 }) else {
+        panic!("it is not refused");
+    };
+    assert!(error.to_string().contains("version 7 of the interface, and this program calls version 1"), "{error}");
 }
 
 /// Clients that go away, or do not read, harm nobody; more than the queue holds are told so; what was begun is ended.

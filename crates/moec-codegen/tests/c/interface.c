@@ -6,6 +6,7 @@
 #define SAME_SIZE(ours, theirs) SAME(sizeof(ours), sizeof(theirs))
 #define SAME_FIELD(type, field) SAME(offsetof(moec_##type, field), offsetof(tiny_##type, field))
 
+SAME(MOEC_ABI, TINY_ABI);
 SAME(MOEC_OK, TINY_OK);
 SAME(MOEC_BAD_ARGUMENT, TINY_BAD_ARGUMENT);
 SAME(MOEC_IO, TINY_IO);

@@ -77,7 +77,7 @@ static void test_weight_files(void) {
         {"zero-bytes", MOEC_BAD_WEIGHTS, "empty"},
         {"half-header", MOEC_BAD_WEIGHTS, "truncated"},
         {"text", MOEC_BAD_WEIGHTS, "not a weight file"},
-        {"version", MOEC_BAD_WEIGHTS, "version 2"},
+        {"version", MOEC_BAD_WEIGHTS, "version 2, but this library reads version 1"},
         {"header", MOEC_BAD_WEIGHTS, "header does not fit"},
         {"absurd-offset", MOEC_BAD_WEIGHTS, "make no sense"},
         {"huge-offset", MOEC_BAD_WEIGHTS, "truncated"},

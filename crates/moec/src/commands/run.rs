@@ -66,7 +66,7 @@ impl Ready {
             cli::Device::Cpu => Device::Cpu,
             cli::Device::Cuda => Device::Cuda,
         };
-        let options = Options { threads: crate::commands::threads(threads), level: 0, device };
+        let options = Options { threads: crate::commands::threads(threads), device, ..Options::default() };
         let (library, weights) = (self.manifest.library(&self.folder), self.manifest.weights(&self.folder));
         Ok(Model::open(&library, &self.manifest.model, &weights, options)?)
     }

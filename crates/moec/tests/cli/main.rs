@@ -20,6 +20,7 @@ mod programs;
 mod python;
 mod quant;
 mod rust;
+mod serve;
 mod tensors;
 mod text;
 mod trace;

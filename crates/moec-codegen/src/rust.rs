@@ -15,12 +15,14 @@ const BUILD: &str = include_str!("../templates/rust/build.rs.in");
 const LIB: &str = include_str!("../templates/rust/lib.rs.in");
 const MODEL: &str = include_str!("../templates/rust/model.rs.in");
 const TOKENS: &str = include_str!("../templates/rust/tokens.rs.in");
+const TOGETHER: &str = include_str!("../templates/rust/together.rs.in");
 const ROOM: &str = include_str!("../templates/rust/room.rs.in");
 const SOURCE: &str = include_str!("../templates/rust/source.rs.in");
 
 const TOKEN_FUNCTIONS: &str = "    \
     fn @name@_forward(s: *mut RawSession, ids: *const i32, n: usize, logits: *mut f32, e: *mut *mut RawError) -> c_int;
     fn @name@_step(s: *mut RawSession, ids: *const i32, n: usize, logits: *mut f32, e: *mut *mut RawError) -> c_int;
+    fn @name@_step_batch(m: *mut RawModel, turns: *const RawTurn, count: usize, e: *mut *mut RawError) -> c_int;
 ";
 const SOURCE_FUNCTIONS: &str = "    \
     fn @name@_encode(s: *mut RawSession, ids: *const i32, n: usize, e: *mut *mut RawError) -> c_int;
@@ -61,7 +63,7 @@ fn model(plan: &Plan) -> String {
         .replace("@CONSTANTS@\n", &constants)
         .replace("@TOKEN_METHODS@", &methods.into_iter().flatten().collect::<String>())
         .replace("@TOKEN_FUNCTIONS@", &functions.into_iter().flatten().collect::<String>())
-        .replace("@PORTS@\n", &(ports(plan) + if tokens.is_some() { ROOM } else { "" }))
+        .replace("@PORTS@\n", &(ports(plan) + &tokens.map_or(String::new(), |_| format!("{TOGETHER}{ROOM}"))))
         .replace("@ANY@", if plan.inputs.is_empty() { "" } else { "<'_>" })
         .replace("@SEQUENCES@", &(plan.sources.len() + 1).to_string())
 }

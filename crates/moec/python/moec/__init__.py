@@ -10,6 +10,9 @@
         session.run(ids=prompt)
         logits = session.run(ids=[next_token])["logits"]
 
+    logits = model.step_together([(one, [5]), (another, [7, 8])])  # several sequences in one pass, each at its own position
+    branch = session.fork(12)                                      # another sequence, with the first 12 positions of this one
+
 Inputs are NumPy arrays, or anything that NumPy takes without copying (`__dlpack__`, the array interface): torch tensors on
 the CPU, for one. They are read in place where their type and layout fit. Other Python threads run during a call.
 """
@@ -30,11 +33,11 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from ._native import DEVICES, DTYPES, LEVELS, Library, MoecError, Options, Tensor
+from ._native import DEVICES, DTYPES, LEVELS, CacheFullError, Library, MoecError, Options, Tensor, Turn
 
-__all__ = ["Model", "MoecError", "Port", "Session", "compile", "load"]
+__all__ = ["CacheFullError", "Model", "MoecError", "Port", "Session", "compile", "load"]
 
-#: The largest `build.json` version that this module reads.
+#: The version of `build.json` that this module reads.
 VERSION = 1
 
 
@@ -93,17 +96,28 @@ def _compiler() -> str:
     return found
 
 
-def load(build: str | os.PathLike[str], *, threads: int = 0, level: str = "best", device: str = "auto") -> Model:
-    """Opens the model in a folder that `moec build` wrote with weights. `threads` 0 takes as many as there are CPUs; `device`
-    is `auto`, `cpu` or `cuda`."""
-    return Model(build, threads=threads, level=level, device=device)
+def load(
+    build: str | os.PathLike[str], *, threads: int = 0, level: str = "best", device: str = "auto", cache_mib: int = 0
+) -> Model:
+    """Opens the model in a folder that `moec build` wrote with weights.
+
+    `threads` 0 takes as many as there are CPUs; `device` is `auto`, `cpu` or `cuda`. `cache_mib` is for the caches of all
+    sessions together, 0 is no limit; a call that finds no room raises `CacheFullError`.
+    """
+    return Model(build, threads=threads, level=level, device=device, cache_mib=cache_mib)
 
 
 class Model:
     """A compiled model with its weights, which are mapped from the file. May be used by any number of threads."""
 
     def __init__(
-        self, build: str | os.PathLike[str], *, threads: int = 0, level: str = "best", device: str = "auto"
+        self,
+        build: str | os.PathLike[str],
+        *,
+        threads: int = 0,
+        level: str = "best",
+        device: str = "auto",
+        cache_mib: int = 0,
     ) -> None:
         folder = Path(build)
         self._handle = ctypes.c_void_p()
@@ -111,8 +125,9 @@ class Model:
             about = json.loads((folder / "build.json").read_text())
         except OSError as error:
             raise MoecError(f"{folder} is no folder that `moec build` wrote: {error.strerror}: build.json") from None
-        if about["version"] > VERSION:
-            raise MoecError(f"{folder} was built by moec {about['moec']}, which this module is too old for")
+        if about["version"] != VERSION:
+            made = f"version {about['version']}, of moec {about['moec']}"
+            raise MoecError(f"{folder}/build.json has {made}, and this module reads version {VERSION}")
         if not about["weights"]:
             raise MoecError(f"{folder} was built without weights: give `weights` to moec.compile, or --weights to moec build")
         if level not in LEVELS:
@@ -124,9 +139,9 @@ class Model:
         self.outputs = _ports(about["outputs"])
         self.vocabulary: int | None = about["vocabulary"]
         self._library = Library(folder / f"lib{self.name}.so", self.name)
-        options = Options(
-            struct_size=ctypes.sizeof(Options), threads=threads, level=LEVELS[level], device=DEVICES[device]
-        )
+        size = ctypes.sizeof(Options)
+        chosen = {"level": LEVELS[level], "device": DEVICES[device], "cache_mib": cache_mib}
+        options = Options(struct_size=size, threads=threads, **chosen)
         weights = os.fsencode(folder / f"{self.name}.weights")
         self._library.call("open", weights, ctypes.byref(options), ctypes.byref(self._handle))
 
@@ -140,6 +155,11 @@ class Model:
         """The most threads that a call uses."""
         return int(self._library.function("threads")(self._handle))
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the caches of all sessions take now."""
+        return int(self._library.function("cache_bytes")(self._handle))
+
     def session(self, max_tokens: int) -> Session:
         """A sequence at position 0, with room for so many."""
         return Session(self, max_tokens)
@@ -150,6 +170,21 @@ class Model:
         positions = max([len(array) for array in given if array.ndim > 0], default=1)
         with self.session(max(positions, 1)) as session:
             return session.run(outputs, **inputs)
+
+    def step_together(self, turns: Sequence[tuple[Session, Any]]) -> np.ndarray:
+        """`Session.step` for several sessions at once, each at its own position: what is read of the weights serves all.
+
+        A turn is a session of this model and its new tokens, one or a whole prompt. Returns the logits of what follows the
+        last token of each: float32 [turns, vocabulary]. Either all turns are done, or none.
+        """
+        vocabulary = _vocabulary(self)
+        ids = [_tokens(tokens) for _, tokens in turns]
+        logits = np.empty((len(turns), vocabulary), np.float32)
+        raw = (Turn * len(turns))()
+        for at, (session, _) in enumerate(turns):
+            raw[at] = Turn(session._open(), ids[at].ctypes.data, len(ids[at]), logits[at].ctypes.data)
+        self._library.call("step_batch", self._handle, raw, ctypes.c_size_t(len(turns)))
+        return logits
 
     def __repr__(self) -> str:
         ports = lambda of: ", ".join(map(str, of.values()))
@@ -169,6 +204,17 @@ class Session:
         if max_tokens < 1:
             raise MoecError(f"a session has room for at least one position, not {max_tokens}")
         model._library.call("session_new", model._handle, ctypes.c_size_t(max_tokens), ctypes.byref(self._handle))
+
+    def fork(self, position: int | None = None) -> Session:
+        """Another session at an earlier position of this one, or at the present: what they have in common is computed and kept
+        once. A model that keeps states can be forked at the present position only."""
+        at = self.position if position is None else position
+        if at < 0:
+            raise MoecError(f"a position is 0 or more, not {at}")
+        fork = Session.__new__(Session)
+        fork._handle, fork._model = ctypes.c_void_p(), self._model
+        self._model._library.call("session_fork", self._open(), ctypes.c_size_t(at), ctypes.byref(fork._handle))
+        return fork
 
     @property
     def position(self) -> int:
@@ -198,10 +244,7 @@ class Session:
     def step(self, ids: Any) -> np.ndarray:
         """Of a model from tokens to logits: appends tokens; the logits of what follows the last, float32 [vocabulary]."""
         model = self._model
-        if model.vocabulary is None:
-            raise MoecError(f"{model.name} is no model from tokens to logits: use run")
-        ids = np.ascontiguousarray(ids, np.int32).reshape(-1)
-        logits = np.empty(model.vocabulary, np.float32)
+        ids, logits = _tokens(ids), np.empty(_vocabulary(model), np.float32)
         pointers = ctypes.c_void_p(ids.ctypes.data), ctypes.c_void_p(logits.ctypes.data)
         model._library.call("step", self._open(), pointers[0], ctypes.c_size_t(len(ids)), pointers[1])
         return logits
@@ -224,6 +267,16 @@ class Session:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _vocabulary(model: Model) -> int:
+    if model.vocabulary is None:
+        raise MoecError(f"{model.name} is no model from tokens to logits: use run")
+    return model.vocabulary
+
+
+def _tokens(ids: Any) -> np.ndarray:
+    return np.ascontiguousarray(ids, np.int32).reshape(-1)
 
 
 def _ports(described: list[dict[str, Any]]) -> dict[str, Port]:

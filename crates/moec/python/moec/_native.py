@@ -52,8 +52,29 @@ class Tensor(ctypes.Structure):
         return cls(name.encode(), array.ctypes.data, DTYPES[dtype][0], array.ndim, shape)
 
 
+class Turn(ctypes.Structure):
+    _fields_ = [
+        ("session", ctypes.c_void_p),
+        ("ids", ctypes.c_void_p),
+        ("n", ctypes.c_size_t),
+        ("logits", ctypes.c_void_p),
+        ("reserved", ctypes.c_uint64 * 4),
+    ]
+
+
 class MoecError(Exception):
     """What a compiled model, or the compiler, has to say against a call."""
+
+
+class CacheFullError(MoecError):
+    """The caches' budget is used up: close, reset or step fewer sessions."""
+
+
+#: The interface that this module speaks: `NAME_ABI` of the header.
+ABI = 1
+
+#: `NAME_CACHE_FULL`
+CACHE_FULL = 9
 
 
 class Library:
@@ -65,10 +86,13 @@ class Library:
         except OSError as error:
             raise MoecError(f"{path} cannot be loaded: {error}") from None
         self._model = model
+        if (found := self.function("abi")()) != ABI:
+            raise MoecError(f"{path} has version {found} of the interface, and this module calls version {ABI}")
         self.function("error_message").restype = ctypes.c_char_p
         self.function("level").restype = ctypes.c_char_p
         self.function("version").restype = ctypes.c_char_p
         self.function("session_position").restype = ctypes.c_size_t
+        self.function("cache_bytes").restype = ctypes.c_size_t
         for name in ("close", "session_free", "error_free"):
             self.function(name).restype = None
 
@@ -78,7 +102,8 @@ class Library:
     def call(self, name: str, *arguments: Any) -> None:
         """Calls a function that ends in an error parameter; raises what comes out of that."""
         error = ctypes.c_void_p()
-        if self.function(name)(*arguments, ctypes.byref(error)) != 0:
+        code = self.function(name)(*arguments, ctypes.byref(error))
+        if code != 0:
             message = self.function("error_message")(error).decode()
             self.function("error_free")(error)
-            raise MoecError(message)
+            raise (CacheFullError if code == CACHE_FULL else MoecError)(message)

@@ -65,6 +65,43 @@ class Bard(unittest.TestCase):
             thread.join()
         self.assertEqual(said, [alone] * 4)
 
+    def test_sessions_step_together_and_share_what_they_begin_with(self):
+        prompts = [b"JULIET.", b"But soft, what light through yonder window", b"K"]
+        sessions = [self.model.session(64) for _ in prompts]
+        logits = self.model.step_together([(one, np.frombuffer(text, np.uint8)) for one, text in zip(sessions, prompts)])
+        said = [bytearray() for _ in prompts]
+        for _ in range(16):
+            for text, row in zip(said, logits):
+                text.append(int(row.argmax()))
+            logits = self.model.step_together([(one, [text[-1]]) for one, text in zip(sessions, said)])
+        self.assertEqual([bytes(text) for text in said], [self.greedy(prompt, 16) for prompt in prompts])
+        self.assertEqual([one.position for one in sessions], [len(prompt) + 16 for prompt in prompts])
+
+        first, before = sessions[1], self.model.cache_bytes
+        fork, now = first.fork(10), first.fork()
+        self.assertEqual((fork.position, now.position, self.model.cache_bytes), (10, first.position, before))
+        rest = np.frombuffer(prompts[1][10:], np.uint8)
+        with self.model.session(64) as alone:
+            alone.step(np.frombuffer(prompts[1][:10], np.uint8))
+            np.testing.assert_array_equal(fork.step(rest), alone.step(rest))
+
+        self.refuses(["turn 1"], lambda: self.model.step_together([(fork, [1]), (now, [])]))
+        self.refuses(["-1"], lambda: first.fork(-1))
+        self.refuses(["99"], lambda: first.fork(99))
+        self.assertEqual(fork.position, len(prompts[1]))
+
+    def test_a_budget_for_caches(self):
+        model = moec.load(self.build, threads=1, cache_mib=1)
+        sessions = []
+        with self.assertRaises(moec.CacheFullError):
+            for _ in range(1000):
+                sessions.append(model.session(64))
+                sessions[-1].step([1])
+        self.assertTrue(0 < model.cache_bytes <= 1 << 20)
+        stuck = sessions.pop()
+        sessions.pop().close()
+        stuck.step([1])
+
     def refuses(self, words, call):
         with self.assertRaises(moec.MoecError) as caught:
             call()
@@ -81,6 +118,8 @@ class Bard(unittest.TestCase):
         self.refuses(["vocab", "logits"], lambda: model.run(["vocab"], ids=[1]))
         self.refuses(["100000"], lambda: model.run(ids=[100000]))
         self.refuses(["build.json"], lambda: moec.load("/nowhere"))
+        (Path(self.folder.name) / "build.json").write_text('{"version": 7, "moec": "9.1"}')
+        self.refuses(["version 7", "moec 9.1", "reads version 1"], lambda: moec.load(self.folder.name))
         self.refuses(["level"], lambda: moec.load(self.build, level="best of all"))
         self.refuses(["at least one"], lambda: model.session(0))
         session = model.session(2)

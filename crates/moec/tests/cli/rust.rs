@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::command::{Ended, built_bard, folder, moec_in, repository, run};
+use crate::command::{Ended, bard, built_bard, folder, moec_in, repository, run};
 
 /// Any warning of what we generate is an error.
 fn cargo(folder: &Path, words: &[&str]) -> Ended {
@@ -70,4 +70,24 @@ fn the_crate_of_a_build_is_safe_and_exact() {
         "[package]\nname = \"app\"\nedition = \"2024\"\n[dependencies]\nimages = { path = \"build/rust\" }\n";
     fs::write(path.join("Cargo.toml"), manifest).expect("written");
     assert_eq!(cargo(path, &["run", "--quiet", "--offline"]).fine().stdout.trim_end(), expected.join(" "));
+}
+
+/// Each says what it says alone, to `moec run`.
+#[test]
+fn sessions_of_a_crate_step_together() {
+    let folder = built_bard();
+    let path = folder.path();
+    moec_in(path, &format!("build bard.moe --weights {} --emit rust -o build", bard().display())).fine();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/rust/together.rs");
+    fs::create_dir(path.join("src")).expect("made");
+    fs::copy(source, path.join("src/main.rs")).expect("copied");
+    let manifest = "[package]\nname = \"app\"\nedition = \"2024\"\n[dependencies]\nbard = { path = \"build/rust\" }\n";
+    fs::write(path.join("Cargo.toml"), manifest).expect("written");
+    let said = cargo(path, &["run", "--quiet", "--offline"]).fine().stdout;
+    for (line, prompt) in said.lines().zip(["JULIET.", "But soft, what light through yonder window", "K"]) {
+        let words = ["run", "build", "--prompt", prompt, "--max-new", "12"];
+        let alone = run(Command::new(env!("CARGO_BIN_EXE_moec")).current_dir(path).args(words)).fine().stdout;
+        assert_eq!(format!("{:?}", alone.trim_end_matches('\n').strip_prefix(prompt).expect("it begins so")), line);
+    }
+    assert_eq!(said.lines().count(), 3);
 }

@@ -14,9 +14,14 @@ tarball=$(ls dist/moec-*.tar.xz) wheel=$(ls dist/moec-*.whl)
 root=$(mktemp -d)
 trap 'umount "$root/proc" 2>/dev/null; rm -rf --one-file-system "$root"' EXIT
 
+# Ubuntu's later releases are made as all since gutsy, whether this debootstrap knows their names or not; pkgconf and NumPy are
+# in their second part.
+how=() parts=main
+if [ -e /usr/share/debootstrap/scripts/"$suite" ]; then :; else how=(gutsy) parts=main,universe; fi
 # What `moec build` runs, a C program, and the wheel.
-debootstrap --variant=minbase --include=binutils,gcc,libc6-dev,xz-utils,python3-venv,python3-numpy,pkgconf,ca-certificates \
-    "$suite" "$root" "$mirror" >/dev/null
+debootstrap --variant=minbase --components="$parts" \
+    --include=binutils,gcc,libc6-dev,xz-utils,python3-venv,python3-numpy,pkgconf,ca-certificates \
+    "$suite" "$root" "$mirror" "${how[@]}" >/dev/null
 tar -C "$root/opt" -xJf "$tarball"
 mv "$root"/opt/moec-* "$root/opt/moec"
 cp "$wheel" "$root/opt/"

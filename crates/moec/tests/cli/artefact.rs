@@ -109,6 +109,29 @@ fn a_filled_context_takes_the_memory_that_is_stated() {
     }
 }
 
+/// A few times; `MOEC_RELOADS=1000` is the long form of it.
+#[test]
+fn a_library_can_be_unloaded_and_loaded_again() {
+    let folder = built_bard();
+    let path = folder.path();
+    let source = repository().join("crates/moec/tests/cli/reload.c");
+    cc(path, &format!("{} -Ibuild -ldl -o reload", source.display())).fine();
+    let wanted: u32 = std::env::var("MOEC_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(60);
+    let files = [path.join("build/libbard.so"), path.join("build/bard.weights")];
+    let reload = |command: &mut Command, rounds: u32, steady: u32| {
+        run(command.args(&files).args([rounds, steady].map(|count| count.to_string()))).fine().stdout
+    };
+    // Memory is what it will be after some rounds.
+    print!("{}", reload(&mut Command::new(path.join("reload")), wanted.max(40), 20));
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("not run under valgrind: it is not installed (apt-get install valgrind)");
+        return;
+    }
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--keep-debuginfo=yes"]);
+    reload(valgrind.arg(path.join("reload")), 2, 2);
+}
+
 #[test]
 fn the_library_needs_libc_alone_and_shows_its_own_names_only() {
     let folder = built_bard();
@@ -127,6 +150,29 @@ fn the_library_needs_libc_alone_and_shows_its_own_names_only() {
     for name in symbols.lines().filter_map(|line| line.split_whitespace().nth(2)) {
         assert!(name.starts_with("bard_"), "{name} is visible");
     }
+}
+
+/// A build that was killed leaves its folder; a later one removes it, but not that of one which is at work.
+#[test]
+fn what_killed_builds_left_is_swept() {
+    let folder = built_bard();
+    let build = folder.path().join("build");
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let leave = |name: &str, old: bool| {
+        let place = build.join(name);
+        fs::create_dir(&place).and_then(|()| fs::write(place.join("half"), "half")).expect("made");
+        if old {
+            fs::File::open(&place).and_then(|place| place.set_modified(hour_ago)).expect("an older time");
+        }
+        place
+    };
+    // No process has so high a number; this one's own is at work.
+    let (dead, fresh) = (leave(".moec-build-4194999-a", true), leave(".moec-build-4194999-b", false));
+    let busy = leave(&format!(".moec-build-{}-c", std::process::id()), true);
+    let foreign = leave(".moec-builder", true);
+    moec_in(folder.path(), "build bard.moe --cpu scalar -o build").fine();
+    assert!(!dead.exists(), "it is old, and its process is gone");
+    assert!(fresh.exists() && busy.exists() && foreign.exists());
 }
 
 #[test]

@@ -18,7 +18,7 @@ const PLAIN: &str = "{% for message in messages %}{{ message.role }}: {{ message
 /// What ends an answer in that form.
 const NEXT_TURN: &str = "\n\nuser:";
 /// Work of a template for one prompt: beyond any that ends.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 5_000_000;
 
 pub struct Chat {
     environment: Environment<'static>,

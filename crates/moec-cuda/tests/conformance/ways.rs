@@ -1,7 +1,7 @@
 //! The ways in which a step can be made, each for all rows of its tests whatever the run time would choose; passes of several
 //! sessions; and passes that are launched again as graphs.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int};
 
 use moec_cuda::Ways;
 use moec_interpreter::Machine;
@@ -18,15 +18,21 @@ use crate::{
 };
 
 type Count = unsafe extern "C" fn() -> c_int;
+type Name = unsafe extern "C" fn() -> *const c_char;
 
 impl Runtime {
     fn count(&self, of: &[u8]) -> c_int {
         unsafe { self.double.get::<Count>(of).expect("the double's")() }
     }
+
+    fn last_launched(&self) -> String {
+        let name = unsafe { self.double.get::<Name>(b"double_last_launched").expect("the double's")() };
+        unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+    }
 }
 
-/// Every way gives what the interpreter gives.
-fn check_ways(building: &Building, passes: &[PassInput], ways: u64, tolerance: f64) {
+/// Every way gives what the interpreter gives; left to the run time, the passes end with these kernels.
+fn check_ways(building: &Building, passes: &[PassInput], ways: u64, tolerance: f64, kernels: &[&str]) {
     let plan = &building.plan;
     moec_plan::verify(plan).unwrap_or_else(|error| panic!("{error}"));
     let chunk = passes.iter().map(|pass| pass.tokens).max().expect("a pass");
@@ -46,6 +52,13 @@ fn check_ways(building: &Building, passes: &[PassInput], ways: u64, tolerance: f
             }
         }
     }
+    let runtime = Runtime::take();
+    let mut session = Session::new(plan, &building.weights, chunk, capacity, 1);
+    for (pass, kernel) in passes.iter().zip(kernels) {
+        session.run_on(&runtime, &library, &pass.inputs, pass.tokens, pass.first_output).expect("a pass");
+        assert_eq!(runtime.last_launched(), *kernel);
+    }
+    session.close(&runtime);
 }
 
 /// One expert has most rows, one none; some choices are of no expert.
@@ -60,7 +73,8 @@ fn experts_in_every_way() {
             PassInput { tokens, first_output: 0, inputs: vec![b.values(tokens * width), indices, b.values(2 * tokens)] }
         };
         let passes = [pass(1), pass(70)];
-        check_ways(&b, &passes, ways, tolerance);
+        let second = if ways == 4 { "gemm_2_2_0" } else { "gemm_2" };
+        check_ways(&b, &passes, ways, tolerance, &["gemm_2_0_0", second]);
     }
 }
 
@@ -77,7 +91,7 @@ fn a_matrix_in_every_way() {
     b.step(StepKind::Gemm(Gemm { rows: Rows::Outputs, batch: 1, a: x, weights, epilogue, extras, out, group: None }));
     let mut pass = |tokens, first_output| PassInput { tokens, first_output, inputs: vec![b.values(tokens * k)] };
     let passes = [pass(3, 1), pass(140, 0)];
-    check_ways(&b, &passes, 3, 6e-5);
+    check_ways(&b, &passes, 3, 6e-5, &["gemm_0_0_0", "gemm_0_1_0"]);
 }
 
 /// Keys of three pages and of one.
@@ -89,8 +103,8 @@ fn attention_in_every_way() {
         let inputs = input_sizes(&heads).map(|size| b.values(tokens * size)).to_vec();
         PassInput { tokens, first_output, inputs }
     };
-    let passes = [pass(37, 30), pass(290, 280), pass(1, 0)];
-    check_ways(&b, &passes, 3, 2e-5);
+    let passes = [pass(37, 30), pass(290, 220), pass(1, 0)];
+    check_ways(&b, &passes, 3, 2e-5, &["attention_1_0_1", "attention_1", "attention_1_0_1"]);
 }
 
 fn attended(storage: DType) -> Heads {

@@ -39,7 +39,7 @@ struct moec_cu_function {
     void (*kernel)(const void *, int);
     struct moec_cu_module *module;
     int most_shared;
-    struct moec_cu_function *next;
+    char name[64];
 };
 
 static struct moec_cu_context context;
@@ -166,6 +166,10 @@ int cuCtxPopCurrent_v2(moec_cu_context *given) {
     }
     return 0;
 }
+/* The kernel that was launched last. */
+static char last_launched[64];
+const char *double_last_launched(void) { return last_launched; }
+
 int cuModuleLoadData(moec_cu_module *module, const void *image) {
     COMES;
     insist(pushed > 0, "no context is current");
@@ -191,6 +195,7 @@ int cuModuleGetFunction(moec_cu_function *function, moec_cu_module module, const
     memcpy(&made->kernel, &found, sizeof found);
     made->module = module;
     made->most_shared = USUAL_SHARED;
+    snprintf(made->name, sizeof made->name, "%s", name);
     *function = made;
     return 0;
 }
@@ -283,6 +288,7 @@ int cuStreamSynchronize(moec_cu_stream stream) {
 }
 
 static int launch(const struct captured *one) {
+    memcpy(last_launched, one->function->name, sizeof last_launched);
     int failed = one->function->module->launch(one->function->kernel, one->blocks, one->threads, one->shared_bytes,
         (const void *)(size_t)one->pass, one->rank);
     for (int at = 0; at < MOST_BLOCKS; at++)

@@ -54,7 +54,7 @@ fn catalogue_models_give_the_reference() {
             let plan = moec_lower::lower(&fused).unwrap_or_else(|error| panic!("{}: {error}", case.name));
             let mut libraries = libraries.borrow_mut();
             let number = libraries.len();
-            let compile = || (all || number % EVERY == 0).then(|| Library::new(&plan, Level::Shim));
+            let compile = || (all || number.is_multiple_of(EVERY)).then(|| Library::new(&plan, Level::Shim));
             let Some(library) = libraries.entry(plan.to_string()).or_insert_with(compile) else { continue };
             let weights = packed(&plan, &case.weights(&module));
             let tokens = case.tokens as u64;

@@ -96,17 +96,18 @@ static bool next_turn(const moec_batch *batch, moec_progress *progress) {
     return false;
 }
 
-/* Calls the observers of all sessions, each with its own rows. */
+/* Calls the observers of all sessions, each with its own rows; of a route with a fixed number of rows, with all. */
 static void trace_each(void *user, int32_t route, int32_t rank, const int32_t *indices, const float *weights, int64_t tokens,
     int64_t choices) {
     const moec_pass *pass = user;
-    (void)tokens;
     for (int64_t at = 0; at < pass->segment_count; at++) {
         const moec_segment *segment = &pass->segments[at];
         const moec_session *session = segment->session;
-        int64_t before = segment->first * choices;
+        bool own = tokens == pass->tokens;
+        int64_t before = own ? segment->first * choices : 0;
         if (session->trace)
-            session->trace(session->trace_user, route, rank, indices + before, weights + before, segment->tokens, choices);
+            session->trace(session->trace_user, route, rank, indices + before, weights + before,
+                own ? segment->tokens : tokens, choices);
     }
 }
 

@@ -54,8 +54,23 @@ struct Pass {
 pub struct Traced {
     pub route: i32,
     pub rank: i32,
+    rows: usize,
     pub indices: Vec<i32>,
     pub weights: Vec<f32>,
+}
+
+impl Traced {
+    /// Those of a segment's positions; of a fixed number of rows, all.
+    fn of(&self, segment: &Segment, tokens: u64) -> Traced {
+        let choices = self.indices.len() / self.rows.max(1);
+        let rows = match self.rows as u64 == tokens {
+            true => segment.first as usize..(segment.first + segment.tokens) as usize,
+            false => 0..self.rows,
+        };
+        let choices = rows.start * choices..rows.end * choices;
+        let (indices, weights) = (self.indices[choices.clone()].to_vec(), self.weights[choices].to_vec());
+        Traced { rows: rows.len(), indices, weights, ..*self }
+    }
 }
 
 extern "C" fn trace(
@@ -70,7 +85,7 @@ extern "C" fn trace(
     let calls = unsafe { &mut *(user as *mut Vec<Traced>) };
     let indices = unsafe { std::slice::from_raw_parts(indices, (tokens * choices) as usize) };
     let weights = unsafe { std::slice::from_raw_parts(weights, (tokens * choices) as usize) };
-    calls.push(Traced { route, rank, indices: indices.to_vec(), weights: weights.to_vec() });
+    calls.push(Traced { route, rank, rows: tokens as usize, indices: indices.to_vec(), weights: weights.to_vec() });
 }
 
 pub fn has_dots() -> bool {
@@ -220,7 +235,7 @@ impl<'a> Session<'a> {
 }
 
 /// One pass over new positions of several sessions of a plan, each with its inputs and how many they are; what each would get
-/// alone. The first lends its workspace, its threads and its trace.
+/// alone, its rows of what was traced among it. The first lends its workspace and its threads.
 pub fn together(
     library: &Library,
     sessions: &mut [&mut Session],
@@ -235,6 +250,7 @@ pub fn together(
     let mut output_memory = output_room(plan, tokens);
     let threads = sessions[0].threads;
     let scratch_bytes = moec_cpu::scratch_bytes(plan);
+    let mut traced: Vec<Traced> = Vec::new();
     let mut scratch = Memory::new(scratch_bytes * threads as u64);
     let input_pointers: Vec<*mut u8> = input_memory.iter_mut().map(Memory::pointer).collect();
     let output_pointers: Vec<*mut u8> = output_memory.iter_mut().map(Memory::pointer).collect();
@@ -274,7 +290,7 @@ pub fn together(
             scratch_bytes: scratch_bytes as i64,
             team: team_new(threads as u32),
             trace: Some(trace),
-            trace_user: &raw mut sessions[0].traced as *mut c_void,
+            trace_user: &raw mut traced as *mut c_void,
             positions: positions.as_ptr(),
             pages: pages_of_rows.as_ptr(),
             segments: segments.as_ptr(),
@@ -296,10 +312,10 @@ pub fn together(
     let kept =
         sessions.iter().flat_map(|session| [&session.workspace, &session.states].into_iter().chain(&session.pages));
     output_memory.iter().chain([&scratch]).chain(kept).for_each(Memory::check_ends);
-    let own = |segment: &Segment| read_ports(plan, &output_memory, segment.first as u64, segment.tokens as u64);
-    let found = segments.iter().map(own).collect();
-    for (session, (_, tokens)) in sessions.iter_mut().zip(given) {
-        session.past += tokens;
+    for (session, segment) in sessions.iter_mut().zip(&segments) {
+        session.past += segment.tokens as u64;
+        session.traced.extend(traced.iter().map(|traced| traced.of(segment, tokens)));
     }
-    found
+    let own = |segment: &Segment| read_ports(plan, &output_memory, segment.first as u64, segment.tokens as u64);
+    segments.iter().map(own).collect()
 }

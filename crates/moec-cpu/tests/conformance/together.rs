@@ -53,12 +53,12 @@ fn faults_together(text: &str, seed: u64) -> Option<Vec<String>> {
                     going.iter().map(|at| (pass_of(*at).rows(&module), pass_of(*at).tokens as u64)).collect();
                 let mut taking: Vec<&mut Session> =
                     sessions.iter_mut().enumerate().filter(|(at, _)| going.contains(at)).map(|(_, s)| s).collect();
-                for (at, outputs) in going.iter().zip(together(&library, &mut taking, &given, 0)) {
+                let all_outputs = together(&library, &mut taking, &given, 0);
+                for (at, outputs) in going.iter().zip(all_outputs) {
                     let given = |(number, values)| pass_of(*at).given(&module, number, values);
                     let outputs = outputs.into_iter().enumerate().map(given).collect();
-                    // Choices show in what the experts give.
-                    let routes = expected[*at][found[*at].len()].routes.clone();
-                    found[*at].push(Found { outputs, routes });
+                    let routes = sessions[*at].traced.drain(..).map(|traced| (traced.indices, traced.weights));
+                    found[*at].push(Found { outputs, routes: routes.collect() });
                 }
             }
             for ((passes, expected), found) in all.iter().zip(&expected).zip(&found) {

@@ -71,7 +71,8 @@ typedef struct moec_description {
     int64_t cache_bytes_per_position;
     int64_t state_bytes; /* of a session, whatever its positions */
     int64_t scratch_bytes; /* for each thread; a multiple of 64 */
-    int64_t least_tokens;  /* of a pass of sequence 0 that has any: so many are chosen of its positions; at most 1 where none are */
+    /* Of a pass along each sequence: so many are chosen of its positions; at most 1 where none are. */
+    int64_t least_tokens[MOEC_MOST_SEQUENCES];
     const moec_level_entry *levels; /* the plainest first; the first needs nothing special; none where there is a device only */
     const moec_port *inputs;
     const moec_port *outputs;

@@ -179,12 +179,12 @@ moec_pass moec_pass_of(const moec_open_model *model, const moec_room *room, int6
 }
 
 int moec_check_room(const moec_session *session, int32_t sequence, int64_t tokens, moec_error **error) {
-    int64_t past = atomic_load(&session->positions[sequence]), least = session->model->description->least_tokens;
+    int64_t past = atomic_load(&session->positions[sequence]), least = session->model->description->least_tokens[sequence];
     if (tokens > session->max_tokens - past)
         return moec_fail(error, MOEC_CONTEXT_OVERRUN,
             "the session has room for %" PRId64 " positions and is at position %" PRId64 ": %" PRId64 " more do not fit",
             session->max_tokens, past, tokens);
-    if (sequence == 0 && tokens > 0 && tokens < least)
+    if (tokens > 0 && tokens < least)
         return moec_fail(error, MOEC_BAD_ARGUMENT,
             "a pass has at least %" PRId64 " positions, of which this model chooses as many: %" PRId64 " are given", least,
             tokens);

@@ -244,8 +244,12 @@ int moec_selftest(moec_open_model *model, moec_error **error) {
     if (!model) return moec_fail(error, MOEC_BAD_ARGUMENT, "selftest: `model` is NULL");
     int code = MOEC_OK;
     for (size_t at = 0; !code && at < sizeof CASES / sizeof *CASES; at++) {
-        int64_t tokens = CASES[at].tokens, least = model->description->least_tokens;
-        code = run_case(model, CASES[at].pattern, tokens < least ? least : tokens, error);
+        int64_t tokens = CASES[at].tokens;
+        for (int32_t along = 0; along < MOEC_MOST_SEQUENCES; along++) {
+            int64_t least = model->description->least_tokens[along];
+            tokens = tokens < least ? least : tokens;
+        }
+        code = run_case(model, CASES[at].pattern, tokens, error);
     }
     return code;
 }

@@ -144,7 +144,7 @@ impl<'c> Entry<'c> {
             self.long(plan.cache_bytes_per_position()),
             self.long(plan.state_bytes()),
             self.long(scratch_bytes.next_multiple_of(64)),
-            self.long(plan.least_tokens()),
+            self.least_tokens(plan),
             self.array(levels.iter().map(|level| self.level(plan, *level)).collect()),
             ports(&plan.inputs),
             ports(&plan.outputs),
@@ -168,6 +168,12 @@ impl<'c> Entry<'c> {
         let length = self.long(image.bytes.len() as u64);
         let fields = [calls.as_pointer_value().into(), bytes.as_pointer_value().into(), length];
         self.constant(self.context.const_struct(&fields, false)).as_pointer_value()
+    }
+
+    fn least_tokens(&self, plan: &Plan) -> BasicValueEnum<'c> {
+        let along_each = plan.least_tokens().chain(std::iter::repeat(1)).take(MOST_SEQUENCES);
+        let long = self.context.i64_type();
+        long.const_array(&along_each.map(|least| long.const_int(least, false)).collect::<Vec<_>>()).into()
     }
 
     /// `moec_level_entry`.

@@ -74,8 +74,8 @@ impl Plan {
         &self.literals[id.0 as usize]
     }
 
-    /// The fewest tokens of a pass of sequence 0 that has any: wherever some of them are chosen, there are as many. 1 where none are.
-    pub fn least_tokens(&self) -> u64 {
+    /// The fewest tokens of a pass along each sequence: wherever some of them are chosen, there are as many. 1 where none are.
+    pub fn least_tokens(&self) -> impl Iterator<Item = u64> {
         fn of(nodes: &[Node]) -> u64 {
             let least = |node: &Node| match node {
                 Node::Layers(layers) => layers.kinds.iter().map(|kind| of(kind)).max().unwrap_or(1),
@@ -87,7 +87,7 @@ impl Plan {
             };
             nodes.iter().map(least).max().unwrap_or(1)
         }
-        of(&self.body)
+        self.passes().map(|pass| of(pass))
     }
 
     /// Bytes of all packed parameters: the size of the weights' data.

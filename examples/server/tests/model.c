@@ -30,7 +30,7 @@ static const moec_axis axes[] = {{"V", VOCABULARY}};
 static const moec_port inputs[] = {{"ids", 0, 1, 4, VOCABULARY, 0, MOEC_I32, MOEC_ROWS_TOKENS, 0}};
 static const moec_port outputs[] = {{"logits", axes, VOCABULARY, 4 * VOCABULARY, -1, 1, MOEC_F32, MOEC_ROWS_OUTPUTS, 0}};
 static const moec_description description = {
-    "parrot", "by hand", FINGERPRINT, 0, 0, 0, 4 * ROW, 0, 64, 1, levels, inputs, outputs, 1, 1, 1, 0, 1, 24, NULL};
+    "parrot", "by hand", FINGERPRINT, 0, 0, 0, 4 * ROW, 0, 64, {1}, levels, inputs, outputs, 1, 1, 1, 0, 1, 24, NULL};
 
 int parrot_open(const char *weights, const moec_options *options, moec_open_model **model, moec_error **error);
 int parrot_open(const char *weights, const moec_options *options, moec_open_model **model, moec_error **error) {

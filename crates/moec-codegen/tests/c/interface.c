@@ -72,4 +72,4 @@ _Static_assert(sizeof(moec_port) == 56 && offsetof(moec_port, axis_count) == 40,
 _Static_assert(sizeof(moec_axis) == 16, "moec_axis");
 _Static_assert(sizeof(moec_level_entry) == 24, "moec_level_entry");
 _Static_assert(sizeof(moec_device_entry) == 24, "moec_device_entry");
-_Static_assert(sizeof(moec_description) == 136 && offsetof(moec_description, levels) == 80, "moec_description");
+_Static_assert(sizeof(moec_description) == 160 && offsetof(moec_description, levels) == 104, "moec_description");

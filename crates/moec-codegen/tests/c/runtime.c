@@ -352,7 +352,7 @@ static const moec_port sum_outputs[] = {
 };
 static moec_pass_function *const sum_passes[] = {sum_pass};
 static const moec_level_entry sum_levels[] = {{"scalar", sum_passes, 1, 0}};
-static moec_description sum = {"sum", "moec test, model sum", 0, 0, 0, 0, 0, 0, 0, 1, sum_levels, sum_inputs, sum_outputs, 1, 3, 2, 1,
+static moec_description sum = {"sum", "moec test, model sum", 0, 0, 0, 0, 0, 0, 0, {1}, sum_levels, sum_inputs, sum_outputs, 1, 3, 2, 1,
     1, 24, NULL};
 
 enum { ROWS = 700 };

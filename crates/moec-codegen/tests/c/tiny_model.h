@@ -88,8 +88,8 @@ static const moec_level_entry tiny_levels[] = {
 /* `fingerprint` is a macro or a number: what the weight file has. */
 #define TINY_DESCRIPTION(its_name, fingerprint)                                                                       \
     {                                                                                                                 \
-        its_name, "moec test, model " its_name, fingerprint, 320, 4 * TINY_ROW, 0, 4 * TINY_ROW, 0, 64, 1,             \
-            tiny_levels, tiny_inputs, tiny_outputs, 4, 1, 1, 0, 1, 24, 0                                                    \
+        its_name, "moec test, model " its_name, fingerprint, 320, 4 * TINY_ROW, 0, 4 * TINY_ROW, 0, 64, {1},           \
+            tiny_levels, tiny_inputs, tiny_outputs, 4, 1, 1, 0, 1, 24, 0                                              \
     }
 
 #endif

@@ -295,4 +295,20 @@ fn a_pass_has_as_many_positions_as_are_chosen() {
     };
     run(4).fine();
     run(2).refused(1, &["at least 3 positions", "2 are given"]);
+
+    // Along another sequence, too.
+    let text = "model best(words: f32[Word, D = 2], x: f32[S, D]) across Word {
+        let most = sum(top_k(words, 3 over Word).values over K)
+        let kept = sum(past(words + most, Word as Read) over Read)
+        out y: f32[S, D] = x + kept
+    }\n";
+    fs::write(at.path().join("best.moe"), text).expect("written");
+    let run = |rows: usize| {
+        let given =
+            [("x", 1), ("words", rows)].map(|(name, rows)| (name.to_owned(), (vec![rows, 2], vec![1.0; 2 * rows])));
+        write(&at.path().join("in.safetensors"), &Floats::from(given));
+        moec_in(at.path(), "run best.moe --inputs in.safetensors --outputs out.safetensors")
+    };
+    run(4).fine();
+    run(2).refused(1, &["at least 3 positions", "2 are given"]);
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use miette::Diagnostic;
 use moec_diag::{Problems, Span};
-use moec_ir::{Module, Param};
+use moec_ir::Module;
 use moec_sema::{Claim, WeightMap};
 use moec_types::DType;
 use thiserror::Error;
@@ -207,7 +207,7 @@ fn unbound_params(weights: &WeightMap, module: &Module, problems: &mut Problems)
         let experts = param.experts.map_or(1, |experts| experts.count);
         let mut instances = (0..layers).flat_map(|layer| (0..experts).map(move |expert| (layer, expert)));
         if let Some((layer, expert)) = instances.find(|(layer, expert)| !bound.contains(&(id, *layer, *expert))) {
-            let path = path(param, layer, expert);
+            let path = param.instance_path(layer, expert);
             problems.report(UnboundParam { path, param: param.path.clone(), at: param.at });
         }
     }
@@ -303,14 +303,7 @@ pub(crate) fn converts(from: &StoredType, to: DType) -> bool {
 
 /// `layers[3].ffn.experts[1].up`.
 fn instance_path(module: &Module, claim: &Claim) -> String {
-    path(module.param(claim.param), claim.layer, claim.expert)
-}
-
-fn path(param: &Param, layer: u32, expert: u32) -> String {
-    let layer = param.layers.as_ref().and_then(|layers| layers.get(layer as usize));
-    let path = layer.map_or(param.path.clone(), |layer| param.path.replace("[l]", &format!("[{layer}]")));
-    let expert = param.experts.map(|experts| experts.first + expert);
-    expert.map_or(path.clone(), |expert| path.replace("[e]", &format!("[{expert}]")))
+    module.param(claim.param).instance_path(claim.layer, claim.expert)
 }
 
 /// The name most like a missing one: among tensors that nobody claims if any is close, else among all.

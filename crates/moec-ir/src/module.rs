@@ -174,6 +174,22 @@ pub struct Experts {
 }
 
 impl Param {
+    /// The path of one instance, of the `layer`-th of [`Param::layers`] and the `expert`-th of [`Param::experts`]:
+    /// `layers[3].ffn.experts[1].up`, and of a stack that does not count with `l`, `layers[encoder=3].ffn.up`.
+    pub fn instance_path(&self, layer: u32, expert: u32) -> String {
+        let number = self.layers.as_ref().and_then(|layers| layers.get(layer as usize));
+        let segment = |segment: &str| {
+            let stack = segment.strip_prefix("layers[").and_then(|rest| rest.strip_suffix(']'));
+            match (number, stack, self.experts) {
+                (Some(number), Some("l"), _) => format!("layers[{number}]"),
+                (Some(number), Some(stack), _) => format!("layers[{stack}={number}]"),
+                (_, None, Some(experts)) => segment.replace("[e]", &format!("[{}]", experts.first + expert)),
+                (_, None, None) | (None, Some(_), _) => segment.to_owned(),
+            }
+        };
+        self.path.split('.').map(segment).collect::<Vec<_>>().join(".")
+    }
+
     /// What stands for a tensor that the weights do not have.
     pub fn initial(&self) -> Option<f32> {
         match self.role {

@@ -262,11 +262,11 @@ impl<'a> FromTensors<'a> {
     /// The tensors that stand for parameters, each with the parameter's shape.
     pub fn new(module: &'a Module, tensors: &'a BTreeMap<String, NamedTensor>) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let paths = |param| instances(param).map(move |(layer, expert)| path(param, layer, expert));
+        let paths = |param| instances(param).map(move |(layer, expert)| param.instance_path(layer, expert));
         let known: BTreeSet<String> = module.params.iter().flat_map(paths).collect();
         for param in &module.params {
             for (layer, expert) in instances(param) {
-                check(param, &path(param, layer, expert), &known, tensors, &mut problems);
+                check(param, &param.instance_path(layer, expert), &known, tensors, &mut problems);
             }
         }
         if problems.is_empty() { Ok(FromTensors { module, tensors }) } else { Err(problems) }
@@ -310,20 +310,10 @@ fn instances(param: &Param) -> impl Iterator<Item = (u32, u32)> + use<> {
     (0..layers).flat_map(move |layer| (0..experts).map(move |expert| (layer, expert)))
 }
 
-/// `layers[3].ffn.experts[1].up`: the path with the numbers of one instance.
-pub fn path(param: &Param, layer: u32, expert: u32) -> String {
-    let layer = param.layers.as_ref().and_then(|layers| layers.get(layer as usize));
-    let path = layer.map_or(param.path.clone(), |layer| param.path.replace("[l]", &format!("[{layer}]")));
-    match param.experts {
-        Some(experts) => path.replace("[e]", &format!("[{}]", experts.first + expert)),
-        None => path,
-    }
-}
-
 impl Instances for FromTensors<'_> {
     fn load(&self, param: u32, layer: u32, expert: u32) -> Loaded<'_> {
         let param = &self.module.params[param as usize];
-        let Some(tensor) = self.tensors.get(&path(param, layer, expert)) else {
+        let Some(tensor) = self.tensors.get(&param.instance_path(layer, expert)) else {
             return initial(param).ok_or_else(|| "it was there a moment ago".into());
         };
         let values = match tensor.dtype {
@@ -343,7 +333,7 @@ impl Instances for FromTensors<'_> {
 impl moec_oracle::Weights for FromTensors<'_> {
     fn instance(&self, param: ParamId, layer: u32, expert: u32) -> Option<Arc<moec_oracle::Tensor>> {
         let param = self.module.param(param);
-        oracle_tensor(self.tensors.get(&path(param, layer, expert))?, &param.ty.dims).map(Arc::new)
+        oracle_tensor(self.tensors.get(&param.instance_path(layer, expert))?, &param.ty.dims).map(Arc::new)
     }
 }
 

@@ -32,7 +32,7 @@ impl Pass<'_> {
     fn instance(&self, id: ParamId, expert: u32) -> Result<Arc<Tensor>, EvalError> {
         let param = self.module.param(id);
         let layer = param.layers.as_ref().and(self.layers.last()).map_or(0, |layer| layer.execution);
-        let path = || instance_path(&param.path, self.layers.last().map(|layer| layer.number), expert);
+        let path = || param.instance_path(layer, expert);
         let Some(value) = self.weights.instance(id, layer, expert) else {
             let Some((initial, count)) = param.initial().zip(param.ty.elements()) else {
                 return Err(EvalError::MissingWeights { path: path() });
@@ -47,10 +47,4 @@ impl Pass<'_> {
         }
         Ok(value)
     }
-}
-
-/// `layers[l].ffn.experts[e].up` with its indices filled in.
-fn instance_path(path: &str, layer: Option<u32>, expert: u32) -> String {
-    let path = layer.map_or(path.to_string(), |layer| path.replace("[l]", &format!("[{layer}]")));
-    path.replace("[e]", &format!("[{expert}]"))
 }

@@ -16,7 +16,7 @@ use crate::{
     cli::{Also, Computer, Run},
     failure::Failure,
     native::NamedTensor,
-    spec, weights,
+    spec,
 };
 
 #[derive(Debug, Error, Diagnostic)]
@@ -74,7 +74,7 @@ fn instances(module: &Module, state: &Extra, next: &NamedTensor) -> Vec<(String,
     let params = module.params.iter().filter(|param| param.path == state.path);
     let Some(layers) = &state.layers else {
         let named = |path: String| (path.clone(), NamedTensor { name: path, ..next.clone() });
-        return params.map(|param| named(weights::path(param, 0, 0))).collect();
+        return params.map(|param| named(param.instance_path(0, 0))).collect();
     };
     let bytes = next.bytes.len() / layers.len().max(1);
     let instance = |path: String, at: usize| {
@@ -87,7 +87,7 @@ fn instances(module: &Module, state: &Extra, next: &NamedTensor) -> Vec<(String,
         let ranked = own.into_iter().enumerate();
         ranked.filter_map(|(rank, layer)| {
             let at = layers.iter().position(|known| *known == layer)?;
-            Some(instance(weights::path(param, rank as u32, 0), at))
+            Some(instance(param.instance_path(rank as u32, 0), at))
         })
     });
     all.collect()

@@ -10,8 +10,9 @@ use thiserror::Error;
 
 use crate::{
     builtin,
+    definitions::DefinitionId,
     evaluator::{Call, Evaluator, limits},
-    scope::{Bank, BodyKind, DefinitionId, EXPERTS, Frame, Origin},
+    scope::{Bank, BodyKind, EXPERTS, Frame, Origin},
     spelling::{did_you_mean, listed},
     value::{Operand, Template, Value, kind_name},
 };

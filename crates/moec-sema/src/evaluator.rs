@@ -12,10 +12,11 @@ use thiserror::Error;
 use crate::{
     Phase,
     config::ConfigEntry,
+    definitions::{DefinitionId, Definitions, FileId},
     extra::{Also, Extra, Found},
     index::Index,
     placement::Placement,
-    scope::{DefinitionId, Definitions, FileId, Frame},
+    scope::Frame,
     unused::Alone,
     value::{Operand, Value},
 };

@@ -1,7 +1,5 @@
 //! Expressions: each evaluates to a value known now, or to a tensor and the nodes that compute it.
 
-use std::rc::Rc;
-
 use miette::Diagnostic;
 use moec_diag::Span;
 use moec_ir::ops::{Contract, Iota, Op, Slice};
@@ -17,7 +15,7 @@ use crate::{
     library,
     scope::{Frame, Origin},
     spelling::{did_you_mean, listed},
-    value::{BankTemplate, MemberTemplate, MoeTemplate, Operand, Template, Value, kind_name},
+    value::{Operand, Value},
 };
 
 impl Evaluator {
@@ -356,87 +354,6 @@ impl Evaluator {
         result
     }
 
-    fn moe(&mut self, frame: &mut Frame, moe: &tree::Moe) -> Value {
-        let gate = self.template(frame, &moe.gate, &[DefinitionKind::Gate], "`gate`");
-        let bank = self.bank(frame, &moe.experts);
-        let kinds = [DefinitionKind::Expert, DefinitionKind::Block];
-        let always: Vec<_> = moe.always.iter().map(|expr| self.template(frame, expr, &kinds, "`always`")).collect();
-        let (Some(gate), Some(bank), true) = (gate, bank, always.iter().all(Option::is_some)) else {
-            return Value::Error;
-        };
-        let always = always.into_iter().flatten().collect();
-        Value::Moe(Rc::new(MoeTemplate { gate, bank: bank.into(), always }))
-    }
-
-    /// `wide(F) × 8, copy`: experts and how many of each.
-    fn bank(&mut self, frame: &mut Frame, experts: &[tree::BankMember]) -> Option<BankTemplate> {
-        let mut members: Vec<MemberTemplate> = Vec::new();
-        let mut first = 0u64;
-        let mut sound = true;
-        for member in experts {
-            let expert = self.template(frame, &member.expert, &[DefinitionKind::Expert], "a bank");
-            let count = match &member.count {
-                None => Some(1),
-                Some(count) => {
-                    let count = self.operand(frame, count);
-                    self.size(&count, "the number of experts")
-                }
-            };
-            let (Some(expert), Some(count)) = (expert, count) else {
-                sound = false;
-                continue;
-            };
-            if first + count > crate::evaluator::limits::EXPERTS {
-                let at = member.count.as_ref().map_or(member.expert.at, |count| count.at);
-                self.report(TooManyExperts { count: first + count, at });
-                return None;
-            }
-            let at = member.count.as_ref().map_or(member.expert.at, |count| member.expert.at.to(count.at));
-            members.push(MemberTemplate { expert, first: first as u32, count: count as u32, at });
-            first += count;
-        }
-        // Without members, reading the text said so.
-        let at = members.iter().map(|member| member.at).reduce(Span::to)?;
-        sound.then_some(BankTemplate { members, experts: first, at })
-    }
-
-    fn template(
-        &mut self,
-        frame: &mut Frame,
-        expr: &Expr,
-        kinds: &[DefinitionKind],
-        who: &str,
-    ) -> Option<Rc<Template>> {
-        let found = self.eval(frame, expr);
-        match found {
-            Value::Template(template) if kinds.contains(&template.kind) => Some(template),
-            Value::Error => None,
-            other => {
-                let wants = match kinds {
-                    [DefinitionKind::Gate] => "a gate",
-                    [DefinitionKind::Expert] => "an expert",
-                    _ => "an expert or a block",
-                };
-                let help = match &other {
-                    Value::Template(template)
-                        if self.definitions.is_own(self.definitions.file_of(template.definition)) =>
-                    {
-                        Some(format!(
-                            "declare `{}` as `{}` instead of `{}`",
-                            template.name,
-                            kind_name(kinds[0]),
-                            kind_name(template.kind)
-                        ))
-                    }
-                    _ => None,
-                };
-                let found = other.describe(&self.module);
-                self.report(WrongKind { who: who.to_owned(), wants, found, at: expr.at, help });
-                None
-            }
-        }
-    }
-
     /// An integer that can be the size of something.
     pub fn size(&mut self, operand: &Operand, what: &str) -> Option<u64> {
         self.size_of_entry(operand, what, None)
@@ -548,15 +465,6 @@ struct OutsideAxis {
     at: Span,
     #[label("`{axis}` has {size} here")]
     axis_at: Span,
-}
-
-#[derive(Debug, Error, Diagnostic)]
-#[error("a bank of {count} experts")]
-#[diagnostic(code(moec::sema::too_many_experts), help("a bank holds at most {}", crate::evaluator::limits::EXPERTS))]
-struct TooManyExperts {
-    count: u64,
-    #[label("makes them {count}")]
-    at: Span,
 }
 
 #[derive(Debug, Error, Diagnostic)]

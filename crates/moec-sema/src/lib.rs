@@ -11,11 +11,13 @@ mod causality;
 mod collect;
 mod config;
 mod count;
+mod definitions;
 mod elementwise;
 mod evaluator;
 mod expression;
 mod extra;
 mod files;
+mod fold;
 mod index;
 mod iterate;
 mod layers;
@@ -29,6 +31,7 @@ mod route;
 mod scan;
 mod scope;
 mod shape;
+mod template;
 mod unused;
 mod value;
 mod weights;
@@ -49,8 +52,8 @@ pub use library::library;
 pub use placement::{PlacedPart, Placement};
 pub use weights::{Claim, Encoding, Scaling, View, WeightMap};
 
+use definitions::Definitions;
 use evaluator::Evaluator;
-use scope::Definitions;
 
 /// What a file is checked for: `phase(train = a, infer = b)` is one or the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

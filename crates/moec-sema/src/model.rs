@@ -9,9 +9,10 @@ use thiserror::Error;
 
 use crate::{
     body::Reported,
+    definitions::FileId,
     evaluator::Evaluator,
     param::{AxisTwice, ParamTooLarge},
-    scope::{BodyKind, FileId, Frame, Origin, Parameters},
+    scope::{BodyKind, Frame, Origin, Parameters},
     value::{Operand, Part, Value},
 };
 

@@ -14,9 +14,10 @@ use moec_types::Axis;
 
 use crate::{
     builtin::CHOICES,
+    definitions::{DefinitionId, FileId},
     evaluator::Evaluator,
     expression::UnknownAxis,
-    scope::{BodyKind, DefinitionId, EXPERTS, FileId, Frame, Origin, TOKENS},
+    scope::{BodyKind, EXPERTS, Frame, Origin, TOKENS},
     spelling::did_you_mean,
     value::{Operand, Part, PartOf, Template, Value},
 };

@@ -7,11 +7,7 @@ use moec_ir::{Experts, Module, ParamId, RouteType, ValueId};
 use moec_syntax::tree::DefinitionKind;
 use moec_types::{Axis, TensorType};
 
-use crate::{
-    count::Fraction,
-    scope::{Bank, DefinitionId},
-    shape::Shape,
-};
+use crate::{count::Fraction, definitions::DefinitionId, scope::Bank, shape::Shape};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {

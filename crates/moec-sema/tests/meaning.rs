@@ -117,6 +117,21 @@ fn axes_are_split_turned_merged_and_renamed() {
 }
 
 #[test]
+fn a_grid_that_is_shifted_and_cut_is_put_together_as_it_was() {
+    let checked = checked(
+        "use std::vision::{from_windows, rolled, windows}
+        model there_and_back(x: f32[S, D = 64]) {
+          let grid  = split(x, D as (Y = 8, X))
+          let cut   = windows(rolled(rolled(grid, 2 over Y), 2 over X), 4 over (Y, X))
+          let whole = from_windows(cut, 4 over (Y, X))
+          out y: f32[S, D] = merge(rolled(rolled(whole, 6 over Y), 6 over X), (Y, X) as D)
+        }",
+    );
+    let x: Vec<f32> = (0..128).map(|at| at as f32).collect();
+    assert_eq!(run(&checked.module, &x, 64), x);
+}
+
+#[test]
 fn rotary_positions_turn_planes() {
     let text = "use std::attention::{rope_half, rope_interleaved}
         model m(x: f32[S, D = 4]) { out y: f32[S, D] = rope_half(x, 100.0 over D) + 10.0 * rope_interleaved(x, 100.0 over D) }";

@@ -17,6 +17,7 @@ mod files;
 mod interrupt;
 mod manifest;
 mod own_files;
+mod page;
 mod placement;
 mod quant;
 mod roof;

@@ -7,8 +7,6 @@ mod page;
 mod roof;
 mod text;
 
-pub use page::STYLE;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,

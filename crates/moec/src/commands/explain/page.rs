@@ -1,6 +1,6 @@
 //! `moec explain --html`: what a model is and costs, as one page that needs nothing else.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use moec_diag::SourceMap;
 use moec_sema::Placement;
 use serde_json::Value;
@@ -13,11 +13,10 @@ use super::{
 use crate::{
     cost::{self, Pass},
     count::grouped,
+    page,
     placement::ranges,
     routes::RouteShape,
 };
-
-pub const STYLE: &str = include_str!("page.css");
 
 /// Tokens of the passes whose costs stand beside one another.
 const TOKENS: [u64; 6] = [1, 4, 16, 64, 512, 2048];
@@ -25,33 +24,16 @@ const TOKENS: [u64; 6] = [1, 4, 16, 64, 512, 2048];
 /// `data` is what `--json` prints; it stands in the page, for programs.
 pub fn page(explained: &Explained, placements: &[Placement], data: &Value, sources: &SourceMap) -> String {
     let name = &explained.module.name;
-    // Within a script element, `<` could end it.
-    let data = data.to_string().replace('<', "\\u003c");
-    let markup = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                // Without, browsers ask for one.
-                link rel="icon" href="data:,";
-                title { (name) " — moec explain" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                h1 { (name) }
-                (facts(explained))
-                (architecture(explained, placements))
-                (routes(&explained.routes, sources))
-                (costs(explained))
-                (fused(explained, sources))
-                (plan(explained))
-                @for roof in &explained.roofs { (roof.markup()) }
-                script type="application/json" id="data" { (PreEscaped(data)) }
-            }
-        }
+    let sections = html! {
+        (facts(explained))
+        (architecture(explained, placements))
+        (routes(&explained.routes, sources))
+        (costs(explained))
+        (fused(explained, sources))
+        (plan(explained))
+        @for roof in &explained.roofs { (roof.markup()) }
     };
-    markup.into_string()
+    page::whole(name, "moec explain", "", &sections, data)
 }
 
 fn facts(explained: &Explained) -> Markup {

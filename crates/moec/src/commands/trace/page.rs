@@ -1,12 +1,12 @@
 //! A trace as one page that needs nothing else, in the look of `moec explain --html`.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use serde_json::Value;
 
 use super::{Route, Traced, figures::Figures};
-use crate::commands::explain::STYLE;
+use crate::page;
 
-const OWN_STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("page.css");
 
 /// Beyond these the page would be more than a browser likes; the data beside it has everything.
 const SHOWN_POSITIONS: usize = 2048;
@@ -15,30 +15,14 @@ const SHOWN_MAPS: usize = 48;
 const DRAWN_EXPERTS: usize = 128;
 
 pub fn page(title: &str, trace: &Traced, figures: &[Figures], data: &Value) -> String {
-    // Within a script element, `<` could end it.
-    let data = data.to_string().replace('<', "\\u003c");
-    let markup = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                link rel="icon" href="data:,";
-                title { (title) " — moec trace" }
-                style { (PreEscaped(STYLE)) (PreEscaped(OWN_STYLE)) }
-            }
-            body {
-                h1 { (title) }
-                (facts(trace, figures))
-                (loads(trace, figures))
-                (table(trace, figures))
-                (maps(trace))
-                (pairs(trace, figures))
-                script type="application/json" id="data" { (PreEscaped(data)) }
-            }
-        }
+    let sections = html! {
+        (facts(trace, figures))
+        (loads(trace, figures))
+        (table(trace, figures))
+        (maps(trace))
+        (pairs(trace, figures))
     };
-    markup.into_string()
+    page::whole(title, "moec trace", STYLE, &sections, data)
 }
 
 fn name(number: usize, route: &Route) -> String {

@@ -1329,6 +1329,32 @@ def check(spec, c, y, golden):
         assert np.allclose(got[: len(wanted)], wanted, atol=6e-6), f"{spec}: {name} is {got}, the table has {wanted}"
 
 
+def record(name, spec, c, y, more):
+    """The case as cases.rs reads it."""
+    rows = y @ np.cos(np.arange(y.shape[1]))
+    return {
+        "name": f"{name}, {c.kind}",
+        "spec": spec,
+        "tokens": c.T,
+        "set": [[name, str(value).lower() if value is True else str(value)] for name, value in c.set.items()],
+        "inputs": c.inputs,
+        "params": c.params,
+        "routes": c.routes,
+        **more,
+        "y": {
+            "norm": round(float(np.linalg.norm(y)), 7),
+            "sum": round(float(y.sum()), 7),
+            "rows": [round(float(v), 6) for v in rows],
+        },
+    }
+
+
+def write(name, cases):
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+    with open(path, "w") as out:
+        out.write("[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "\n]\n")
+
+
 def main():
     cases = []
     for (spec, train), (f, golden) in TECHNIQUES.items():
@@ -1344,28 +1370,9 @@ def main():
             extras = [
                 {"output": name, "values": [round(float(v), 8) for v in value.ravel()]} for name, value in c.extras.items()
             ]
-            rows = y @ np.cos(np.arange(y.shape[1]))
-            cases.append(
-                {
-                    "name": f"{spec}{', training' * train}, {c.kind}",
-                    "spec": spec,
-                    "tokens": c.T,
-                    "set": [[name, str(value).lower() if value is True else str(value)] for name, value in c.set.items()],
-                    "inputs": c.inputs,
-                    "params": c.params,
-                    "routes": c.routes,
-                    **({"train": True} if c.train else {}),
-                    **({"extras": extras} if extras else {}),
-                    "y": {
-                        "norm": round(float(np.linalg.norm(y)), 7),
-                        "sum": round(float(y.sum()), 7),
-                        "rows": [round(float(v), 6) for v in rows],
-                    },
-                }
-            )
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.json")
-    with open(path, "w") as out:
-        out.write("[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "\n]\n")
+            more = ({"train": True} if c.train else {}) | ({"extras": extras} if extras else {})
+            cases.append(record(f"{spec}{', training' * train}", spec, c, y, more))
+    write("cases.json", cases)
     print(f"{len(cases)} cases; the narrowest choice is decided by {Case.margin:.1e}")
 
 

@@ -6,11 +6,8 @@ Each is computed here in f64 NumPy from its definition, mixers position by posit
 modules of the mixers are given the same weights and must give the same. Otherwise as make_goldens.py.
 """
 
-import json
-import os
-
 import numpy as np
-from make_goldens import Case, attention, normalise, relu, sigmoid, silu, softmax
+from make_goldens import Case, attention, normalise, record, relu, sigmoid, silu, softmax, write
 
 softplus = lambda x: np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0)
 even = lambda x, eps, axes: x / np.sqrt((x * x).mean(axes, keepdims=True) + eps)
@@ -363,27 +360,8 @@ def main():
             if c.kind == "odd":
                 c.set.update({"D": c.D} | odd if spec not in IMAGES else odd)
             y = f(c, **odd) if c.kind == "odd" else f(c)
-            rows = y @ np.cos(np.arange(y.shape[1]))
-            cases.append(
-                {
-                    "name": f"{spec}, {c.kind}",
-                    "spec": spec,
-                    "tokens": c.T,
-                    "passes": c.passes,
-                    "set": [[name, str(value)] for name, value in c.set.items()],
-                    "inputs": c.inputs,
-                    "params": c.params,
-                    "routes": c.routes,
-                    "y": {
-                        "norm": round(float(np.linalg.norm(y)), 7),
-                        "sum": round(float(y.sum()), 7),
-                        "rows": [round(float(v), 6) for v in rows],
-                    },
-                }
-            )
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "parts.json")
-    with open(path, "w") as out:
-        out.write("[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "\n]\n")
+            cases.append(record(spec, spec, c, y, {"passes": c.passes}))
+    write("parts.json", cases)
     print(f"{len(cases)} cases")
 
 

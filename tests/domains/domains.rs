@@ -1,7 +1,10 @@
 //! The models of `examples/domains`: small whole models with what they must choose and give. `make_domains.py` writes the cases;
 //! the tests of the oracle, of the plan and of the CPU code share this reader.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use moec_diag::SourceMap;
 use moec_ir::{Module, ParamId};
@@ -29,6 +32,9 @@ pub struct Domain {
     params: Vec<Noise>,
     routes: Vec<Chosen>,
     outputs: Vec<Named>,
+    /// What else was computed, by name.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, Vec<f32>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,36 +70,45 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Runs every case of every model, also after one has failed, and then says which have.
-pub fn each(run: impl Fn(&Domain)) {
-    let mut failed = Vec::new();
+/// Every case of every model.
+pub fn cases() -> Vec<Domain> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(root().join("tests/domains"))
         .expect("the cases are there")
         .map(|entry| entry.expect("readable").path())
         .filter(|path| path.extension().is_some_and(|end| end == "json"))
         .collect();
     files.sort();
-    for path in files {
-        let text = std::fs::read_to_string(&path).expect("readable");
-        let cases: Vec<Domain> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-        for case in cases {
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&case))).is_err() {
-                failed.push(case.name);
-            }
+    let read = |path: &PathBuf| -> Vec<Domain> {
+        let text = std::fs::read_to_string(path).expect("readable");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path:?}: {error}"))
+    };
+    files.iter().flat_map(read).collect()
+}
+
+/// Runs every case, also after one has failed, and then says which have.
+pub fn each(run: impl Fn(&Domain)) {
+    let mut failed = Vec::new();
+    for case in cases() {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&case))).is_err() {
+            failed.push(case.name);
         }
     }
     assert!(failed.is_empty(), "these fail: {failed:#?}");
 }
 
 impl Domain {
+    pub fn text(&self) -> String {
+        let path = root().join(format!("examples/domains/{}.moe", self.spec));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
     /// The model, checked.
     pub fn module(&self) -> Module {
-        let path = root().join(format!("examples/domains/{}.moe", self.spec));
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = self.text();
         let mut sources = SourceMap::default();
         let (tree, problems) = moec_syntax::parse(&mut sources, &self.spec, &text);
         assert!(problems.is_empty(), "{}: {problems:?}", self.spec);
-        let also = Also { aux: self.asks_for("aux"), state: self.asks_for("state"), ..Also::default() };
+        let also = Also { aux: self.asks_for("aux"), state: self.asks_for("state"), trace: self.asks_for("trace") };
         let settings = Settings { also, overrides: self.set.clone(), ..Settings::default() };
         let (checked, problems) = moec_sema::check(&mut sources, &tree.expect("no problems"), &settings);
         assert!(problems.is_empty(), "{}: {problems:?}", self.spec);

@@ -24,6 +24,10 @@ def case(spec, name, **about):
     return register
 
 
+def made(name):
+    return next(case for case in CASES if case.name == name)
+
+
 # M01
 
 
@@ -58,6 +62,9 @@ def m01(c):
         return c.combine(x, i, w, lambda e, x: experts[e](x))
 
     byte_decoder(c, ffn)
+
+
+made("byte_decoder-cached").goes_on = greedy(made("byte_decoder-cached"), m01, 32)
 
 
 # M02
@@ -103,14 +110,19 @@ def m02(c):
             continue
         s = sigmoid(x @ c.param("layers[l].ffn.gate.W", "E D", layer=l).T)
         bias = c.param("layers[l].ffn.gate.bias", "E", layer=l, scale=0.1)
+        bias = c.states.get(l, bias)
         i, w = group_limited(c, s, bias, 4, 4, 2, 2.5)
         load = np.bincount(i.ravel(), minlength=16)
-        moved.append(bias + 0.001 * np.sign(load.mean() - load))
+        moved.append((bias.astype(np.float32) + np.float32(0.001) * np.sign(load.mean() - load).astype(np.float32)).astype(float))
         experts = [swiglu(c, "layers[l].ffn.experts[e]", l, e) for e in range(16)]
         h = h + c.combine(x, i, w, lambda e, x: experts[e](x)) + swiglu(c, "layers[l].ffn.always", l)(x)
     c.output("logits", c.rms(h, "norm.w", "D", 1e-6) @ c.param("head", "V D").T)
     if c.also:
         c.output("layers.ffn.gate.bias", np.array(moved))
+    return dict(zip((1, 2), moved))
+
+
+made("modern_decoder-step").after_ten = ten_steps(made("modern_decoder-step"), m02)
 
 
 # M03
@@ -165,6 +177,10 @@ def m03(c):
         h = h + attention(c, at + "cross", "S", l, norm(h, at + "norm2", l), memory)
         h = h + feed("decoder", l, norm(h, at + "norm3", l), room=1000)
     c.output("logits", norm(h, "norm") @ table.T)
+
+
+# After the first four of its tokens.
+made("translation-cached").goes_on = beam(made("translation-cached"), m03, start=4, width=4, count=12)
 
 
 # M04
@@ -313,13 +329,13 @@ def m06_layered_extraction(c):
 # M07
 
 
-@case("contrast", "pair", tokens=1, also=["aux"], P=24, V=60, D=64, Patch=16, Token=28, Head=4, Dh=16, E=8, F=96, C=32)
+@case("contrast", "pair", tokens=1, also=["aux", "trace"], P=24, V=60, D=64, Patch=16, Token=28, Head=4, Dh=16, E=8, F=96, C=32)
 def m07(c):
     words = c.given("text", (np.arange(12) * 17 + 5) % 60)
     h = np.concatenate([c.input("image", "Patch P") @ c.param("project", "D P").T, c.param("table", "V D", scale=1.0)[words]])
     h = h + c.param("position", "Token D", scale=0.5)
     kind = np.arange(28) < 16
-    losses, entropy = [], lambda p: -(p * np.log(p)).sum(-1)
+    losses, kinds, entropy = [], [], lambda p: -(p * np.log(p)).sum(-1)
     uneven = lambda x: (x.std() / x.mean()) ** 2
     for l in range(4):
         x = c.layer_norm(h, "layers[l].norm1", "D", 1e-6, l)
@@ -338,6 +354,7 @@ def m07(c):
         local = [entropy(p[of]).mean() for of in (kind, ~kind)]
         whole = [-entropy(p[of].mean(0)) for of in (kind, ~kind)]
         losses.append([uneven(p.sum(0)), uneven(above.sum(0)), z, *local, *whole])
+        kinds.append([np.bincount(i[of, 0], minlength=8) for of in (kind, ~kind)])
         experts = [mlp(c, "layers[l].ffn.experts[e]", gelu, l, e) for e in range(8)]
         h = h + c.combine(x, i, w, lambda e, x: experts[e](x))
     y = c.layer_norm(h, "norm", "D", 1e-6)
@@ -347,6 +364,8 @@ def m07(c):
     losses = np.array(losses).T
     for name, loss in zip("importance load z local_image local_text global_image global_text".split(), losses):
         c.output(f"layers.ffn.gate.{name}", loss)
+    for name, counts in zip(("images", "texts"), np.array(kinds).swapaxes(0, 1)):
+        c.output(f"layers.ffn.gate.{name}", counts.astype(float))
     c.output("aux", np.array([0.005, 0.005, 0.001, 0.04, 0.04, 0.04, 0.04]) @ losses.sum(1)[:, None])
 
 

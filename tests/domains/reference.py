@@ -53,6 +53,10 @@ class Case:
         self.settings, self.also, self.sizes = settings or {}, also, sizes
         self.inputs, self.params, self.routes, self.outputs = [], {}, [], []
         self.margin = math.inf
+        # In the place of ids that are drawn, and of states.
+        self.text, self.states = None, {}
+        # What is recorded of some: the tokens that go on from it, its states after ten steps.
+        self.goes_on, self.after_ten = [], []
 
     def input(self, name, axes, scale=1.0):
         shape = [self.tokens if a == "S" else self.sizes[a] for a in axes.split()]
@@ -65,6 +69,8 @@ class Case:
         return values
 
     def ids(self, name, count):
+        if self.text is not None:
+            return self.given(name, self.text)
         return self.given(name, ((noise(f"{self.name}.{name}", [self.tokens]) + 1) / 2 * count).astype(int))
 
     def param(self, path, axes, layer=0, expert=0, scale=None, offset=0.0, **sizes):
@@ -114,6 +120,7 @@ class Case:
     def output(self, name, values):
         assert np.isfinite(values).all() and 1e-3 < np.abs(values).max() < 50, f"{self.name}: {name} is out of bounds"
         self.outputs.append({"name": name, "values": [short(v) for v in values.ravel()]})
+        self.last = values[-1] if values.ndim else values
 
     def record(self):
         # Choices must be the same in f32: what is left out must be clearly less than what is taken.
@@ -123,7 +130,55 @@ class Case:
             "name": self.name, "spec": self.spec, "tokens": self.tokens, "passes": self.passes, "set": settings,
             **({"also": self.also} if self.also else {}),
             "inputs": self.inputs, "params": list(self.params.values()), "routes": self.routes, "outputs": self.outputs,
+            **({"goes_on": self.goes_on} if self.goes_on else {}),
+            **({"after_ten": self.after_ten} if self.after_ten else {}),
         }
+
+    def logits(self, reference, text):
+        """What the reference gives behind such a text, in the place of this case's own."""
+        other = Case(self.spec, self.name, len(text), settings=self.settings, **self.sizes)
+        other.text = np.array(text)
+        reference(other)
+        self.margin = min(self.margin, other.margin)
+        return other.last
+
+
+def greedy(case, reference, count):
+    """The likeliest token each time, `count` times."""
+    text = list(case.inputs[-1]["values"])
+    for _ in range(count):
+        ranked = np.sort(logits := case.logits(reference, text))
+        case.margin = min(case.margin, ranked[-1] - ranked[-2])
+        text.append(int(logits.argmax()))
+    return text[-count:]
+
+
+def ten_steps(case, reference):
+    """The states after ten steps with the same input, layer by layer, in f32."""
+    states = {}
+    for _ in range(10):
+        step = Case(case.spec, case.name, case.tokens, settings=case.settings, also=case.also, **case.sizes)
+        step.states = states
+        states = reference(step)
+        case.margin = min(case.margin, step.margin)
+    return np.concatenate(list(states.values())).tolist()
+
+
+def beam(case, reference, start, width, count):
+    """The likeliest of `width` texts that are kept at each of `count` tokens, by the sum of the logarithms of probabilities; none says a
+    token twice in a row."""
+    kept = [(0.0, list(case.inputs[-1]["values"][:start]))]
+    for _ in range(count):
+        longer = []
+        for score, text in kept:
+            logits = case.logits(reference, text)
+            likely = logits - logits.max() - math.log(np.exp(logits - logits.max()).sum())
+            longer += [(score + more, text + [token]) for token, more in enumerate(likely) if token != text[-1]]
+        longer.sort(key=lambda one: -one[0])
+        # Which are kept, and in which order, must not depend on rounding.
+        case.margin = min([case.margin] + [longer[at][0] - longer[at + 1][0] for at in range(width)])
+        kept = longer[:width]
+    return kept[0][1][start:]
 
 
 def short(value):

@@ -6,6 +6,7 @@ mod command;
 mod cuda;
 mod demos;
 mod doctor;
+mod domains;
 mod explain;
 mod explain_error;
 mod families;

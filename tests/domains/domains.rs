@@ -1,10 +1,7 @@
 //! The models of `examples/domains`: small whole models with what they must choose and give. `make_domains.py` writes the cases;
 //! the tests of the oracle, of the plan and of the CPU code share this reader.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use moec_diag::SourceMap;
 use moec_ir::{Module, ParamId};
@@ -32,9 +29,6 @@ pub struct Domain {
     params: Vec<Noise>,
     routes: Vec<Chosen>,
     outputs: Vec<Named>,
-    /// What else was computed, by name.
-    #[serde(flatten)]
-    pub more: BTreeMap<String, Vec<f32>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -235,7 +235,14 @@ impl Lowering<'_> {
                 let reason = format!("it counts all positions of `{axis}` up to now");
                 return Err(self.unsupported(node, reason, "count the positions of this pass"));
             }
-            Op::Count(op) => Place::Count(self.extent(&op.size)),
+            Op::Count(op) => {
+                if let Some(axis) = self.sequences.counted_elsewhere(&op.size) {
+                    let reason = format!("a pass along another sequence has no new positions of `{axis}` to count");
+                    let way_round = format!("let what `past(…, {axis} as …)` keeps have the number in it");
+                    return Err(self.unsupported(node, reason, way_round));
+                }
+                Place::Count(self.extent(&op.size))
+            }
             _ => panic!("`{}` is not a leaf", node.op.mnemonic()),
         };
         self.places.insert(node.results[0], place);

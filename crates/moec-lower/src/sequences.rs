@@ -46,6 +46,11 @@ impl Sequences {
         ty.dims.iter().find_map(|dim| self.number(dim.size.of_pass()?)).unwrap_or(0)
     }
 
+    /// The axis of another sequence than that of the pass, where a size counts new positions of it.
+    pub fn counted_elsewhere<'s>(&self, size: &'s Size) -> Option<&'s Axis> {
+        size.of_pass().filter(|axis| self.number(axis) != Some(self.now))
+    }
+
     /// The number of another sequence than that of the pass, where an axis has all positions of it.
     pub fn kept_elsewhere(&self, size: &Size) -> Option<u32> {
         let Size::Past(axis) = size else { return None };

@@ -113,3 +113,20 @@ fn what_nothing_keeps_of_another_sequence_is_refused() {
     let error = moec_lower::lower(&module).expect_err("no pass has both");
     assert!(error.reason.contains("but those that were kept"), "{error}");
 }
+
+#[test]
+fn positions_are_counted_in_passes_of_their_own() {
+    let read = |kept: &str, y: &str| {
+        module(&format!(
+            "config {{ D = 4 }}
+             model m(words: f32[Word, D], x: f32[S, D]) across Word {{
+               let kept = {kept}
+               let p = softmax((x · past(kept, Word as Read) over D) over Read)
+               out y: f32[S, D] = {y} * (p · past(kept, Word as Read) over Read)
+             }}"
+        ))
+    };
+    lowered(&read("words / f32(size(Word))", "1.0"));
+    let error = moec_lower::lower(&read("words", "f32(size(Word))")).expect_err("words do not come with every token");
+    assert!(error.reason.contains("no new positions of `Word`"), "{error}");
+}

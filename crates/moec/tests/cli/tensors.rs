@@ -298,9 +298,9 @@ fn a_pass_has_as_many_positions_as_are_chosen() {
 
     // Along another sequence, too.
     let text = "model best(words: f32[Word, D = 2], x: f32[S, D]) across Word {
-        let most = sum(top_k(words, 3 over Word).values over K)
-        let kept = sum(past(words + most, Word as Read) over Read)
-        out y: f32[S, D] = x + kept
+        let kept = words + sum(top_k(words, 3 over Word).values over K)
+        let p = softmax((x · past(kept, Word as Read) over D) over Read)
+        out y: f32[S, D] = p · past(kept, Word as Read) over Read
     }\n";
     fs::write(at.path().join("best.moe"), text).expect("written");
     let run = |rows: usize| {

@@ -127,6 +127,7 @@ fn positions_are_counted_in_passes_of_their_own() {
         ))
     };
     lowered(&read("words / f32(size(Word))", "1.0"));
-    let error = moec_lower::lower(&read("words", "f32(size(Word))")).expect_err("words do not come with every token");
+    let (fused, _) = moec_passes::run(read("words", "f32(size(Word))"), &moec_passes::Options::default());
+    let error = moec_lower::lower(&fused).expect_err("words do not come with every token");
     assert!(error.reason.contains("no new positions of `Word`"), "{error}");
 }

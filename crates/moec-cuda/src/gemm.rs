@@ -72,7 +72,8 @@ fn ways(experts: Option<u64>, is_wide: bool) -> Vec<Instances> {
     let few = if experts.is_some() { 4 * each } else { 8 };
     let mut ways = vec![Instances::one("GemmFew", &[], Taken::up_to(few))];
     if is_wide {
-        let wide = |sizes: &[u64], least| Instances { hopper: true, ..Instances::one("GemmWide", sizes, Taken::from(least)) };
+        let wide =
+            |sizes: &[u64], least| Instances { hopper: true, ..Instances::one("GemmWide", sizes, Taken::from(least)) };
         ways.push(wide(&[], 96 * each));
         if experts.is_some() {
             ways.push(wide(&[32], 16 * each));

@@ -135,7 +135,7 @@ fn load(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
 }
 
 /// What the model says to each beginning with nobody else around, and its name.
-fn alone(build: &Path) -> Result<(String, BTreeMap<(usize, usize), String>), Box<dyn Error>> {
+fn alone(build: &Path) -> Result<(String, Known), Box<dyn Error>> {
     let about: Manifest = serde_json::from_slice(&fs::read(build.join("build.json"))?)?;
     let text = Text::open(build)?;
     let model = Model::open(&about.library(build), &about.model, &about.weights(build), Options::default())?;
@@ -271,7 +271,7 @@ fn stream(at: &str, name: &str, known: &Known, counts: &Counts, turn: usize) -> 
 fn leave(at: &str, name: &str, counts: &Counts, turn: usize) -> Result<(), Box<dyn Error>> {
     let mut stream = ask(at, &request(name, BEGINNINGS[turn % BEGINNINGS.len()], NEW[2]))?;
     let mut some = [0; 300];
-    if turn % 3 > 0 {
+    if !turn.is_multiple_of(3) {
         let _ = stream.read(&mut some)?;
     }
     drop(stream);

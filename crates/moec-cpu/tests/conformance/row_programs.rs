@@ -165,7 +165,9 @@ fn a_nan_is_the_maximum_and_the_minimum() {
 
 #[test]
 fn top_k_with_ties_and_nan() {
-    for (groups, len, k) in [(1, 1, 1), (1, 8, 2), (3, 5, 5), (2, 64, 8), (1, 130, 6), (4, 16, 3), (3, 512, 8), (1, 1300, 9)] {
+    for (groups, len, k) in
+        [(1, 1, 1), (1, 8, 2), (3, 5, 5), (2, 64, 8), (1, 130, 6), (4, 16, 3), (3, 512, 8), (1, 1300, 9)]
+    {
         let mut b = Building::new(len);
         let x = b.input(DType::F32, Rows::Tokens, groups * len);
         for strides in [[len, 1], [1, groups]] {

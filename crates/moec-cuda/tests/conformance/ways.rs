@@ -131,8 +131,7 @@ impl Stepping {
     /// By session and pass.
     fn inputs(&mut self) -> Vec<Vec<(Arrays, u64)>> {
         let Stepping { heads, building, tokens } = self;
-        let mut pass =
-            |tokens: &u64| (input_sizes(heads).map(|size| building.values(tokens * size)).to_vec(), *tokens);
+        let mut pass = |tokens: &u64| (input_sizes(heads).map(|size| building.values(tokens * size)).to_vec(), *tokens);
         tokens.iter().map(|passes| passes.iter().map(&mut pass).collect()).collect()
     }
 

@@ -25,7 +25,8 @@ pub fn run(arguments: &Bench) -> Result<(), Failure> {
     let manifest = manifest::open(&arguments.build)?;
     let vocabulary = manifest.vocabulary.ok_or(NativeError::NoTokens)?;
     // The roof is that of this processor, too.
-    let options = Options { threads: crate::commands::threads(arguments.threads), device: Device::Cpu, ..Options::default() };
+    let options =
+        Options { threads: crate::commands::threads(arguments.threads), device: Device::Cpu, ..Options::default() };
     let (library, weights) = (manifest.library(&arguments.build), manifest.weights(&arguments.build));
     let model = Model::open(&library, &manifest.model, &weights, options)?;
     let threads = usize::try_from(model.threads()).unwrap_or(1).max(1);

@@ -96,7 +96,7 @@ static void read_all(reader *from, gpu_case *to) {
     description->cache_bytes_per_position = word(from);
     description->state_bytes = word(from);
     description->sequence_count = (int32_t)count(from, MOEC_MOST_SEQUENCES);
-    description->least_tokens = 1;
+    for (int32_t at = 0; at < description->sequence_count; at++) description->least_tokens[at] = 1;
     description->whole_pass = 1;
     description->row_bits = 24;
     description->input_count = (int32_t)count(from, MOST_PORTS);

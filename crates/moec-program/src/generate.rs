@@ -78,7 +78,7 @@ pub fn sampling(temperature: Option<f32>, top_k: Option<usize>, seed: Option<u64
     if !(temperature > 0.0 && temperature.is_finite()) {
         return Err(GenerateError::Temperature { temperature });
     }
-    Ok(Sampling::Random { temperature, top_k, top_p: None })
+    Ok(Sampling::Random { temperature, top_k, nucleus: None })
 }
 
 /// A request as tokens, known to fit the model.

@@ -5,9 +5,9 @@
 pub enum Sampling {
     /// The largest logit; the lowest token of equal ones.
     Greedy,
-    /// From the softmax of `logits / temperature`, cut to the `top_k` largest and to the likeliest that make up `top_p` of the
+    /// From the softmax of `logits / temperature`, cut to the `top_k` largest and to the likeliest that make up `nucleus` of the
     /// probability, where given.
-    Random { temperature: f32, top_k: Option<usize>, top_p: Option<f32> },
+    Random { temperature: f32, top_k: Option<usize>, nucleus: Option<f32> },
 }
 
 /// Draws tokens. The same seed and logits give the same tokens on every machine.
@@ -26,18 +26,18 @@ impl Sampler {
     pub fn next(&mut self, logits: &[f32]) -> Option<usize> {
         match self.sampling {
             Sampling::Greedy => argmax(logits),
-            Sampling::Random { temperature, top_k, top_p } => self.draw(logits, temperature, top_k, top_p),
+            Sampling::Random { temperature, top_k, nucleus } => self.draw(logits, temperature, top_k, nucleus),
         }
     }
 
-    fn draw(&mut self, logits: &[f32], temperature: f32, top_k: Option<usize>, top_p: Option<f32>) -> Option<usize> {
+    fn draw(&mut self, logits: &[f32], temperature: f32, top_k: Option<usize>, nucleus: Option<f32>) -> Option<usize> {
         let mut order: Vec<usize> = (0..logits.len()).filter(|at| !logits[*at].is_nan()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
         order.truncate(top_k.unwrap_or(order.len()).max(1));
         let largest = f64::from(logits[*order.first()?]);
         let scale = f64::from(temperature);
         let mut weights: Vec<f64> = order.iter().map(|at| ((f64::from(logits[*at]) - largest) / scale).exp()).collect();
-        if let Some(part) = top_p {
+        if let Some(part) = nucleus {
             weights.truncate(as_many_as_make_up(f64::from(part), &weights));
         }
         let mut left = self.uniform() * weights.iter().sum::<f64>();

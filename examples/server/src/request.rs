@@ -255,7 +255,7 @@ impl Service {
         }
         let temperature = common.temperature.unwrap_or(1.0);
         let sampling = if temperature > 0.0 {
-            Sampling::Random { temperature, top_k: None, top_p: common.top_p }
+            Sampling::Random { temperature, top_k: None, nucleus: common.top_p }
         } else {
             Sampling::Greedy
         };

@@ -1,7 +1,12 @@
 //! The domain models in use: decoding with and without a cache, alone and beside others; beam search; a state over ten steps; a
 //! frozen model under adapters.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use moec_ir::ParamId;
 use moec_oracle::{Data, Tensor, Weights};
@@ -81,7 +86,8 @@ fn built(case: &Domain, name: &str) -> TempDir {
     let module = case.module();
     params.retain(|name, _| module.inputs.iter().all(|input| input.name != *name));
     write(&checkpoint.join("model.safetensors"), &params);
-    let mut rules = String::new();
+    // Kinds of layers share paths.
+    let mut rules = BTreeSet::new();
     for param in &module.params {
         let rest = param.path.strip_prefix("layers[").and_then(|rest| rest.split_once(']'));
         let tensor = match rest {
@@ -91,8 +97,9 @@ fn built(case: &Domain, name: &str) -> TempDir {
         };
         let axes: Vec<&str> = param.ty.axes().map(|axis| axis.name()).collect();
         let tensor = tensor.replace("[e]", "[{e}]");
-        rules += &format!("  {} = \"{tensor}\" as [{}]\n", param.path, axes.join(", "));
+        rules.insert(format!("  {} = \"{tensor}\" as [{}]\n", param.path, axes.join(", ")));
     }
+    let rules = String::from_iter(rules);
     let spec = format!("{}\nweights by_path {{\n{rules}}}\n", case.text());
     fs::write(path.join(format!("{name}.moe")), spec).expect("written");
     moec_in(path, &format!("build {name}.moe --weights checkpoint --cpu avx2")).fine();

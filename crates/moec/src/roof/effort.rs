@@ -137,40 +137,14 @@ pub fn of_expression(expr: &Expr) -> f64 {
 fn of_operation(expr: &Expr) -> f64 {
     const DIVISION: f64 = 5.0;
     const POLYNOMIAL: f64 = 15.0;
+    const POLYNOMIALS: [UnaryOp; 6] =
+        [UnaryOp::Exp, UnaryOp::Log, UnaryOp::Tanh, UnaryOp::Erf, UnaryOp::Sin, UnaryOp::Cos];
     match expr {
         Expr::Arg(_) | Expr::F32(_) | Expr::I32(_) | Expr::Bool(_) => 0.0,
         Expr::Select(..) | Expr::Cast(..) => 1.0,
-        Expr::Unary(op, _) => match op {
-            UnaryOp::Neg
-            | UnaryOp::Not
-            | UnaryOp::Abs
-            | UnaryOp::Sign
-            | UnaryOp::Floor
-            | UnaryOp::Ceil
-            | UnaryOp::Round => 1.0,
-            UnaryOp::Sqrt => DIVISION,
-            UnaryOp::Exp | UnaryOp::Log | UnaryOp::Tanh | UnaryOp::Erf | UnaryOp::Sin | UnaryOp::Cos => POLYNOMIAL,
-        },
-        Expr::Binary(op, ..) => match op {
-            BinaryOp::Add
-            | BinaryOp::Sub
-            | BinaryOp::Mul
-            | BinaryOp::Min
-            | BinaryOp::Max
-            | BinaryOp::Lt
-            | BinaryOp::Le
-            | BinaryOp::Gt
-            | BinaryOp::Ge
-            | BinaryOp::Eq
-            | BinaryOp::Ne
-            | BinaryOp::And
-            | BinaryOp::Or
-            | BinaryOp::BitXor
-            | BinaryOp::BitAnd
-            | BinaryOp::ShiftLeft
-            | BinaryOp::ShiftRight => 1.0,
-            BinaryOp::Div | BinaryOp::Mod => DIVISION,
-            BinaryOp::Pow => 2.0 * POLYNOMIAL,
-        },
+        Expr::Unary(UnaryOp::Sqrt, _) | Expr::Binary(BinaryOp::Div | BinaryOp::Mod, ..) => DIVISION,
+        Expr::Unary(op, _) if POLYNOMIALS.contains(op) => POLYNOMIAL,
+        Expr::Binary(BinaryOp::Pow, ..) => 2.0 * POLYNOMIAL,
+        Expr::Unary(..) | Expr::Binary(..) => 1.0,
     }
 }
